@@ -1,0 +1,221 @@
+"""What all meta-learning methods share: the outer step, evaluation, logging."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from math import isfinite
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from app.backbones import BackboneCallable, default_backbone
+from app.episode import Episode
+from app.errors import InputError
+from app.inner_loop import Params
+from app.losses import DEFAULT_LOSS, LOSSES, LossName, accuracy, mse
+from app.lr_schedule import ProgressSchedule
+from app.scores import EpisodeScores, mean_and_ci95
+
+Metrics = dict[str, Tensor]
+
+
+class MetaAlgorithm(LightningModule):
+    """Base of all methods: a subclass writes one task (`adapt`, `predict`), vmap adds the task axis.
+
+    Args:
+        input_shape: shape of one input; linked to the data set.
+        output_size: ways, or dimensions of the target; linked to the data set.
+        task_type: classification or regression; linked to the data set.
+        backbone: the network; null for Conv4 on images, MLP on vectors.
+        outer_loss: loss of the query set; null for cross_entropy in classification, mse in regression.
+        transductive: queries of a task are normalised together; else by the statistics of the support set.
+        optimizer: the outer optimiser, any of torch.optim.
+        lr_scheduler: of the outer learning rate, stepped once an outer step; any of torch.optim.lr_scheduler, or
+            app.lr_schedule.LinearDecay and CosineDecay, which follow max_steps or max_time.
+        tasks_per_chunk: tasks whose graphs are in memory together; null for 8 on the CPU, all on a GPU.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        output_size: int,
+        task_type: str = "classification",
+        backbone: BackboneCallable | None = None,
+        outer_loss: LossName | None = None,
+        transductive: bool = True,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        tasks_per_chunk: int | None = None,
+    ):
+        super().__init__()
+        if tasks_per_chunk is not None and tasks_per_chunk < 1:
+            raise InputError(f"--model.tasks_per_chunk is {tasks_per_chunk}; give at least 1, or null")
+        self.task_type = task_type
+        self.outer_loss = self.loss_function("outer_loss", outer_loss)
+        self.transductive = transductive
+        self.tasks_per_chunk = tasks_per_chunk
+        self.net = (backbone or default_backbone(tuple(input_shape)))(tuple(input_shape), output_size)
+        self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
+        self._scores = EpisodeScores()
+        self.evaluation: dict[str, Any] = {}
+
+    # One task
+
+    @abstractmethod
+    def adapt(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
+        """Whatever the method derives from a support set; pure and differentiable in `params`."""
+
+    @abstractmethod
+    def predict(self, params: Params, adapted: Any, query_x: Tensor) -> Tensor:
+        """Logits or regression outputs of the queries."""
+
+    def adaptation(self, params: Params, support_x: Tensor, support_y: Tensor) -> Iterator[Any]:
+        """Yields what the method knows at each stage of the adaptation, before it first and the result of `adapt` last."""
+        yield self.adapt(params, support_x, support_y)
+
+    def task_loss(self, params: Params, episode: Episode) -> tuple[Tensor, Metrics]:
+        """The outer loss of one task, and what is logged of it."""
+        adapted = self.adapt(params, episode.support_x, episode.support_y)
+        outputs = self.predict(params, adapted, episode.query_x)
+        return self.outer_loss(outputs, episode.query_y), {self.score_name: self.score(outputs, episode.query_y)}
+
+    def task_scores(self, params: Params, episode: Episode) -> tuple[Tensor, Tensor]:
+        """Score and loss of the query set at each stage of the adaptation, each of shape (stages,)."""
+        outputs = [
+            self.predict(params, adapted, episode.query_x)
+            for adapted in self.adaptation(params, episode.support_x, episode.support_y)
+        ]
+        scores = [self.score(output, episode.query_y) for output in outputs]
+        return torch.stack(scores), torch.stack([self.outer_loss(output, episode.query_y) for output in outputs])
+
+    # All tasks
+
+    def outer_gradient(self, params: Params, batch: Episode) -> tuple[Params, Metrics]:
+        """The direction against which the outer optimiser steps, and the means of what is logged.
+
+        Chunk after chunk, each graph freed before the next is built: memory is bounded by `tasks_per_chunk`.
+        """
+        num_tasks = len(batch.query_x)
+        total: list[Tensor] | None = None
+        logged: list[Metrics] = []
+        for chunk in self.chunks(batch):
+            loss, metrics = vmap(lambda episode: self.task_loss(params, episode))(chunk)
+            gradient = torch.autograd.grad(loss.sum() / num_tasks, list(params.values()), materialize_grads=True)
+            total = list(gradient) if total is None else torch._foreach_add(total, gradient)
+            logged.append({"outer_loss": loss.detach(), **{name: value.detach() for name, value in metrics.items()}})
+        means = {name: torch.cat([metrics[name] for metrics in logged]).mean() for name in logged[0]}
+        return dict(zip(params, total, strict=True)), means
+
+    def chunks(self, batch: Episode) -> Iterator[Episode]:
+        """The batch in pieces of at most `tasks_per_chunk` tasks."""
+        size = self.tasks_per_chunk or (8 if batch.support_x.device.type == "cpu" else len(batch.support_x))
+        yield from (Episode(*tensors) for tensors in zip(*(tensor.split(size) for tensor in batch), strict=True))
+
+    # Lightning
+
+    def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
+        params = dict(self.named_parameters())
+        gradient, metrics = self.outer_gradient(params, self.as_dtype(batch))
+        trainer = self.trainer
+        at_log_step = (trainer.global_step + 1) % trainer.log_every_n_steps == 0
+        # Between the log steps only the progress bar sees the numbers: no reason for the processes to wait for each other.
+        logged = {f"train/{name}": value for name, value in metrics.items()}
+        self.log_dict(logged, prog_bar=True, sync_dist=at_log_step and trainer.world_size > 1)
+        # The derivative of this sum is the gradient itself: DDP, precision plugins, clipping and accumulation see an ordinary
+        # loss. A loss that is not finite makes it so as well, on every rank.
+        poison = 0.0 * metrics["outer_loss"]
+        return sum((params[name] * gradient[name].detach()).sum() for name in params) + poison * next(iter(params.values())).sum()
+
+    def validation_step(self, batch: Episode, batch_idx: int) -> None:
+        self._evaluation_step(batch)
+
+    def test_step(self, batch: Episode, batch_idx: int) -> None:
+        self._evaluation_step(batch)
+
+    def _evaluation_step(self, batch: Episode) -> None:
+        params = dict(self.named_parameters())
+        for chunk in self.chunks(self.as_dtype(batch)):
+            scores, losses = vmap(lambda episode: self.task_scores(params, episode))(chunk)
+            self._scores.update(torch.stack([scores, losses.to(scores.dtype)], -1))
+
+    def on_validation_epoch_end(self) -> None:
+        self._finish_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._finish_evaluation("test")
+
+    def _finish_evaluation(self, split: str) -> None:
+        scores = self._scores.compute()
+        self._scores.reset()
+        mean, ci95 = mean_and_ci95(scores)
+        name = self.score_name
+        self.evaluation = {"split": split, "num_episodes": len(scores), "mean": mean[:, 0].tolist(), "ci95": ci95[:, 0].tolist()}
+        self.log_dict({f"{split}/{name}": mean[-1, 0], f"{split}/{name}_ci95": ci95[-1, 0], f"{split}/loss": mean[-1, 1]})
+        if len(mean) > 1:
+            self.log(f"{split}/{name}_before", mean[0, 0])
+
+    def configure_optimizers(self) -> Any:
+        try:
+            optimizer = self._optimizer(self.parameters())
+        except ValueError as error:
+            raise InputError(f"--model.optimizer: {str(error)[0].lower()}{str(error)[1:]}; give a valid value") from error
+        for group in optimizer.param_groups:
+            if not isfinite(group["lr"]):
+                raise InputError(f"--model.optimizer.lr is {group['lr']}; give a finite number")
+        if self._lr_scheduler is None:
+            return optimizer
+        scheduler = self._lr_scheduler(optimizer)
+        if isinstance(scheduler, ProgressSchedule):
+            scheduler.progress = self.progress
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def progress(self) -> float:
+        """Share of the run that is done, by max_steps or max_time, whichever is further; equal on all ranks."""
+        trainer = self.trainer
+        by_steps = trainer.global_step / trainer.max_steps if trainer.max_steps > 0 else 0.0
+        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer) and callback._duration]
+        if not timers:
+            return by_steps
+        by_time = max(timer.time_elapsed() / timer._duration for timer in timers)
+        return max(by_steps, trainer.strategy.broadcast(by_time))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["algorithm"] = type(self).__name__
+
+    # Small things
+
+    def loss_function(self, option: str, name: LossName | None) -> Callable[..., Tensor]:
+        """The loss of that name, or the default of the task type."""
+        if self.task_type == "regression" and name == "cross_entropy":
+            raise InputError(f"--model.{option} cross_entropy needs classes, and the data set is a regression; choose mse")
+        return LOSSES[name or DEFAULT_LOSS[self.task_type]]
+
+    @property
+    def score_name(self) -> str:
+        """The number that people read: accuracy, or mse in regression."""
+        return "accuracy" if self.task_type == "classification" else "mse"
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (accuracy if self.task_type == "classification" else mse)(outputs, targets)
+
+    @property
+    def monitor(self) -> tuple[str, str]:
+        """What chooses the best checkpoint, and whether more of it is better."""
+        return f"val/{self.score_name}", "max" if self.task_type == "classification" else "min"
+
+    def network(self, params: Params, x: Tensor) -> Tensor:
+        """The backbone with these parameters, named as in `self.net`."""
+        return functional_call(self.net, params, (x,))
+
+    def net_params(self, params: Params) -> Params:
+        """The backbone's share of the meta-parameters, named as in `self.net`."""
+        return {name.removeprefix("net."): value for name, value in params.items() if name.startswith("net.")}
+
+    def as_dtype(self, batch: Episode) -> Episode:
+        """The batch with inputs and regression targets in the parameters' dtype."""
+        dtype = next(self.parameters()).dtype
+        return Episode(*(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in batch))

@@ -1,0 +1,61 @@
+"""The four-layer convolutional network of few-shot learning."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from app.backbones.task_norm import TaskNorm
+from app.errors import InputError
+
+
+class GlobalMean(nn.Module):
+    """Mean over height and width."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+class Conv4(nn.Module):
+    """Four blocks of 3x3 convolution, TaskNorm and ReLU (Vinyals et al. 2016), then a linear head.
+
+    Args:
+        input_shape: channels, height and width of an image.
+        output_size: outputs of the head; null for none, the network is then an embedding.
+        width: channels of every block; 64 for Omniglot, 32 for mini-ImageNet in MAML's paper.
+        downsample: stride, and a mean over the last feature map (MAML on Omniglot), or max_pool (all others).
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        output_size: int | None,
+        width: int = 64,
+        downsample: Literal["stride", "max_pool"] = "stride",
+    ):
+        super().__init__()
+        if len(input_shape) != 3:
+            raise InputError(f"Conv4 takes images, the data has inputs of shape {tuple(input_shape)}; choose --model.backbone MLP")
+        channels, height, side = input_shape
+        blocks: list[nn.Module] = []
+        for _ in range(4):
+            # No bias before a norm: its gradient is pure rounding, which Adam turns into steps.
+            stride = 2 if downsample == "stride" else 1
+            blocks += [nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False), TaskNorm(width), nn.ReLU()]
+            if downsample == "max_pool":
+                if min(height, side) < 2:
+                    raise InputError(f"Conv4 with max_pool halves an image four times; {input_shape[1]}x{input_shape[2]} is less than 16x16")
+                blocks.append(nn.MaxPool2d(2))
+                height, side = height // 2, side // 2
+            channels = width
+        blocks.append(GlobalMean() if downsample == "stride" else nn.Flatten())
+        self.body = nn.Sequential(*blocks)
+        self.num_features = width if downsample == "stride" else width * height * side
+        self.head = nn.Linear(self.num_features, output_size) if output_size else nn.Identity()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))

@@ -1,0 +1,28 @@
+"""The fully connected network."""
+
+from math import prod
+
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them; two hidden layers of 40 are MAML's sinusoid network (Finn et al. 2017, section 5.1).
+
+    Args:
+        input_shape: shape of one input, flattened.
+        output_size: outputs of the head; null for none, the network is then an embedding.
+        hidden_sizes: units of each hidden layer.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], output_size: int | None, hidden_sizes: tuple[int, ...] = (40, 40)):
+        super().__init__()
+        sizes = (prod(input_shape), *hidden_sizes)
+        layers: list[nn.Module] = [nn.Flatten()]
+        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.num_features = sizes[-1]
+        self.head = nn.Linear(sizes[-1], output_size) if output_size else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))

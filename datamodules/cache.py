@@ -1,0 +1,54 @@
+"""Arrays that are built once and then memory-mapped from the user's cache folder."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from app.errors import InputError
+
+
+def default_cache_dir() -> Path:
+    """The user's cache folder of this application."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meta-learning-app"
+
+
+def cached_arrays(
+    cache_dir: str | os.PathLike | None, name: str, key: str, build: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The arrays that `build` returns, memory-mapped; built only where no finished copy of the same key lies in the cache.
+
+    Args:
+        cache_dir: null for the user's cache folder.
+        name: of the data set, the readable part of the folder's name.
+        key: everything that the arrays depend on: the manifest of the source, options, library versions.
+        build: makes the arrays; an array of strings is allowed.
+
+    Raises:
+        InputError: the cache cannot be written.
+    """
+    root = Path(cache_dir) if cache_dir else default_cache_dir()
+    folder = root / f"{name}-{sha256(key.encode()).hexdigest()[:16]}"
+    if not folder.exists():
+        arrays = build()
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=root))
+            try:
+                for array_name, array in arrays.items():
+                    np.save(beside / f"{array_name}.npy", array, allow_pickle=False)
+                try:
+                    beside.rename(folder)
+                except OSError:
+                    if not folder.exists():  # else another process finished the same arrays first
+                        raise
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+        except OSError as error:
+            raise InputError(f"cannot write the cache {folder} ({error.strerror}); free space or choose another --data.cache_dir") from error
+    # Copy-on-write: torch refuses to wrap a read-only array without a warning.
+    return {path.stem: np.load(path, mmap_mode="c", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}

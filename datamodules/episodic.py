@@ -1,0 +1,208 @@
+"""Tasks as a pure function of (seed, split, index), and which of them each device takes at each step."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from app.episode import Episode
+from app.errors import InputError
+
+SPLITS = ("train", "val", "test")
+
+
+class EpisodeSampler:
+    """Batches of episode numbers for one of `world_size` processes.
+
+    Training never ends: step n is made of episodes n * batch_size to (n + 1) * batch_size - 1, and every process takes an
+    equal, contiguous share of them. Evaluation gives every process one contiguous share of `num_episodes`, so that scores
+    gathered in the order of the ranks are in the order of the episodes.
+
+    Args:
+        batch_size: episodes in a batch, over all processes.
+        rank: number of this process.
+        world_size: number of processes.
+        start: training only, the first step.
+        num_episodes: null for training, else the number of episodes over all processes.
+    """
+
+    def __init__(self, batch_size: int, rank: int = 0, world_size: int = 1, start: int = 0, num_episodes: int | None = None):
+        self.share = max(1, batch_size // world_size)
+        self.batch_size, self.rank, self.start = batch_size, rank, start
+        self.episodes = None
+        if num_episodes is not None:
+            self.episodes = range(num_episodes * rank // world_size, num_episodes * (rank + 1) // world_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if self.episodes is not None:
+            for first in range(0, len(self.episodes), self.share):
+                yield list(self.episodes[first : first + self.share])
+            return
+        step = self.start
+        while True:
+            first = step * self.batch_size + self.rank * self.share
+            yield list(range(first, first + self.share))
+            step += 1
+
+
+class EvaluationSampler(EpisodeSampler):
+    """An EpisodeSampler that ends, and so has a length."""
+
+    def __len__(self) -> int:
+        return -(-len(self.episodes) // self.share)
+
+
+class Draws(NamedTuple):
+    """What a loader yields: the numbers that identify a batch of episodes, realised as tensors on the device."""
+
+    split: str
+    values: Any
+
+
+class _EpisodeNumbers(Dataset):
+    def __init__(self, datamodule: "EpisodicDataModule", split: str):
+        self.datamodule, self.split = datamodule, split
+
+    def __getitems__(self, indices: list[int]) -> Draws:
+        return Draws(self.split, default_collate([self.datamodule.draw(self.split, index) for index in indices]))
+
+
+def _as_is(batch: Draws) -> Draws:
+    return batch
+
+
+class EpisodicDataModule(LightningDataModule):
+    """Base of all data sets of tasks.
+
+    A subclass gives `task_type`, `input_shape`, `output_size`, `manifest_hash`, `check`, `draw` and, where an episode is more
+    than the numbers that identify it, `realise`. Its state is a cursor, the number of training batches taken.
+
+    Args:
+        meta_batch_size: tasks in an outer step, over all devices; a multiple of the number of processes.
+        val_episodes: tasks scored at each validation.
+        test_episodes: tasks scored by `test`.
+        num_workers: loader processes; 0 is fastest unless drawing an episode is slow.
+        seed: of the episodes; linked to `seed_everything` on the command line.
+    """
+
+    task_type: Literal["classification", "regression"]
+
+    def __init__(self, meta_batch_size: int, val_episodes: int, test_episodes: int, num_workers: int = 0, seed: int = 0):
+        super().__init__()
+        for name, value in (
+            ("meta_batch_size", meta_batch_size),
+            ("val_episodes", val_episodes),
+            ("test_episodes", test_episodes),
+        ):
+            if value < 1:
+                raise InputError(f"--data.{name} is {value}; give at least 1")
+        self.meta_batch_size = meta_batch_size
+        self.num_episodes = {"val": val_episodes, "test": test_episodes}
+        self.num_workers = num_workers
+        self.seed = seed
+        self.cursor = 0
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input: (channels, height, width) of an image, (features,) of a vector."""
+
+    @property
+    @abstractmethod
+    def output_size(self) -> int:
+        """Ways of a classification task, dimensions of a regression target."""
+
+    @property
+    @abstractmethod
+    def manifest_hash(self) -> str:
+        """Identifies the data and the split, not the episodes; known after `setup`."""
+
+    @abstractmethod
+    def draw(self, split: str, index: int) -> Any:
+        """Numbers (numpy arrays) that identify episode `index` of `split`: a pure function of (seed, split, index)."""
+
+    def realise(self, split: str, values: Any) -> Episode:
+        """The stack of episodes that a stack of draws identifies, on the device of `values`."""
+        return Episode(*values)
+
+    def check(self) -> None:
+        """Raises an InputError where the splits cannot give the tasks that are asked for; called after `setup`."""
+
+    def describe_task(self) -> dict[str, Any]:
+        """What `results.json` says about the task."""
+        return {}
+
+    def generator(self, split: str, index: int) -> np.random.Generator:
+        """A counter-based generator (Philox): its stream depends on nothing but (seed, split, index)."""
+        key = np.array([self.seed, SPLITS.index(split)], dtype=np.uint64)
+        counter = np.array([0, 0, 0, index], dtype=np.uint64)
+        return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+    def episode(self, split: str, index: int) -> Episode:
+        """Episode `index` of `split`, without a task axis."""
+        values = default_collate([self.draw(split, index)])
+        return Episode(*(tensor[0] for tensor in self.realise(split, values)))
+
+    def train_dataloader(self) -> DataLoader:
+        rank, world_size = self._processes()
+        if self.meta_batch_size % world_size:
+            raise InputError(
+                f"--data.meta_batch_size {self.meta_batch_size} is not divisible by {world_size} processes; "
+                f"make it {-(-self.meta_batch_size // world_size) * world_size}, or change --trainer.devices"
+            )
+        return self._loader("train", EpisodeSampler(self.meta_batch_size, rank, world_size, start=self.cursor))
+
+    def val_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("test")
+
+    def _evaluation_loader(self, split: str) -> DataLoader:
+        rank, world_size = self._processes()
+        num_episodes = self.num_episodes[split]
+        if num_episodes < world_size:
+            raise InputError(f"--data.{split}_episodes {num_episodes} is fewer than {world_size} processes; give at least {world_size}")
+        batch_size = max(self.meta_batch_size, world_size)
+        return self._loader(split, EvaluationSampler(batch_size, rank, world_size, num_episodes=num_episodes))
+
+    def _loader(self, split: str, sampler: EpisodeSampler) -> DataLoader:
+        return DataLoader(
+            _EpisodeNumbers(self, split),
+            batch_sampler=sampler,
+            collate_fn=_as_is,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _processes(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def on_after_batch_transfer(self, batch: Draws | Episode, dataloader_idx: int) -> Episode:
+        return self.realise(batch.split, batch.values) if isinstance(batch, Draws) else batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"cursor": self.cursor, "manifest_hash": self.manifest_hash}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.trainer and self.trainer.training and state_dict["manifest_hash"] != self.manifest_hash:
+            raise InputError(
+                f"the checkpoint was trained on data with hash {state_dict['manifest_hash'][:12]}, "
+                f"--data now has {self.manifest_hash[:12]}; restore the data, or start a new run without --ckpt_path"
+            )
+        self.cursor = state_dict["cursor"]
+
+
+def choose(generator: np.random.Generator, total: int, count: int) -> np.ndarray:
+    """`count` different numbers below `total` in random order."""
+    return generator.choice(total, size=count, replace=False)
+
+
+def as_float(images: Tensor) -> Tensor:
+    """Pixels 0..255 as numbers in [0, 1]."""
+    return images.to(torch.get_default_dtype()) / 255

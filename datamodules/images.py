@@ -1,0 +1,159 @@
+"""Few-shot classification of images that are kept decoded as uint8."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app.episode import Episode
+from app.errors import InputError
+from datamodules.episodic import SPLITS, Draws, EpisodicDataModule, choose
+
+
+@dataclass
+class ImageSplit:
+    """The images of one split, class after class.
+
+    Attributes:
+        images: pixels 0..255, of shape (images, channels, height, width), an array in memory or a memory map.
+        counts: images of each class, of shape (classes,).
+        class_names: sorted as the classes are.
+        digest: identifies pixels, classes and split.
+    """
+
+    images: np.ndarray
+    counts: np.ndarray
+    class_names: list[str]
+    digest: str
+
+
+def rotated_classes(split: ImageSplit) -> ImageSplit:
+    """Every class three times more, its images turned by 90, 180 and 270 degrees (Santoro et al. 2016)."""
+    turns = [np.rot90(split.images, turn, axes=(2, 3)) for turn in range(4)]
+    names = [f"{name}@{90 * turn}" for turn in range(4) for name in split.class_names]
+    return ImageSplit(np.concatenate(turns), np.tile(split.counts, 4), names, split.digest + "@rotated")
+
+
+class ImageEpisodes(EpisodicDataModule):
+    """Base of the image data sets: a subclass gives `input_shape` and `read_split`.
+
+    Args:
+        ways: classes in a task.
+        shots: support images of each class.
+        queries: query images of each class.
+        train_ways: classes in a training task, null for `ways`.
+        train_shots: support images of each class in training, null for `shots`.
+        train_queries: query images of each class in training, null for `queries`.
+        meta_batch_size: tasks in an outer step, over all devices.
+        val_episodes: tasks scored at each validation.
+        test_episodes: tasks scored by `test`.
+        num_workers: loader processes.
+        seed: of the episodes; linked to `seed_everything`.
+    """
+
+    task_type: Literal["classification"] = "classification"
+
+    def __init__(
+        self,
+        ways: int = 5,
+        shots: int = 1,
+        queries: int = 15,
+        train_ways: int | None = None,
+        train_shots: int | None = None,
+        train_queries: int | None = None,
+        meta_batch_size: int = 32,
+        val_episodes: int = 200,
+        test_episodes: int = 600,
+        num_workers: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__(meta_batch_size, val_episodes, test_episodes, num_workers, seed)
+        for name in ("ways", "shots", "queries", "train_ways", "train_shots", "train_queries"):
+            value, least = locals()[name], 2 if name.endswith("ways") else 1
+            if value is not None and value < least:
+                raise InputError(f"--data.{name} is {value}; give at least {least}")
+        self.ways, self.shots, self.queries = ways, shots, queries
+        self.train_ways = train_ways or ways
+        self.train_shots = train_shots or shots
+        self.train_queries = train_queries or queries
+        self._splits: dict[str, ImageSplit] = {}
+        self._starts: dict[str, np.ndarray] = {}
+        self._on_device: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def read_split(self, split: str) -> ImageSplit:
+        """The images of one split, from the cache that `prepare_data` wrote."""
+
+    @property
+    def output_size(self) -> int:
+        return self.ways
+
+    @property
+    def manifest_hash(self) -> str:
+        return sha256("".join(self._splits[split].digest for split in SPLITS).encode()).hexdigest()
+
+    def setup(self, stage: str | None = None) -> None:
+        if not self._splits:
+            self._splits = {split: self.read_split(split) for split in SPLITS}
+            self._starts = {name: np.cumsum(split.counts) - split.counts for name, split in self._splits.items()}
+
+    def class_names(self, split: str) -> list[str]:
+        """Names of the classes of a split; known after `setup`."""
+        return self._splits[split].class_names
+
+    def describe_task(self) -> dict[str, Any]:
+        return {"ways": self.ways, "shots": self.shots, "queries": self.queries}
+
+    def task_size(self, split: str) -> tuple[int, int, int]:
+        """Ways, shots and queries of the tasks of a split."""
+        if split == "train":
+            return self.train_ways, self.train_shots, self.train_queries
+        return self.ways, self.shots, self.queries
+
+    def check(self) -> None:
+        name = type(self).__name__
+        for split_name, split in self._splits.items():
+            prefix = "train_" if split_name == "train" else ""
+            ways, shots, queries = self.task_size(split_name)
+            if len(split.class_names) < ways:
+                raise InputError(
+                    f"the {split_name} split of {name} has {len(split.class_names)} classes, fewer than "
+                    f"--data.{prefix}ways {ways}; give at most {len(split.class_names)}"
+                )
+            smallest = int(split.counts.argmin())
+            if split.counts[smallest] < shots + queries:
+                raise InputError(
+                    f"class {split.class_names[smallest]!r} in the {split_name} split of {name} has {split.counts[smallest]} images, "
+                    f"fewer than --data.{prefix}shots {shots} + --data.{prefix}queries {queries} = {shots + queries}; lower one of them"
+                )
+
+    def draw(self, split: str, index: int) -> tuple[np.ndarray]:
+        """Rows of the image array, of shape (ways, shots + queries)."""
+        generator = self.generator(split, index)
+        ways, shots, queries = self.task_size(split)
+        counts, starts = self._splits[split].counts, self._starts[split]
+        classes = choose(generator, len(counts), ways)
+        return (np.stack([starts[label] + choose(generator, counts[label], shots + queries) for label in classes]),)
+
+    def realise(self, split: str, values: Any) -> Episode:
+        (rows,) = values
+        tasks, ways, _ = rows.shape
+        shots = self.task_size(split)[1]
+        images = self._gather(split, rows).to(torch.get_default_dtype()) / 255
+        labels = torch.arange(ways, device=rows.device)
+
+        def fold(part: Tensor) -> tuple[Tensor, Tensor]:
+            return part.flatten(1, 2), labels.repeat_interleave(part.shape[2]).expand(tasks, -1)
+
+        return Episode(*fold(images[:, :, :shots]), *fold(images[:, :, shots:]))
+
+    def _gather(self, split: str, rows: Tensor) -> Tensor:
+        images = self._on_device.get(split)
+        if images is None or images.device != rows.device:
+            images = torch.from_numpy(np.ascontiguousarray(self._splits[split].images)).to(rows.device)
+            self._on_device[split] = images
+        return images[rows]

@@ -62,6 +62,8 @@ class MetaAlgorithm(LightningModule):
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self._scores = EpisodeScores()
         self.evaluation: dict[str, Any] = {}
+        self.trained_steps = 0
+        self.autocast_inner_loop = True
 
     # One task
 
@@ -186,6 +188,9 @@ class MetaAlgorithm(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["algorithm"] = type(self).__name__
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.trained_steps = checkpoint["global_step"]
+
     # Small things
 
     def loss_function(self, option: str, name: LossName | None) -> Callable[..., Tensor]:
@@ -210,6 +215,11 @@ class MetaAlgorithm(LightningModule):
     def network(self, params: Params, x: Tensor) -> Tensor:
         """The backbone with these parameters, named as in `self.net`."""
         return functional_call(self.net, params, (x,))
+
+    def inner_autocast(self) -> torch.autocast:
+        """The precision of the inner loop: autocast only where it is on outside and the inner loop may use it."""
+        device = self.device.type
+        return torch.autocast(device, enabled=self.autocast_inner_loop and torch.is_autocast_enabled(device), cache_enabled=False)
 
     def net_params(self, params: Params) -> Params:
         """The backbone's share of the meta-parameters, named as in `self.net`."""

@@ -1,0 +1,7 @@
+"""Every callback in this folder is found by its class name on the command line: one concern a file."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

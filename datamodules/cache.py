@@ -49,6 +49,8 @@ def cached_arrays(
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
         except OSError as error:
-            raise InputError(f"cannot write the cache {folder} ({error.strerror}); free space or choose another --data.cache_dir") from error
+            raise InputError(
+                f"cannot write the cache {folder} ({error.strerror}); free space or choose another --data.cache_dir"
+            ) from error
     # Copy-on-write: torch refuses to wrap a read-only array without a warning.
     return {path.stem: np.load(path, mmap_mode="c", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}

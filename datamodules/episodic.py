@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from app.episode import Episode
@@ -122,6 +120,9 @@ class EpisodicDataModule(LightningDataModule):
     def manifest_hash(self) -> str:
         """Identifies the data and the split, not the episodes; known after `setup`."""
 
+    def setup(self, stage: str | None = None) -> None:
+        """Reads what `prepare_data` made, once."""
+
     @abstractmethod
     def draw(self, split: str, index: int) -> Any:
         """Numbers (numpy arrays) that identify episode `index` of `split`: a pure function of (seed, split, index)."""
@@ -148,13 +149,21 @@ class EpisodicDataModule(LightningDataModule):
         values = default_collate([self.draw(split, index)])
         return Episode(*(tensor[0] for tensor in self.realise(split, values)))
 
-    def train_dataloader(self) -> DataLoader:
-        rank, world_size = self._processes()
+    def check_processes(self, world_size: int) -> None:
+        """Raises an InputError where the tasks cannot be shared by so many processes."""
         if self.meta_batch_size % world_size:
             raise InputError(
                 f"--data.meta_batch_size {self.meta_batch_size} is not divisible by {world_size} processes; "
                 f"make it {-(-self.meta_batch_size // world_size) * world_size}, or change --trainer.devices"
             )
+        for split, num_episodes in self.num_episodes.items():
+            if num_episodes < world_size:
+                raise InputError(
+                    f"--data.{split}_episodes {num_episodes} is fewer than {world_size} processes; give at least {world_size}"
+                )
+
+    def train_dataloader(self) -> DataLoader:
+        rank, world_size = self._processes()
         return self._loader("train", EpisodeSampler(self.meta_batch_size, rank, world_size, start=self.cursor))
 
     def val_dataloader(self) -> DataLoader:
@@ -165,11 +174,8 @@ class EpisodicDataModule(LightningDataModule):
 
     def _evaluation_loader(self, split: str) -> DataLoader:
         rank, world_size = self._processes()
-        num_episodes = self.num_episodes[split]
-        if num_episodes < world_size:
-            raise InputError(f"--data.{split}_episodes {num_episodes} is fewer than {world_size} processes; give at least {world_size}")
-        batch_size = max(self.meta_batch_size, world_size)
-        return self._loader(split, EvaluationSampler(batch_size, rank, world_size, num_episodes=num_episodes))
+        sampler = EvaluationSampler(self.meta_batch_size, rank, world_size, num_episodes=self.num_episodes[split])
+        return self._loader(split, sampler)
 
     def _loader(self, split: str, sampler: EpisodeSampler) -> DataLoader:
         return DataLoader(
@@ -201,8 +207,3 @@ class EpisodicDataModule(LightningDataModule):
 def choose(generator: np.random.Generator, total: int, count: int) -> np.ndarray:
     """`count` different numbers below `total` in random order."""
     return generator.choice(total, size=count, replace=False)
-
-
-def as_float(images: Tensor) -> Tensor:
-    """Pixels 0..255 as numbers in [0, 1]."""
-    return images.to(torch.get_default_dtype()) / 255

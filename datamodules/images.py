@@ -11,7 +11,7 @@ from torch import Tensor
 
 from app.episode import Episode
 from app.errors import InputError
-from datamodules.episodic import SPLITS, Draws, EpisodicDataModule, choose
+from datamodules.episodic import SPLITS, EpisodicDataModule, choose
 
 
 @dataclass

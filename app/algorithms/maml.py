@@ -98,7 +98,8 @@ class MAML(MetaAlgorithm):
                 return self.network(constants | weights, support_x)
 
         def loss(weights: Params) -> Tensor:
-            return self.inner_loss(outputs(weights), support_y, reduction=self.inner_reduction)
+            with self.inner_autocast():
+                return self.inner_loss(outputs(weights), support_y, reduction=self.inner_reduction)
 
         num_steps = self.inner_steps if self.training else self.eval_inner_steps
         steps = gradient_descent(loss, adapted, lambda name: self.step_size(params, name), num_steps, self.first_order)

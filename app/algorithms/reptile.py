@@ -89,7 +89,8 @@ class Reptile(MAML):
         with torch.no_grad():
             results = [vmap(task)(chunk) for chunk in self.chunks(batch)]
             weights, moments, metrics = (
-                {name: torch.cat([result[part][name] for result in results]).mean(0) for name in results[0][part]} for part in range(3)
+                {name: torch.cat([result[part][name] for result in results]).mean(0) for name in results[0][part]}
+                for part in range(3)
             )
             self._keep_moments(moments)
         return {f"net.{name}": start[name] - weights[name] for name in start}, metrics
@@ -110,9 +111,9 @@ class Reptile(MAML):
         for step, rows in enumerate(minibatches):
 
             def loss(weights: Params, rows: Tensor = rows) -> tuple[Tensor, Tensor]:
-                value = self.inner_loss(
-                    self.network(weights, episode.support_x[rows]), episode.support_y[rows], reduction=self.inner_reduction
-                )
+                with self.inner_autocast():
+                    outputs = self.network(weights, episode.support_x[rows])
+                    value = self.inner_loss(outputs, episode.support_y[rows], reduction=self.inner_reduction)
                 return value, value
 
             gradient, value = torch.func.grad(loss, has_aux=True)(detached(weights))

@@ -34,7 +34,9 @@ class Conv4(nn.Module):
     ):
         super().__init__()
         if len(input_shape) != 3:
-            raise InputError(f"Conv4 takes images, the data has inputs of shape {tuple(input_shape)}; choose --model.backbone MLP")
+            raise InputError(
+                f"Conv4 takes images, the data has inputs of shape {tuple(input_shape)}; choose --model.backbone MLP"
+            )
         channels, height, side = input_shape
         blocks: list[nn.Module] = []
         for _ in range(4):
@@ -43,7 +45,9 @@ class Conv4(nn.Module):
             blocks += [nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False), TaskNorm(width), nn.ReLU()]
             if downsample == "max_pool":
                 if min(height, side) < 2:
-                    raise InputError(f"Conv4 with max_pool halves an image four times; {input_shape[1]}x{input_shape[2]} is less than 16x16")
+                    raise InputError(
+                        f"Conv4 with max_pool halves an image four times; {input_shape[1]}x{input_shape[2]} is less than 16x16"
+                    )
                 blocks.append(nn.MaxPool2d(2))
                 height, side = height // 2, side // 2
             channels = width

@@ -1,0 +1,216 @@
+"""The command line: Lightning's verbs over our algorithms and data sets."""
+
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import app.algorithms  # noqa: F401  algorithms, callbacks and data sets are found by name once imported
+import callbacks  # noqa: F401
+import datamodules  # noqa: F401
+from app.algorithm import MetaAlgorithm
+from app.arguments import MetaParser, with_defaults
+from app.errors import InputError
+from app.run import check_fits, checkpoint_dir, find_checkpoint, is_rank_zero, new_run_dir, read_checkpoint
+from app.summary import print_summary, resume_command
+from callbacks.checkpoint import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, Stopped
+from callbacks.finite_guard import FiniteGuard
+from callbacks.inner_precision import InnerPrecision
+from callbacks.replica_check import ReplicaCheck
+from callbacks.run_identity import RunIdentity
+from callbacks.step_seed import StepSeed
+from callbacks.test_report import TestReport
+from datamodules.episodic import EpisodicDataModule
+
+DEFAULTS = Path(__file__).parent.parent / "configs" / "default.yaml"
+
+
+def main() -> int:
+    """Runs the command line and returns the exit status: 1 for an error, 128 + the signal where one stopped the run."""
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")  # episodes are drawn in microseconds
+    warnings.filterwarnings("ignore", ".*You are using `torch.load` with `weights_only=False`.*")
+    try:
+        MetaCLI(sys.argv[1:])
+    except (InputError, MisconfigurationException) as error:
+        if is_rank_zero():
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        return 128 + stopped.signum
+    return 0
+
+
+class MetaCLI(LightningCLI):
+    """`fit`, `validate` and `test`; without a verb `fit`, then `test` of the best checkpoint.
+
+    Args:
+        args: the command line without the program's name.
+    """
+
+    def __init__(self, args: list[str]):
+        self.then_test, args = with_defaults(args, self.subcommands())
+        self.checkpoint: dict[str, Any] | None = None
+        super().__init__(
+            MetaAlgorithm,
+            EpisodicDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            parser_kwargs={
+                "description": "Meta-learning: without a verb, fit and then test.",
+                **{verb: {"default_config_files": [str(DEFAULTS)]} for verb in self.subcommands()},
+            },
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        verbs = LightningCLI.subcommands()
+        return {verb: verbs[verb] | {"weights_only", "verbose"} for verb in ("fit", "validate", "test")}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return MetaParser(**kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for name in ("input_shape", "output_size", "task_type"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """The config says what the model is; the checkpoint is checked against it."""
+
+    # What the run is, before anything is built
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        names = [config[key].class_path.rsplit(".", 1)[-1] for key in ("model", "data")]
+        run_dir = config.trainer.default_root_dir
+        if config.ckpt_path:
+            path = find_checkpoint(config.ckpt_path, Path(run_dir) if run_dir else None)
+            config.ckpt_path, self.checkpoint = str(path), read_checkpoint(path)
+            if not run_dir and path.parent.name == "checkpoints":
+                run_dir = path.parent.parent
+        elif self.subcommand != "fit":
+            raise InputError(f"{self.subcommand} needs --ckpt_path: a file, or last or best with --trainer.default_root_dir DIR")
+        elif run_dir and is_rank_zero() and any(checkpoint_dir(run_dir).glob("*.ckpt")):
+            raise InputError(f"{run_dir} holds a checkpoint already; continue it with --ckpt_path last, or choose another folder")
+        config.trainer.default_root_dir = str(run_dir or new_run_dir(*names))
+        self.run_id = self.checkpoint["run_id"] if self.checkpoint else os.urandom(4).hex()
+        logger = config.trainer.logger
+        if hasattr(logger, "class_path") and "save_dir" in logger.init_args:
+            logger.init_args.save_dir = config.trainer.default_root_dir
+            if "id" in logger.init_args:
+                logger.init_args.id = self.run_id
+        if config.trainer.accumulate_grad_batches != 1:
+            raise InputError(
+                f"--trainer.accumulate_grad_batches {config.trainer.accumulate_grad_batches} would break exact resuming; "
+                "raise --data.meta_batch_size, and bound the memory by --model.tasks_per_chunk"
+            )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self._get(self.config_init, "trainer")
+        run_dir, chosen = Path(config.default_root_dir), config.callbacks or []
+        if not config.enable_progress_bar:
+            chosen = [callback for callback in chosen if not isinstance(callback, ProgressBar)]
+        if not config.logger:
+            chosen = [callback for callback in chosen if not isinstance(callback, LearningRateMonitor)]
+        resolved = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
+        needed: list[Callback] = [
+            StepSeed(self.datamodule.seed),
+            FiniteGuard(),
+            ReplicaCheck(),
+            InnerPrecision(),
+            RunIdentity(self.run_id, resolved),
+            TestReport(),
+            BestCheckpoint(checkpoint_dir(run_dir), *self.model.monitor),
+            LastCheckpoint(checkpoint_dir(run_dir)),
+        ]
+        # StepSeed counts the batch before any other callback may fail.
+        first, *others = [callback for callback in needed if not any(type(own) is type(callback) for own in chosen)]
+        config.callbacks = [first, *chosen, *others]
+        plugins = config.plugins or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        return super().instantiate_trainer(plugins=[*plugins, AtomicCheckpointIO()], enable_checkpointing=True, **kwargs)
+
+    # The verbs
+
+    def before_fit(self) -> None:
+        self._check()
+        if self.checkpoint and 0 < self.trainer.max_steps <= self.checkpoint["global_step"]:
+            print(f"this run is finished: {self.checkpoint['global_step']} of {self.trainer.max_steps} steps are done")
+            raise SystemExit(0)
+        if is_rank_zero():
+            self._save_config()
+
+    def before_validate(self) -> None:
+        self._check()
+
+    def before_test(self) -> None:
+        self._check()
+
+    def after_fit(self) -> None:
+        best, last = (checkpoint_dir(self.trainer.default_root_dir) / f"{name}.ckpt" for name in ("best", "last"))
+        if not self.then_test:
+            self.after_test()
+        else:
+            best = self.trainer.strategy.broadcast(best if best.exists() else None)
+            if best is None and self.trainer.is_global_zero:
+                print("no validation took place: the last checkpoint is tested")
+            last = self.trainer.strategy.broadcast(last)
+            self.trainer.test(
+                self.model, datamodule=self.datamodule, ckpt_path=str(best or last), verbose=False, weights_only=False
+            )
+            self.after_test()
+
+    def after_test(self) -> None:
+        if self.trainer.is_global_zero:
+            print_summary(self.trainer)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except Stopped as stopped:
+            if self.trainer.is_global_zero:
+                name, run_dir = signal.Signals(stopped.signum).name, Path(self.trainer.default_root_dir)
+                print(
+                    f"\nstopped by {name} after step {self.trainer.global_step}; go on with\n  {resume_command(run_dir)}",
+                    file=sys.stderr,
+                )
+            raise
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        kwargs["weights_only"] = False
+        return kwargs | ({"verbose": False} if subcommand == "test" else {})
+
+    def _check(self) -> None:
+        """Finds what is wrong before processes are started and anything is written."""
+        if is_rank_zero():
+            self.datamodule.prepare_data()
+            self.datamodule.setup()
+            self.datamodule.check()
+        self.model.configure_optimizers()
+        world_size = self.trainer.num_devices * self.trainer.num_nodes
+        self.datamodule.check_processes(world_size)
+        if self.checkpoint:
+            check_fits(self.checkpoint, Path(self._get(self.config, "ckpt_path")), self.model)
+
+    def _save_config(self) -> None:
+        config = self.config[self.subcommand].clone()
+        config.ckpt_path = None  # the run's config serves `test` and `fit --ckpt_path last` alike
+        path = Path(self.trainer.default_root_dir) / "config.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._parser(self.subcommand).save(config, path, skip_none=False, overwrite=True, multifile=False)

@@ -1,0 +1,92 @@
+"""The folder of a run, and what a checkpoint says."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule
+
+from app.errors import InputError
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is the first of its job, known before any process group exists."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
+def new_run_dir(model: str, data: str) -> Path:
+    """A folder runs/<model>_<data>/<time> that did not exist; the processes that this one starts get the same one."""
+    if "META_RUN_DIR" in os.environ:
+        return Path(os.environ["META_RUN_DIR"])
+    stem = Path("runs") / f"{model}_{data}".lower() / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    path, number = stem, 1
+    while is_rank_zero():
+        try:
+            path.mkdir(parents=True)
+            break
+        except FileExistsError:
+            number += 1
+            path = stem.with_name(f"{stem.name}_{number}")
+    os.environ["META_RUN_DIR"] = str(path)
+    return path
+
+
+def checkpoint_dir(run_dir: str | os.PathLike) -> Path:
+    """Where the checkpoints of a run lie."""
+    return Path(run_dir) / "checkpoints"
+
+
+def find_checkpoint(name: str, run_dir: Path | None) -> Path:
+    """The file that `--ckpt_path` means: a path, or `last` or `best` of the run.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in ("last", "best"):
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(
+                f"--ckpt_path {name} does not exist; give a file, or last or best with --trainer.default_root_dir DIR"
+            )
+        return path
+    if run_dir is None:
+        raise InputError(f"--ckpt_path {name} needs the run it belongs to: add --trainer.default_root_dir DIR")
+    path = checkpoint_dir(run_dir) / f"{name}.ckpt"
+    if not path.is_file():
+        raise InputError(f"--ckpt_path {name}: there is no {path}; leave --ckpt_path out to start a new run there")
+    return path
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint.
+
+    Raises:
+        InputError: the file is truncated, or not one of this application's.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
+    except Exception as error:  # a damaged archive raises whatever its reader meets first
+        size = path.stat().st_size
+        raise InputError(
+            f"{path} ({size} bytes) is not a whole checkpoint; use the other one beside it, best.ckpt or last.ckpt"
+        ) from error
+    if not isinstance(checkpoint, dict) or "algorithm" not in checkpoint:
+        raise InputError(f"{path} is not a checkpoint of this application; give one that `train.py fit` wrote")
+    return checkpoint
+
+
+def check_fits(checkpoint: dict[str, Any], path: Path, model: LightningModule) -> None:
+    """Raises an InputError where the checkpoint is of another algorithm or architecture than the model."""
+    algorithm = type(model).__name__
+    if checkpoint["algorithm"] != algorithm:
+        raise InputError(f"{path} is of {checkpoint['algorithm']}, --model is {algorithm}; use the config.yaml of its run")
+    saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in [*wanted, *saved]:
+        if saved.get(name) != wanted.get(name):
+            raise InputError(
+                f"{path} has another architecture: {name} is {saved.get(name) or 'absent'} there, "
+                f"{wanted.get(name) or 'absent'} in --model; use the config.yaml of its run"
+            )

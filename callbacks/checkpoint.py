@@ -1,0 +1,170 @@
+"""Checkpoints that survive whatever ends the run."""
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from torch.optim import Optimizer
+
+from app.errors import InputError
+from callbacks.finite_guard import FiniteGuard
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, flushes to the disk and renames: a file by its final name is whole, whatever happens."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
+        path = Path(path)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with beside.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            kept = "the checkpoint that was there before is kept" if path.exists() else "there was none before"
+            raise InputError(f"cannot write {path} ({reason}); {kept}: free space, then resume with --ckpt_path last") from error
+        finally:
+            with suppress(OSError):
+                beside.unlink()
+
+
+class Stopped(BaseException):
+    """The run was stopped by a signal, after its checkpoint was written.
+
+    Args:
+        signum: the signal.
+    """
+
+    def __init__(self, signum: int):
+        self.signum = signum
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the checkpoint with the best score on the validation split as `best.ckpt`.
+
+    Args:
+        dirpath: folder of the checkpoints.
+        monitor: name of the score.
+        mode: max where more is better, else min.
+    """
+
+    def __init__(self, dirpath: str | os.PathLike, monitor: str, mode: str):
+        super().__init__(
+            dirpath,
+            "best",
+            monitor=monitor,
+            mode=mode,
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+            verbose=False,
+        )
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps `last.ckpt`: before the first step, every `every_seconds` or `every_steps`, and when fit ends, however it ends.
+
+    SIGTERM and the first Ctrl-C stop the run after the current step, on all ranks together, and the checkpoint is written; a
+    second Ctrl-C interrupts at once. Of an unexpected exception only a single process writes one: the other ranks may not have
+    failed, and would wait.
+
+    Args:
+        dirpath: folder of the checkpoint.
+        every_seconds: at most so long between two checkpoints.
+        every_steps: at most so many steps between two checkpoints.
+    """
+
+    def __init__(self, dirpath: str | os.PathLike, every_seconds: float = 10.0, every_steps: int = 100):
+        self.path = Path(dirpath) / "last.ckpt"
+        self.every_seconds, self.every_steps = every_seconds, every_steps
+        self._signum = 0
+        self._handlers: dict[int, Any] = {}
+        self._in_batch = self._updated = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Here, and not earlier: Lightning's own handler for SIGTERM calls a collective wherever the signal arrives.
+        self._handlers = {signum: signal.signal(signum, self._on_signal) for signum in (signal.SIGTERM, signal.SIGINT)}
+        if not trainer.ckpt_path:
+            self._save(trainer)
+        self._start_waiting(trainer)
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self._signum and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signum = signum
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._in_batch, self._updated = True, False
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        self._updated = True
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._in_batch = False
+        # Of a step that is validated, the checkpoint is written after the validation: resuming would leave the validation out.
+        if not trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+            self._save_or_stop(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self._save_or_stop(trainer)
+
+    def _save_or_stop(self, trainer: Trainer) -> None:
+        signum, due = self._signum, time.monotonic() - self._saved_at >= self.every_seconds
+        if trainer.world_size > 1:
+            signum = int(trainer.strategy.reduce(torch.tensor(signum, device=trainer.strategy.root_device), reduce_op="max"))
+            due = trainer.strategy.reduce_boolean_decision(due, all=False)
+        if signum:
+            raise Stopped(signum)
+        if due or trainer.global_step - self._saved_step >= self.every_steps:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore_handlers()
+        if trainer.global_step != self._saved_step:
+            self._save(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._restore_handlers()
+        if trainer.state.fn != "fit" or not hasattr(self, "_saved_step"):
+            return
+        agreed = isinstance(exception, Stopped | InputError)
+        if (agreed or trainer.world_size == 1) and self._make_consistent(trainer) and trainer.global_step != self._saved_step:
+            self._save(trainer, check=False)
+
+    def _make_consistent(self, trainer: Trainer) -> bool:
+        """Whether weights and counters belong to the same step, after the counters of a batch not yet used are set back."""
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        cursor, completed = trainer.datamodule.cursor, progress.total.completed
+        if cursor == completed and self._in_batch and not self._updated:
+            for tracker in (progress.total, progress.current):
+                tracker.ready = tracker.started = tracker.processed = tracker.completed
+            return True
+        return cursor == completed + (progress.total.ready > completed)
+
+    def _save(self, trainer: Trainer, check: bool = True) -> None:
+        if check:
+            for guard in trainer.callbacks:
+                if isinstance(guard, FiniteGuard):
+                    guard.stop_if_bad()
+        trainer.save_checkpoint(self.path)
+        self._start_waiting(trainer)
+
+    def _start_waiting(self, trainer: Trainer) -> None:
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+
+    def _restore_handlers(self) -> None:
+        for signum, handler in self._handlers.items():
+            signal.signal(signum, handler)
+        self._handlers = {}

@@ -1,0 +1,29 @@
+"""The precision of the inner loop under mixed precision."""
+
+from typing import Literal
+
+from lightning import Callback, LightningModule, Trainer
+
+from app.errors import InputError
+
+
+class InnerPrecision(Callback):
+    """Chooses the precision of the inner loop, and refuses the one that cannot work.
+
+    Under `bf16-mixed` the gradients of the inner loop are bfloat16 products summed into float32 weights. float16 would need
+    its small inner gradients scaled at every inner step, so `16-mixed` is refused.
+
+    Args:
+        inner: mixed follows --trainer.precision; full leaves autocast inside the inner loop.
+    """
+
+    def __init__(self, inner: Literal["mixed", "full"] = "mixed"):
+        self.inner = inner
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.precision in ("16-mixed", "16-true"):
+            raise InputError(
+                f"--trainer.precision {trainer.precision} loses the inner gradients, which nothing scales; "
+                "use bf16-mixed (the same speed, float32's range) or 32-true"
+            )
+        pl_module.autocast_inner_loop = self.inner == "mixed"

@@ -1,0 +1,40 @@
+"""Which run this is, and what it was made of."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+
+class RunIdentity(Callback):
+    """Keeps the run's id and resolved config in the checkpoint, and gives both, the git commit and the data's hash to the loggers.
+
+    Args:
+        run_id: of the W&B run; a resumed fit gets the one in its checkpoint.
+        config: the resolved config of the run.
+    """
+
+    def __init__(self, run_id: str, config: dict[str, Any]):
+        self.run_id, self.config = run_id, config
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        facts = {"git_commit": git_commit(), "data_manifest_hash": trainer.datamodule.manifest_hash}
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.config | facts)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["run_id"], checkpoint["config"] = self.run_id, self.config
+
+
+def git_commit() -> str | None:
+    """Commit of the source tree, with `+changes` where it differs; null outside a git checkout."""
+    folder = Path(__file__).parent
+    try:
+        commit, changes = (
+            subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if changes else "")

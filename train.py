@@ -1,0 +1,8 @@
+"""Meta-trains, evaluates and deploys learners that learn a new task from a few examples."""
+
+import sys
+
+from app.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -116,5 +116,6 @@ class MetaParser(LightningArgumentParser):
 def _concrete_subclasses(base: type) -> list[type]:
     found = []
     for cls in base.__subclasses__():
-        found += [cls] * (not getattr(cls, "__abstractmethods__", None)) + _concrete_subclasses(cls)
+        unwritten = any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
+        found += [cls] * (not unwritten) + _concrete_subclasses(cls)
     return found

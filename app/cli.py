@@ -1,5 +1,7 @@
 """The command line: Lightning's verbs over our algorithms and data sets."""
 
+import gc
+import logging
 import os
 import signal
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import ActionConfigFile
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -36,7 +39,8 @@ DEFAULTS = Path(__file__).parent.parent / "configs" / "default.yaml"
 def main() -> int:
     """Runs the command line and returns the exit status: 1 for an error, 128 + the signal where one stopped the run."""
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # episodes are drawn in microseconds
-    warnings.filterwarnings("ignore", ".*You are using `torch.load` with `weights_only=False`.*")
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning 2.6 with a newer torch
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
         MetaCLI(sys.argv[1:])
     except (InputError, MisconfigurationException) as error:
@@ -79,7 +83,9 @@ class MetaCLI(LightningCLI):
         return {verb: verbs[verb] | {"weights_only", "verbose"} for verb in ("fit", "validate", "test")}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        return MetaParser(**kwargs)
+        parser = MetaParser(**kwargs)
+        parser.add_argument("-c", "--config", action=ActionConfigFile, help="A YAML file of options.")
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in ("input_shape", "output_size", "task_type"):
@@ -123,9 +129,9 @@ class MetaCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
         run_dir, chosen = Path(config.default_root_dir), config.callbacks or []
-        if not config.enable_progress_bar:
+        if config.enable_progress_bar is False:
             chosen = [callback for callback in chosen if not isinstance(callback, ProgressBar)]
-        if not config.logger:
+        if config.logger is False:
             chosen = [callback for callback in chosen if not isinstance(callback, LearningRateMonitor)]
         resolved = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
         needed: list[Callback] = [
@@ -207,6 +213,9 @@ class MetaCLI(LightningCLI):
         self.datamodule.check_processes(world_size)
         if self.checkpoint:
             check_fits(self.checkpoint, Path(self._get(self.config, "ckpt_path")), self.model)
+        # A full collection walks the libraries' objects for up to a second, again and again: they are here to stay.
+        gc.collect()
+        gc.freeze()
 
     def _save_config(self) -> None:
         config = self.config[self.subcommand].clone()

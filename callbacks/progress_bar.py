@@ -1,14 +1,28 @@
 """A progress bar that knows how many steps the run has."""
 
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
 
 class StepProgressBar(RichProgressBar):
-    """Lightning's rich progress bar over the outer steps of the whole run: training data is endless and has no length itself."""
+    """Lightning's rich progress bar over the outer steps of the whole run: training data is endless and has no length itself.
+
+    Args:
+        refresh_rate: steps between two refreshes.
+        leave: whether finished bars stay.
+    """
+
+    def __init__(self, refresh_rate: int = 1, leave: bool = False):
+        super().__init__(refresh_rate, leave)
 
     @property
     def total_train_batches(self) -> int | float:
         return self.trainer.max_steps if self.trainer.max_steps > 0 else float("inf")
 
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
     def _get_train_description(self, current_epoch: int) -> str:
-        return "Meta-training"
+        return "meta-training"

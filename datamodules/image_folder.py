@@ -1,0 +1,143 @@
+"""A person's own pictures, one folder a class."""
+
+from functools import cached_property
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Literal
+
+from app.errors import InputError
+from datamodules.episodic import SPLITS
+from datamodules.images import ImageEpisodes, ImageSplit
+from datamodules.pictures import SUFFIXES, Picture, PictureFiles, cached_splits, shuffled
+
+Classes = dict[str, list[Picture]]
+
+
+class ImageFolder(ImageEpisodes):
+    """Pictures of any format and size in `{train,val,test}/<class>/<picture>` or `<class>/<picture>`.
+
+    They are turned upright, put on white where they are transparent, resized to a square by an antialiased Lanczos filter
+    without keeping the aspect ratio, and decoded once into the cache. Hidden files and other files are left out.
+
+    Args:
+        path: a folder or a .zip archive; a folder around the whole layout is allowed, as are other folders beside train, val
+            and test, which are left out.
+        image_size: height and width in pixels.
+        channels: 3 for RGB, 1 for grey.
+        split_fractions: shares of the classes for train, val and test, where `path` has no such folders; they sum to 1.
+        split_seed: of the order in which the sorted classes are dealt to the splits.
+        cache_dir: where the decoded pictures are kept, null for the user's cache folder.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        image_size: int = 84,
+        channels: Literal[1, 3] = 3,
+        split_fractions: tuple[float, float, float] = (0.64, 0.16, 0.2),
+        split_seed: int = 0,
+        cache_dir: str | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if image_size < 1:
+            raise InputError(f"--data.image_size is {image_size}; give at least 1")
+        if not (min(split_fractions) > 0 and abs(sum(split_fractions) - 1) < 1e-6):
+            total = f"{sum(split_fractions):.6g}"
+            raise InputError(f"--data.split_fractions {_listed(split_fractions)} sum to {total}; give 3 above 0 that sum to 1")
+        self.path = Path(path).expanduser()
+        self.image_size, self.channels = image_size, channels
+        self.split_fractions, self.split_seed = split_fractions, split_seed
+        self.cache_dir = cache_dir
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        return (self.channels, self.image_size, self.image_size)
+
+    def prepare_data(self) -> None:
+        _ = self._cached
+
+    def read_split(self, split: str) -> ImageSplit:
+        return self._cached[split]
+
+    @cached_property
+    def _cached(self) -> dict[str, ImageSplit]:
+        if not self.path.exists():
+            raise InputError(f"--data.path {self.path} does not exist; give a folder or a .zip with <class>/<picture> inside")
+        files = PictureFiles(self.path, "replace or remove it, or change --data.path")
+        return cached_splits(self.cache_dir, "image_folder", self._splits_of(files), self.image_size, self.channels)
+
+    def _splits_of(self, files: PictureFiles) -> dict[str, Classes]:
+        if not files.pictures:
+            endings = ", ".join(suffix[1:] for suffix in SUFFIXES)
+            raise InputError(f"--data.path {self.path} holds no pictures; put files that end in {endings} into class folders")
+        top = self._top(files)
+        named = [split for split in SPLITS if top + split in files.folders]
+        has_splits = len(named) == len(SPLITS) or any(
+            picture.name.startswith(f"{top}{split}/") and picture.name.count("/") - top.count("/") > 1
+            for picture in files.pictures
+            for split in named
+        )
+        if not has_splits:
+            return self._deal(self._classes(files, top))
+        splits = {split: self._classes(files, f"{top}{split}/") for split in SPLITS}
+        sizes = ", ".join(f"{len(splits[split])} in {split}" for split in SPLITS)
+        if not all(splits.values()):
+            raise InputError(
+                f"--data.path {self.path} has these classes: {sizes}; add <class>/<picture> to the empty one, "
+                "or put all classes side by side and let --data.split_fractions split them"
+            )
+        for one, other in combinations(SPLITS, 2):
+            if shared := sorted(splits[one].keys() & splits[other].keys()):
+                raise InputError(
+                    f"--data.path {self.path} has {len(shared)} of its classes both in {one} and in {other}, the first is "
+                    f"{shared[0]!r}; give every class to one split, since few-shot learners are tested on classes never seen"
+                )
+        return splits
+
+    def _top(self, files: PictureFiles) -> str:
+        """The folders around the layout: those that hold all pictures and leave each of them a class folder."""
+        top = ""
+        while True:
+            rests = [picture.name[len(top) :] for picture in files.pictures]
+            firsts = {rest.split("/")[0] for rest in rests}
+            if len(firsts) > 1 or firsts <= set(SPLITS) or any(rest.count("/") < 2 for rest in rests):
+                return top
+            top += firsts.pop() + "/"
+
+    def _classes(self, files: PictureFiles, above: str) -> Classes:
+        inside = (folder[len(above) :] for folder in files.folders if folder.startswith(above))
+        classes = {folder: [] for folder in sorted(inside) if folder and "/" not in folder}
+        for picture in files.pictures:
+            if picture.name.startswith(above):
+                label, _, rest = picture.name[len(above) :].partition("/")
+                if not rest or "/" in rest:
+                    place = "too deep" if rest else "in no class folder"
+                    raise InputError(f"--data.path: {picture} is {place}; move it to {self.path / above}/<class>/ or remove it")
+                classes[label].append(picture)
+        if empty := [label for label, pictures in classes.items() if not pictures]:
+            raise InputError(
+                f"{len(empty)} of the {len(classes)} classes in --data.path {self.path / above} have no pictures, "
+                f"the first is {empty[0]!r}; add pictures or remove the folder"
+            )
+        return classes
+
+    def _deal(self, classes: Classes) -> dict[str, Classes]:
+        names = sorted(classes)
+        if len(names) == 1:
+            raise InputError(f"--data.path {self.path} has 1 class, {names[0]!r}; give at least 2 to each of train, val and test")
+        train, val, _ = self.split_fractions
+        ends = [0, round(train * len(names)), round((train + val) * len(names)), len(names)]
+        sizes = [end - start for start, end in pairwise(ends)]
+        if min(sizes) < 1:
+            raise InputError(
+                f"--data.split_fractions {_listed(self.split_fractions)} deal the {len(names)} classes of {self.path} as "
+                f"{_listed(sizes)} to train, val and test; every split needs at least 1: change them or add classes"
+            )
+        order = shuffled(names, self.split_seed)
+        dealt = {split: order[start:end] for split, (start, end) in zip(SPLITS, pairwise(ends), strict=True)}
+        return {split: {name: classes[name] for name in sorted(dealt[split])} for split in SPLITS}
+
+
+def _listed(numbers: tuple | list) -> str:
+    return " / ".join(map(str, numbers))

@@ -1,0 +1,199 @@
+"""Pictures of a folder or a .zip archive, decoded once and then read from the cache."""
+
+import json
+import os
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import PIL
+from lightning.pytorch.utilities import rank_zero_info
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from app.errors import InputError
+from datamodules.cache import cached_arrays
+from datamodules.episodic import SPLITS
+from datamodules.images import ImageSplit
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+class Picture(NamedTuple):
+    """One file of a `PictureFiles`."""
+
+    files: "PictureFiles"
+    name: str
+
+    def __str__(self) -> str:
+        return str(self.files.path / self.name)
+
+
+class PictureFiles:
+    """The files of a folder or of a .zip archive, without the hidden ones.
+
+    Args:
+        path: the folder or the archive.
+        remedy: what to do where it cannot be read, the end of the error's line.
+
+    Attributes:
+        stamps: relative path of each picture, sorted, and what changes when its content does: size and time, or size and CRC.
+        folders: relative paths of the folders, empty ones too.
+
+    Raises:
+        InputError: it cannot be read, is no archive, or is an archive that was cut short.
+    """
+
+    def __init__(self, path: Path, remedy: str):
+        self.path, self.remedy = path, remedy
+        self.archive = None
+        try:
+            if path.is_dir():
+                entries = self._walk()
+            else:
+                self.archive = zipfile.ZipFile(path)
+                entries = {entry.filename: f"{entry.file_size} {entry.CRC:08x}" for entry in self.archive.infolist()}
+        except zipfile.BadZipFile as error:
+            with path.open("rb") as file:
+                cut_short = file.read(4) == b"PK\x03\x04"
+            fault = "is a .zip archive cut short" if cut_short else "is not a .zip archive"
+            raise InputError(f"{path} ({path.stat().st_size:,} bytes) {fault}; {remedy}") from error
+        except OSError as error:
+            raise InputError(f"cannot read {error.filename or path} ({error.strerror}); {remedy}") from error
+        names = sorted(name for name in entries if not _hidden(name))
+        self.stamps = {name: entries[name] for name in names if name.lower().endswith(SUFFIXES)}
+        innermost = {name.rpartition("/")[0] for name in names}
+        self.folders = {str(folder) for name in innermost for folder in PurePosixPath(name, "-").parents} - {"."}
+
+    def _walk(self) -> dict[str, str]:
+        def stop(error: OSError) -> None:
+            raise error
+
+        entries = {}
+        for folder, folders, files in os.walk(self.path, onerror=stop, followlinks=True):
+            folders[:] = [name for name in folders if not _hidden(name)]
+            above = "" if folder == str(self.path) else Path(folder).relative_to(self.path).as_posix() + "/"
+            entries[above] = ""
+            for name in files:
+                status = os.stat(os.path.join(folder, name))
+                entries[above + name] = f"{status.st_size} {status.st_mtime_ns}"
+        return entries
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """The files that are pictures by their ending."""
+        return [Picture(self, name) for name in self.stamps]
+
+    def read(self, name: str) -> bytes:
+        return self.archive.read(name) if self.archive else (self.path / name).read_bytes()
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def shuffled(names: list[str], split_seed: int) -> list[str]:
+    """The names in an order that `split_seed` alone decides."""
+    if not 0 <= split_seed < 2**32:
+        raise InputError(f"--data.split_seed is {split_seed}; give 0 to {2**32 - 1}")
+    # RandomState, since numpy promises never to change its streams, as it may those of its newer generators.
+    names = sorted(names)
+    return [names[i] for i in np.random.RandomState(split_seed).permutation(len(names))]
+
+
+def to_pixels(data: bytes, size: int, channels: int) -> np.ndarray:
+    """Decodes one picture: upright, transparency on white, resized by an antialiased Lanczos filter.
+
+    Args:
+        data: a file in any format and mode that Pillow reads; of an animation the first frame counts.
+        size: height and width of the result, whatever the aspect ratio was.
+        channels: 1 for grey, 3 for RGB.
+
+    Returns:
+        uint8 of shape (channels, size, size).
+    """
+    with Image.open(BytesIO(data)) as image:
+        image.draft(None, (2 * size, 2 * size))  # JPEG: a large photograph is decoded at 1/2, 1/4 or 1/8 of its size
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip at 255
+            image = Image.fromarray(np.clip(np.asarray(image) // 256, 0, 255).astype(np.uint8))
+        elif image.mode == "F":
+            raise ValueError("its pixels are floating-point numbers, save it with 8 or 16 bits")
+        elif image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.LANCZOS)
+    pixels = np.asarray(image)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def decode(pictures: list[Picture], size: int, channels: int) -> np.ndarray:
+    """All pictures as one uint8 array of shape (pictures, channels, size, size).
+
+    Raises:
+        InputError: some cannot be decoded; names the first of them.
+    """
+    pixels = np.empty((len(pictures), channels, size, size), np.uint8)
+
+    def fault(row: int) -> str | None:
+        try:
+            pixels[row] = to_pixels(pictures[row].files.read(pictures[row].name), size, channels)
+        except UnidentifiedImageError:
+            return f"{pictures[row]} (not an image)"
+        except Exception as error:  # a broken file makes Pillow and zipfile raise errors of many kinds
+            return f"{pictures[row]} ({' '.join(str(error).split()) or type(error).__name__})"
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        faults = [line for line in threads.map(fault, range(len(pictures))) if line]
+    if faults:
+        count = f"{len(faults):,} of {len(pictures):,} pictures cannot be decoded"
+        raise InputError(f"{count}, the first is {faults[0]}; {pictures[0].files.remedy}")
+    return pixels
+
+
+def cached_splits(
+    cache_dir: str | None, name: str, splits: dict[str, dict[str, list[Picture]]], size: int, channels: int, invert: bool = False
+) -> dict[str, ImageSplit]:
+    """The pictures of every split, decoded, from the cache.
+
+    Args:
+        cache_dir: null for the user's cache folder.
+        name: of the data set.
+        splits: split -> class name -> pictures, in the order to keep.
+        size: height and width.
+        channels: 1 or 3.
+        invert: whether black becomes white.
+    """
+
+    def build() -> dict[str, np.ndarray]:
+        total = sum(len(pictures) for classes in splits.values() for pictures in classes.values())
+        rank_zero_info(f"{name}: decoding {total:,} pictures, once")
+        arrays = {}
+        for split, classes in splits.items():
+            images = decode([picture for pictures in classes.values() for picture in pictures], size, channels)
+            images = 255 - images if invert else images
+            counts, names = [len(pictures) for pictures in classes.values()], list(classes)
+            digest = sha256(json.dumps([split, images.shape, counts, names]).encode())
+            digest.update(images)
+            parts = {"images": images, "counts": counts, "class_names": names, "digest": digest.hexdigest()}
+            arrays |= {f"{split}_{part}": np.asarray(value) for part, value in parts.items()}
+        return arrays
+
+    manifest = {
+        split: {label: [(file.name, file.files.stamps[file.name]) for file in pictures] for label, pictures in classes.items()}
+        for split, classes in splits.items()
+    }
+    key = json.dumps([PIL.__version__, size, channels, invert, manifest])
+    arrays = cached_arrays(cache_dir, name, key, build)
+    return {
+        split: ImageSplit(
+            arrays[f"{split}_images"],
+            np.array(arrays[f"{split}_counts"]),
+            arrays[f"{split}_class_names"].tolist(),
+            str(arrays[f"{split}_digest"]),
+        )
+        for split in SPLITS
+    }

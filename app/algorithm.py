@@ -54,15 +54,17 @@ class MetaAlgorithm(LightningModule):
         super().__init__()
         if tasks_per_chunk is not None and tasks_per_chunk < 1:
             raise InputError(f"--model.tasks_per_chunk is {tasks_per_chunk}; give at least 1, or null")
-        self.task_type = task_type
+        self.input_shape, self.output_size, self.task_type = tuple(input_shape), output_size, task_type
         self.outer_loss = self.loss_function("outer_loss", outer_loss)
         self.transductive = transductive
         self.tasks_per_chunk = tasks_per_chunk
-        self.net = (backbone or default_backbone(tuple(input_shape)))(tuple(input_shape), output_size)
+        self.net = (backbone or default_backbone(self.input_shape))(self.input_shape, output_size)
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self._scores = EpisodeScores()
         self.evaluation: dict[str, Any] = {}
         self.trained_steps = 0
+        self._stages: list[int] = []
+        self._score_all_stages = False
         self.autocast_inner_loop = True
 
     # One task
@@ -86,13 +88,22 @@ class MetaAlgorithm(LightningModule):
         return self.outer_loss(outputs, episode.query_y), {self.score_name: self.score(outputs, episode.query_y)}
 
     def task_scores(self, params: Params, episode: Episode) -> tuple[Tensor, Tensor]:
-        """Score and loss of the query set at each stage of the adaptation, each of shape (stages,)."""
-        outputs = [
-            self.predict(params, adapted, episode.query_x)
-            for adapted in self.adaptation(params, episode.support_x, episode.support_y)
-        ]
-        scores = [self.score(output, episode.query_y) for output in outputs]
-        return torch.stack(scores), torch.stack([self.outer_loss(output, episode.query_y) for output in outputs])
+        """Score and loss of the query set at stages of the adaptation, each of shape (stages,).
+
+        `test` scores every stage; validation the first, the last and those whose number is a power of two.
+        """
+        stages = self.adaptation(params, episode.support_x, episode.support_y)
+        self._stages, scores, losses = [], [], []
+        stage, following = 0, next(stages)
+        while following is not None:
+            adapted, following = following, next(stages, None)
+            if self._score_all_stages or stage & (stage - 1) == 0 or following is None:
+                outputs = self.predict(params, adapted, episode.query_x)
+                scores.append(self.score(outputs, episode.query_y))
+                losses.append(self.outer_loss(outputs, episode.query_y))
+                self._stages.append(stage)
+            stage += 1
+        return torch.stack(scores), torch.stack(losses)
 
     # All tasks
 
@@ -136,9 +147,10 @@ class MetaAlgorithm(LightningModule):
         self._evaluation_step(batch)
 
     def test_step(self, batch: Episode, batch_idx: int) -> None:
-        self._evaluation_step(batch)
+        self._evaluation_step(batch, score_all_stages=True)
 
-    def _evaluation_step(self, batch: Episode) -> None:
+    def _evaluation_step(self, batch: Episode, score_all_stages: bool = False) -> None:
+        self._score_all_stages = score_all_stages
         params = dict(self.named_parameters())
         for chunk in self.chunks(self.as_dtype(batch)):
             scores, losses = vmap(lambda episode: self.task_scores(params, episode))(chunk)
@@ -155,7 +167,13 @@ class MetaAlgorithm(LightningModule):
         self._scores.reset()
         mean, ci95 = mean_and_ci95(scores)
         name = self.score_name
-        self.evaluation = {"split": split, "num_episodes": len(scores), "mean": mean[:, 0].tolist(), "ci95": ci95[:, 0].tolist()}
+        self.evaluation = {
+            "split": split,
+            "num_episodes": len(scores),
+            "inner_steps": self._stages,
+            "mean": mean[:, 0].tolist(),
+            "ci95": ci95[:, 0].tolist(),
+        }
         self.log_dict({f"{split}/{name}": mean[-1, 0], f"{split}/{name}_ci95": ci95[-1, 0], f"{split}/loss": mean[-1, 1]})
         if len(mean) > 1:
             self.log(f"{split}/{name}_before", mean[0, 0])

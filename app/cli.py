@@ -40,6 +40,7 @@ def main() -> int:
     """Runs the command line and returns the exit status: 1 for an error, 128 + the signal where one stopped the run."""
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # episodes are drawn in microseconds
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning 2.6 with a newer torch
+    warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # of a run that is resumed
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
         MetaCLI(sys.argv[1:])
@@ -49,6 +50,8 @@ def main() -> int:
         return 1
     except Stopped as stopped:
         return 128 + stopped.signum
+    finally:
+        gc.unfreeze()  # frozen objects outlive the interpreter, and triton complains of each
     return 0
 
 
@@ -142,7 +145,7 @@ class MetaCLI(LightningCLI):
             RunIdentity(self.run_id, resolved),
             TestReport(),
             BestCheckpoint(checkpoint_dir(run_dir), *self.model.monitor),
-            LastCheckpoint(checkpoint_dir(run_dir)),
+            LastCheckpoint(),
         ]
         # StepSeed counts the batch before any other callback may fail.
         first, *others = [callback for callback in needed if not any(type(own) is type(callback) for own in chosen)]

@@ -22,7 +22,7 @@ class AdaptationCurve(Callback):
         evaluation, score = pl_module.evaluation, pl_module.score_name
         if not trainer.is_global_zero or len(evaluation["mean"]) < 2:
             return
-        rows = [list(row) for row in zip(range(len(evaluation["mean"])), evaluation["mean"], evaluation["ci95"], strict=True)]
+        rows = [list(row) for row in zip(evaluation["inner_steps"], evaluation["mean"], evaluation["ci95"], strict=True)]
         name = f"{evaluation['split']}/adaptation_curve"
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

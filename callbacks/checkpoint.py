@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch.optim import Optimizer
 
 from app.errors import InputError
+from app.run import checkpoint_dir
 from callbacks.finite_guard import FiniteGuard
 
 
@@ -80,13 +81,11 @@ class LastCheckpoint(Checkpoint):
     failed, and would wait.
 
     Args:
-        dirpath: folder of the checkpoint.
         every_seconds: at most so long between two checkpoints.
         every_steps: at most so many steps between two checkpoints.
     """
 
-    def __init__(self, dirpath: str | os.PathLike, every_seconds: float = 10.0, every_steps: int = 100):
-        self.path = Path(dirpath) / "last.ckpt"
+    def __init__(self, every_seconds: float = 10.0, every_steps: int = 100):
         self.every_seconds, self.every_steps = every_seconds, every_steps
         self._signum = 0
         self._handlers: dict[int, Any] = {}
@@ -158,7 +157,7 @@ class LastCheckpoint(Checkpoint):
             for guard in trainer.callbacks:
                 if isinstance(guard, FiniteGuard):
                     guard.stop_if_bad()
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(checkpoint_dir(trainer.default_root_dir) / "last.ckpt")
         self._start_waiting(trainer)
 
     def _start_waiting(self, trainer: Trainer) -> None:

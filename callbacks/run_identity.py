@@ -8,7 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class RunIdentity(Callback):
-    """Keeps the run's id and resolved config in the checkpoint, and gives both, the git commit and the data's hash to the loggers.
+    """Keeps the run's id and config in the checkpoint, and gives config, git commit and the data's hash to the loggers.
 
     Args:
         run_id: of the W&B run; a resumed fit gets the one in its checkpoint.

@@ -26,7 +26,7 @@ class TestReport(Callback):
     def results(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Everything that says what was measured, and the numbers."""
         evaluation = pl_module.evaluation
-        number = {"mean": evaluation["mean"], "ci95": evaluation["ci95"]}
+        stages = {key: evaluation[key] for key in ("inner_steps", "mean", "ci95")}
         return {
             "algorithm": type(pl_module).__name__,
             "data": type(trainer.datamodule).__name__,
@@ -34,7 +34,7 @@ class TestReport(Callback):
             "transductive": pl_module.transductive,
             "num_episodes": evaluation["num_episodes"],
             "score": pl_module.score_name,
-            pl_module.score_name: {key: [_finite(value) for value in values] for key, values in number.items()},
+            pl_module.score_name: {key: [_finite(value) for value in values] for key, values in stages.items()},
             "seed": trainer.datamodule.seed,
             "global_step": pl_module.trained_steps,
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
@@ -71,7 +71,7 @@ def table(results: dict[str, Any]) -> Table:
     result.add_column("inner steps", justify="right")
     result.add_column(f"{score}{' (%)' if percent else ''}", justify="right")
     result.add_column("95 % interval", justify="right")
-    for steps, (mean, ci95) in enumerate(zip(stages["mean"], stages["ci95"], strict=True)):
+    for steps, mean, ci95 in zip(stages["inner_steps"], stages["mean"], stages["ci95"], strict=True):
         numbers = [f"{value * 100:.2f}" if percent else f"{value:.4f}" for value in (mean, ci95 or 0.0)]
         label = str(steps) if steps or len(stages["mean"]) == 1 else "0 (before adaptation)"
         result.add_row(label, numbers[0], f"± {numbers[1]}" if ci95 is not None else "one episode")

@@ -1,7 +1,6 @@
 """Arrays that are built once and then memory-mapped from the user's cache folder."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from hashlib import sha256
@@ -36,21 +35,28 @@ def cached_arrays(
     if not folder.exists():
         arrays = build()
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=root))
-            try:
-                for array_name, array in arrays.items():
-                    np.save(beside / f"{array_name}.npy", array, allow_pickle=False)
-                try:
-                    beside.rename(folder)
-                except OSError:
-                    if not folder.exists():  # else another process finished the same arrays first
-                        raise
-            finally:
-                shutil.rmtree(beside, ignore_errors=True)
+            _write(arrays, folder)
         except OSError as error:
+            reason = error.strerror or error
             raise InputError(
-                f"cannot write the cache {folder} ({error.strerror}); free space or choose another --data.cache_dir"
+                f"cannot write the cache {folder} ({reason}); free space or choose another --data.cache_dir"
             ) from error
-    # Copy-on-write: torch refuses to wrap a read-only array without a warning.
-    return {path.stem: np.load(path, mmap_mode="c", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
+    try:
+        # Copy-on-write: torch refuses to wrap a read-only array without a warning.
+        return {path.stem: np.load(path, mmap_mode="c", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
+    except (OSError, ValueError) as error:
+        raise InputError(f"the cache {folder} is damaged; delete it, it will be built again") from error
+
+
+def _write(arrays: dict[str, np.ndarray], folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True) as beside:
+        finished = Path(beside) / "finished"  # unlike `beside`, with the permissions that the user's umask gives
+        finished.mkdir()
+        for name, array in arrays.items():
+            np.save(finished / f"{name}.npy", array, allow_pickle=False)
+        try:
+            finished.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process finished the same arrays first
+                raise

@@ -99,6 +99,8 @@ class EpisodicDataModule(LightningDataModule):
         ):
             if value < 1:
                 raise InputError(f"--data.{name} is {value}; give at least 1")
+        if not 0 <= seed < 2**64:
+            raise InputError(f"--seed_everything is {seed}; give a number from 0 to 2**64 - 1")
         self.meta_batch_size = meta_batch_size
         self.num_episodes = {"val": val_episodes, "test": test_episodes}
         self.num_workers = num_workers

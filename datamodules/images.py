@@ -82,7 +82,7 @@ class ImageEpisodes(EpisodicDataModule):
         self.train_queries = train_queries or queries
         self._splits: dict[str, ImageSplit] = {}
         self._starts: dict[str, np.ndarray] = {}
-        self._on_device: dict[str, Tensor] = {}
+        self._kept: dict[str, Tensor] = {}
 
     @abstractmethod
     def read_split(self, split: str) -> ImageSplit:
@@ -121,14 +121,15 @@ class ImageEpisodes(EpisodicDataModule):
             ways, shots, queries = self.task_size(split_name)
             if len(split.class_names) < ways:
                 raise InputError(
-                    f"the {split_name} split of {name} has {len(split.class_names)} classes, fewer than "
+                    f"the {split_name} split of {name} has too few classes, {len(split.class_names)}, for "
                     f"--data.{prefix}ways {ways}; give at most {len(split.class_names)}"
                 )
             smallest = int(split.counts.argmin())
-            if split.counts[smallest] < shots + queries:
+            least, needed = split.counts[smallest], shots + queries
+            if least < needed:
                 raise InputError(
-                    f"class {split.class_names[smallest]!r} in the {split_name} split of {name} has {split.counts[smallest]} images, "
-                    f"fewer than --data.{prefix}shots {shots} + --data.{prefix}queries {queries} = {shots + queries}; lower one of them"
+                    f"class {split.class_names[smallest]!r} in the {split_name} split of {name} has {least} images, fewer than "
+                    f"--data.{prefix}shots {shots} + --data.{prefix}queries {queries} = {needed}; lower one of them"
                 )
 
     def draw(self, split: str, index: int) -> tuple[np.ndarray]:
@@ -152,8 +153,11 @@ class ImageEpisodes(EpisodicDataModule):
         return Episode(*fold(images[:, :, :shots]), *fold(images[:, :, shots:]))
 
     def _gather(self, split: str, rows: Tensor) -> Tensor:
-        images = self._on_device.get(split)
-        if images is None or images.device != rows.device:
-            images = torch.from_numpy(np.ascontiguousarray(self._splits[split].images)).to(rows.device)
-            self._on_device[split] = images
-        return images[rows]
+        """The images at these rows, from the device where all images of the split fit into half of its free memory."""
+        images = self._kept.get(split)
+        if images is None:
+            images = torch.from_numpy(np.ascontiguousarray(self._splits[split].images))
+            if rows.device.type != "cuda" or images.nbytes < torch.cuda.mem_get_info(rows.device)[0] / 2:
+                images = images.to(rows.device)
+            self._kept[split] = images
+        return images[rows.to(images.device)].to(rows.device)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # Lightning 2.6 calls what jsonargparse has renamed
 ROOT = Path(__file__).parent.parent
 
 

@@ -126,7 +126,7 @@ class Reptile(MAML):
             yield weights, moments, losses
 
     def minibatches(self, num: int, rows: int, size: int | None, seed: int) -> Tensor:
-        """Rows of the support set for each inner step, of shape (num, size): the set is shuffled and gone through again and again.
+        """Rows of the support set for each inner step, of shape (num, size): the shuffled set, again and again.
 
         All tasks of an outer step share them, and the random order of a task's classes and examples makes the difference.
 

@@ -1,5 +1,6 @@
 """The fully connected network."""
 
+from itertools import pairwise
 from math import prod
 
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ class MLP(nn.Module):
         super().__init__()
         sizes = (prod(input_shape), *hidden_sizes)
         layers: list[nn.Module] = [nn.Flatten()]
-        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for fan_in, fan_out in pairwise(sizes):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.num_features = sizes[-1]

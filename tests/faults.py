@@ -1,0 +1,74 @@
+"""Callbacks that break a run at a chosen moment, and one that writes down what a run does."""
+
+import io
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
+
+
+class Fault(Callback):
+    """Breaks the run in one hook, as soon as `global_step` is there.
+
+    Args:
+        hook: name of a callback's hook, or `writing` for the middle of the first write of a checkpoint.
+        step: the first value of `global_step` at which it strikes.
+        kind: an exception, or a signal to this process.
+    """
+
+    def __init__(self, hook: str, step: int, kind: Literal["exception", "kill", "term", "int"] = "exception"):
+        self.step, self.kind = step, kind
+        setattr(self, "on_train_start" if hook == "writing" else hook, self._while_writing if hook == "writing" else self._strike)
+
+    def _strike(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.state.fn != "fit" or trainer.global_step < self.step:
+            return
+        self.step = float("inf")
+        if self.kind == "exception":
+            raise RuntimeError("a fault in a callback")
+        os.kill(os.getpid(), SIGNALS[self.kind])
+
+    def _while_writing(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        save = torch.save
+
+        def half(checkpoint: dict, file: Any) -> None:
+            if trainer.global_step >= self.step:
+                content = io.BytesIO()
+                save(checkpoint, content)
+                file.write(content.getvalue()[: content.tell() // 2])
+                file.flush()
+            self._strike(trainer)
+            save(checkpoint, file)
+
+        torch.save = half
+
+
+class Diary(Callback):
+    """Appends a line of JSON to a file for each start, training step and validation.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: str):
+        self.path = Path(path)
+
+    def _write(self, **entry: Any) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(event="start", step=trainer.global_step, cursor=trainer.datamodule.cursor)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._write(event="step", step=trainer.global_step, first_inputs=batch.support_x[:, 0, 0].tolist())
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        self._write(event="validation", step=trainer.global_step, **scores)

@@ -1,0 +1,142 @@
+"""What several test files share: methods and networks found by themselves, and tasks, data and trainers of a few seconds."""
+
+import inspect
+from functools import partial
+from importlib import import_module
+from itertools import product
+from pkgutil import iter_modules
+from typing import Any, Literal, get_args, get_origin
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser
+from lightning import Trainer
+from torch import Tensor, nn
+
+import app.algorithms
+import app.backbones
+from app.algorithm import MetaAlgorithm
+from app.episode import Episode
+from app.inner_loop import Params
+from callbacks.step_seed import StepSeed
+from datamodules.episodic import EpisodicDataModule
+from datamodules.images import ImageEpisodes, ImageSplit
+
+WAYS, SHOTS, QUERIES = 3, 2, 2
+SMALL = {"width": 4, "hidden_sizes": (7, 6)}
+
+
+def _subclasses(base: type) -> list[type]:
+    return [cls for child in base.__subclasses__() for cls in (child, *_subclasses(child))]
+
+
+def _is_abstract(cls: type) -> bool:
+    return any(getattr(getattr(cls, name), "__isabstractmethod__", False) for name in ("adapt", "predict"))
+
+
+ALGORITHMS = sorted(
+    {cls for cls in _subclasses(MetaAlgorithm) if cls.__module__.startswith("app.algorithms.") and not _is_abstract(cls)},
+    key=lambda cls: cls.__name__,
+)
+
+
+def options(cls: type) -> set[str]:
+    """Names of the constructor's arguments, those of its base classes included, as the command line knows them."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, "init", fail_untyped=False)
+    return set(vars(parser.get_defaults().init))
+
+
+def build(cls: type, wanted: dict[str, Any]) -> Any:
+    """The class with those of the wanted arguments that it has."""
+    known = options(cls)
+    return cls(**{name: value for name, value in wanted.items() if name in known})
+
+
+def networks() -> dict[str, partial]:
+    """Every backbone, small, in each of its variants."""
+    found = {}
+    for module in iter_modules(app.backbones.__path__, "app.backbones."):
+        for name, cls in inspect.getmembers(import_module(module.name), inspect.isclass):
+            if not issubclass(cls, nn.Module) or cls.__module__ != module.name:
+                continue
+            arguments = inspect.signature(cls).parameters
+            if "output_size" not in arguments:
+                continue
+            small = {option: value for option, value in SMALL.items() if option in arguments}
+            choices = {option: get_args(a.annotation) for option, a in arguments.items() if get_origin(a.annotation) is Literal}
+            for variant in product(*choices.values()):
+                found["_".join([name, *variant])] = partial(cls, **small, **dict(zip(choices, variant, strict=True)))
+    return found
+
+
+NETWORKS = networks()
+
+
+def random_tasks(tasks: int = 2, input_shape: tuple[int, ...] = (1, 16, 16), ways: int = WAYS, seed: int = 0) -> Episode:
+    """Classification tasks of noise around a random mean of each class, in the default dtype."""
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.randn(tasks, ways, 1, *input_shape, generator=generator, dtype=torch.float64)
+
+    def rows(count: int) -> tuple[Tensor, Tensor]:
+        noise = torch.randn(tasks, ways, count, *input_shape, generator=generator, dtype=torch.float64)
+        labels = torch.arange(ways).repeat_interleave(count).expand(tasks, -1)
+        return (means + noise).flatten(1, 2).to(torch.get_default_dtype()), labels
+
+    return Episode(*rows(SHOTS), *rows(QUERIES))
+
+
+def take(batch: Episode, task: int) -> Episode:
+    """One task of a batch, without a task axis."""
+    return Episode(*(tensor[task] for tensor in batch))
+
+
+def flat(params: Params) -> Tensor:
+    """All tensors as one vector."""
+    return torch.cat([tensor.detach().flatten() for tensor in params.values()])
+
+
+def relative_error(actual: Params, expected: Params) -> float:
+    """Norm of the difference over the norm of what is expected; both must have the same names."""
+    assert actual.keys() == expected.keys()
+    return float((flat(actual) - flat(expected)).norm() / flat(expected).norm())
+
+
+class Blots(ImageEpisodes):
+    """Classes of 16x16 images: a coarse random pattern each, its images shifted by up to a pixel, with noise."""
+
+    input_shape = (1, 16, 16)
+
+    def read_split(self, split: str) -> ImageSplit:
+        generator, classes, images = self.generator(split, 2**32), 40, 8
+        coarse = generator.random((classes, 1, 1, 4, 4)) < 0.5
+        whole = np.kron(coarse, np.ones((4, 4))).repeat(images, 1).reshape(-1, 16, 16)
+        shifts = generator.integers(-1, 2, (len(whole), 2))
+        moved = np.stack([np.roll(image, shift, (0, 1)) for image, shift in zip(whole, shifts, strict=True)])
+        pixels = (160 * moved + 80 * generator.random(moved.shape)).astype(np.uint8)[:, None]
+        return ImageSplit(pixels, np.full(classes, images), [str(number) for number in range(classes)], f"blots {split}")
+
+
+def algorithm_for(cls: type[MetaAlgorithm], data: EpisodicDataModule, **wanted: Any) -> MetaAlgorithm:
+    """The method for that data set, with those of the wanted arguments that it has."""
+    linked = {"input_shape": data.input_shape, "output_size": data.output_size, "task_type": data.task_type}
+    torch.manual_seed(0)
+    return build(cls, linked | wanted)
+
+
+def trainer(max_steps: int = 3, callbacks: tuple = (), **wanted: Any) -> Trainer:
+    """A trainer that writes and shows nothing."""
+    return Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=max_steps,
+        max_epochs=-1,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[StepSeed(), *callbacks],
+        **wanted,
+    )

@@ -147,9 +147,9 @@ class MetaCLI(LightningCLI):
             BestCheckpoint(checkpoint_dir(run_dir), *self.model.monitor),
             LastCheckpoint(),
         ]
-        # StepSeed counts the batch before any other callback may fail.
-        first, *others = [callback for callback in needed if not any(type(own) is type(callback) for own in chosen)]
-        config.callbacks = [first, *chosen, *others]
+        # StepSeed counts the batch before any other callback may fail, and the checkpoints are written when all others are done.
+        first, *others = [next((own for own in chosen if type(own) is type(callback)), callback) for callback in needed]
+        config.callbacks = [first, *(own for own in chosen if own not in (first, *others)), *others]
         plugins = config.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         return super().instantiate_trainer(plugins=[*plugins, AtomicCheckpointIO()], enable_checkpointing=True, **kwargs)

@@ -138,9 +138,18 @@ class LastCheckpoint(Checkpoint):
         self._restore_handlers()
         if trainer.state.fn != "fit" or not hasattr(self, "_saved_step"):
             return
+        if trainer.validating and not isinstance(exception, Stopped):
+            self._validate_again(trainer)
         agreed = isinstance(exception, Stopped | InputError)
         if (agreed or trainer.world_size == 1) and self._make_consistent(trainer) and trainer.global_step != self._saved_step:
             self._save(trainer, check=False)
+
+    def _validate_again(self, trainer: Trainer) -> None:
+        """Sets the counters of a validation that was broken off back to its start; Lightning would leave it out, or a part of it."""
+        progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+        progress.reset_on_run()
+        progress.total.processed = progress.total.completed
+        progress.total.ready = progress.total.started = progress.total.completed + 1
 
     def _make_consistent(self, trainer: Trainer) -> bool:
         """Whether weights and counters belong to the same step, after the counters of a batch not yet used are set back."""

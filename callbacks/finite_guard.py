@@ -17,6 +17,9 @@ class FiniteGuard(Callback):
     wait for a GPU: there it is read every `trainer.log_every_n_steps` steps and before a checkpoint, on the CPU at every step.
     """
 
+    def __init__(self):
+        self._before: dict[int, Tensor] = {}
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._bad = torch.zeros((), dtype=torch.bool, device=pl_module.device)
         self._first_bad_step = torch.full((), -1, device=pl_module.device)
@@ -44,6 +47,15 @@ class FiniteGuard(Callback):
                 before = self._before.get(id(tensor))  # state made in this very step starts from zero
                 tensor.copy_(torch.where(self._bad, torch.zeros_like(tensor) if before is None else before, tensor))
         self._before = {}
+
+    @torch.no_grad()
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Undoes the part of a step that was done before the exception, so that a checkpoint holds whole steps."""
+        if self._before:
+            for optimizer in trainer.optimizers:
+                for tensor in self._state(optimizer):
+                    before = self._before.get(id(tensor))
+                    tensor.copy_(torch.zeros_like(tensor) if before is None else before)
 
     def _state(self, optimizer: Optimizer) -> list[Tensor]:
         states = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]

@@ -22,7 +22,7 @@ import datamodules  # noqa: F401
 from app.algorithm import MetaAlgorithm
 from app.arguments import MetaParser, with_defaults
 from app.errors import InputError
-from app.run import check_fits, checkpoint_dir, find_checkpoint, is_rank_zero, new_run_dir, read_checkpoint
+from app.run import check_data, check_fits, checkpoint_dir, find_checkpoint, is_rank_zero, new_run_dir, read_checkpoint
 from app.summary import print_summary, resume_command
 from callbacks.checkpoint import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, Stopped
 from callbacks.finite_guard import FiniteGuard
@@ -50,6 +50,8 @@ def main() -> int:
         return 1
     except Stopped as stopped:
         return 128 + stopped.signum
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     finally:
         gc.unfreeze()  # frozen objects outlive the interpreter, and triton complains of each
     return 0
@@ -215,7 +217,10 @@ class MetaCLI(LightningCLI):
         world_size = self.trainer.num_devices * self.trainer.num_nodes
         self.datamodule.check_processes(world_size)
         if self.checkpoint:
-            check_fits(self.checkpoint, Path(self._get(self.config, "ckpt_path")), self.model)
+            path = Path(self._get(self.config, "ckpt_path"))
+            check_fits(self.checkpoint, path, self.model)
+            if self.subcommand == "fit" and is_rank_zero():
+                check_data(self.checkpoint, path, self.datamodule)
         # A full collection walks the libraries' objects for up to a second, again and again: they are here to stay.
         gc.collect()
         gc.freeze()

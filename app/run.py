@@ -9,6 +9,7 @@ import torch
 from lightning import LightningModule
 
 from app.errors import InputError
+from datamodules.episodic import EpisodicDataModule
 
 
 def is_rank_zero() -> bool:
@@ -90,3 +91,11 @@ def check_fits(checkpoint: dict[str, Any], path: Path, model: LightningModule) -
                 f"{path} has another architecture: {name} is {saved.get(name) or 'absent'} there, "
                 f"{wanted.get(name) or 'absent'} in --model; use the config.yaml of its run"
             )
+
+
+def check_data(checkpoint: dict[str, Any], path: Path, data: EpisodicDataModule) -> None:
+    """Raises an InputError where the checkpoint was trained on other data."""
+    name = type(data).__name__
+    if name not in checkpoint:
+        raise InputError(f"{path} was not trained on --data {name}; use the config.yaml of its run, or leave --ckpt_path out")
+    data.check_hash(checkpoint[name]["manifest_hash"])

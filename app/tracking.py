@@ -48,6 +48,8 @@ class RunLogger(WandbLogger):
     ):
         if offline is None:
             offline = os.environ.get("WANDB_MODE") == "offline" or not logged_in()
+            if offline:
+                rank_zero_only(print)("W&B: no login, the run is recorded offline")
         super().__init__(
             name=name,
             save_dir=save_dir,
@@ -58,6 +60,7 @@ class RunLogger(WandbLogger):
             tags=tags,
             settings=_quiet(),
         )
+        self._wandb_init.pop("anonymous")  # Lightning always passes what wandb warns of
         self.offline = offline
         self._journal = Path(save_dir) / "wandb" / f"{id}.logged.json"
         self._logged_before: dict[str, int] = json.loads(self._journal.read_text()) if self._journal.exists() else {}

@@ -24,7 +24,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
         path = Path(path)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        beside = path.with_name(f".{path.name}.part")  # what a kill leaves of it, the next write replaces
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with beside.open("wb") as file:
@@ -89,11 +89,12 @@ class LastCheckpoint(Checkpoint):
         self.every_seconds, self.every_steps = every_seconds, every_steps
         self._signum = 0
         self._handlers: dict[int, Any] = {}
-        self._in_batch = self._updated = False
+        self._updated = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Here, and not earlier: Lightning's own handler for SIGTERM calls a collective wherever the signal arrives.
         self._handlers = {signum: signal.signal(signum, self._on_signal) for signum in (signal.SIGTERM, signal.SIGINT)}
+        self._signum = signal.SIGTERM if trainer.received_sigterm else 0
         if not trainer.ckpt_path:
             self._save(trainer)
         self._start_waiting(trainer)
@@ -103,14 +104,11 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
         self._signum = signum
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._in_batch, self._updated = True, False
-
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         self._updated = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._in_batch = False
+        self._updated = False
         # Of a step that is validated, the checkpoint is written after the validation: resuming would leave the validation out.
         if not trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
             self._save_or_stop(trainer)
@@ -124,10 +122,10 @@ class LastCheckpoint(Checkpoint):
         if trainer.world_size > 1:
             signum = int(trainer.strategy.reduce(torch.tensor(signum, device=trainer.strategy.root_device), reduce_op="max"))
             due = trainer.strategy.reduce_boolean_decision(due, all=False)
+        if signum or due or trainer.global_step - self._saved_step >= self.every_steps:
+            self._save(trainer)
         if signum:
             raise Stopped(signum)
-        if due or trainer.global_step - self._saved_step >= self.every_steps:
-            self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore_handlers()
@@ -138,11 +136,12 @@ class LastCheckpoint(Checkpoint):
         self._restore_handlers()
         if trainer.state.fn != "fit" or not hasattr(self, "_saved_step"):
             return
-        if trainer.validating and not isinstance(exception, Stopped):
+        if trainer.validating:
             self._validate_again(trainer)
-        agreed = isinstance(exception, Stopped | InputError)
+        agreed = isinstance(exception, InputError)
         if (agreed or trainer.world_size == 1) and self._make_consistent(trainer) and trainer.global_step != self._saved_step:
-            self._save(trainer, check=False)
+            with suppress(InputError):  # a full disk: the first exception is the one to show
+                self._save(trainer, check=False)
 
     def _validate_again(self, trainer: Trainer) -> None:
         """Sets the counters of a validation that was broken off back to its start; Lightning would leave it out, or a part of it."""
@@ -155,7 +154,7 @@ class LastCheckpoint(Checkpoint):
         """Whether weights and counters belong to the same step, after the counters of a batch not yet used are set back."""
         progress = trainer.fit_loop.epoch_loop.batch_progress
         cursor, completed = trainer.datamodule.cursor, progress.total.completed
-        if cursor == completed and self._in_batch and not self._updated:
+        if cursor == completed < progress.total.ready and not self._updated:
             for tracker in (progress.total, progress.current):
                 tracker.ready = tracker.started = tracker.processed = tracker.completed
             return True

@@ -151,6 +151,14 @@ class EpisodicDataModule(LightningDataModule):
         values = default_collate([self.draw(split, index)])
         return Episode(*(tensor[0] for tensor in self.realise(split, values)))
 
+    def check_hash(self, manifest_hash: str) -> None:
+        """Raises an InputError where training began on data with another hash."""
+        if manifest_hash != self.manifest_hash:
+            raise InputError(
+                f"the checkpoint was trained on data with hash {manifest_hash[:12]}, "
+                f"--data now has {self.manifest_hash[:12]}; restore the data, or start a new run without --ckpt_path"
+            )
+
     def check_processes(self, world_size: int) -> None:
         """Raises an InputError where the tasks cannot be shared by so many processes."""
         if self.meta_batch_size % world_size:
@@ -198,11 +206,8 @@ class EpisodicDataModule(LightningDataModule):
         return {"cursor": self.cursor, "manifest_hash": self.manifest_hash}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self.trainer and self.trainer.training and state_dict["manifest_hash"] != self.manifest_hash:
-            raise InputError(
-                f"the checkpoint was trained on data with hash {state_dict['manifest_hash'][:12]}, "
-                f"--data now has {self.manifest_hash[:12]}; restore the data, or start a new run without --ckpt_path"
-            )
+        if self.trainer and self.trainer.training:
+            self.check_hash(state_dict["manifest_hash"])
         self.cursor = state_dict["cursor"]
 
 

@@ -14,11 +14,11 @@ SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
 
 
 class Fault(Callback):
-    """Breaks the run in one hook, as soon as `global_step` is there.
+    """Breaks the run in one hook.
 
     Args:
-        hook: name of a callback's hook, or `writing` for the middle of the first write of a checkpoint.
-        step: the first value of `global_step` at which it strikes.
+        hook: name of a callback's hook, or `writing` for the middle of the next write of a checkpoint.
+        step: value of `global_step` at which it strikes.
         kind: an exception, or a signal to this process.
     """
 
@@ -27,9 +27,8 @@ class Fault(Callback):
         setattr(self, "on_train_start" if hook == "writing" else hook, self._while_writing if hook == "writing" else self._strike)
 
     def _strike(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.state.fn != "fit" or trainer.global_step < self.step:
+        if trainer.state.fn != "fit" or trainer.global_step != self.step:
             return
-        self.step = float("inf")
         if self.kind == "exception":
             raise RuntimeError("a fault in a callback")
         os.kill(os.getpid(), SIGNALS[self.kind])
@@ -38,13 +37,13 @@ class Fault(Callback):
         save = torch.save
 
         def half(checkpoint: dict, file: Any) -> None:
-            if trainer.global_step >= self.step:
-                content = io.BytesIO()
-                save(checkpoint, content)
-                file.write(content.getvalue()[: content.tell() // 2])
-                file.flush()
-            self._strike(trainer)
-            save(checkpoint, file)
+            if trainer.global_step < self.step:
+                return save(checkpoint, file)
+            content = io.BytesIO()
+            save(checkpoint, content)
+            file.write(content.getvalue()[: content.tell() // 2])
+            file.flush()
+            os.kill(os.getpid(), SIGNALS[self.kind])
 
         torch.save = half
 

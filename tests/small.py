@@ -126,17 +126,15 @@ def algorithm_for(cls: type[MetaAlgorithm], data: EpisodicDataModule, **wanted: 
 
 def trainer(max_steps: int = 3, callbacks: tuple = (), **wanted: Any) -> Trainer:
     """A trainer that writes and shows nothing."""
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     return Trainer(
         accelerator="cpu",
         devices=1,
         max_steps=max_steps,
         max_epochs=-1,
-        limit_val_batches=0,
+        num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         callbacks=[StepSeed(), *callbacks],
+        **quiet,
         **wanted,
     )

@@ -115,15 +115,15 @@ def uninterrupted(tmp_path_factory):
 
 def test_killed_three_times_in_a_row(uninterrupted, tmp_path):
     folder, log, draw = tmp_path / "run", tmp_path / "log", random.Random(5)
-    hooks = draw.sample(["on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end", "on_validation_epoch_end"], 2)
-    steps = list(accumulate(draw.randint(3, 6) for _ in range(3)))
+    batch_hooks = ["on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end"]
+    kills = [(draw.choice(batch_hooks), draw.randint(4, 8)), ("on_validation_epoch_end", 10), ("writing", draw.randint(14, 18))]
     ids = set()
-    for hook, step in zip([*hooks, "writing"], steps, strict=True):
+    for hook, step in kills:
         resume = ["--ckpt_path=last"] if ids else []
         process = start(*fit(folder, "MAML"), *fault(hook, step, "kill"), *resume, output=log)
         process.join(120)
         assert process.exitcode == -signal.SIGKILL, log.read_text()
-        assert 0 < last(folder)["global_step"] <= step + VAL_INTERVAL
+        assert 0 < last(folder)["global_step"]
         ids.add(last(folder)["run_id"])
     process = start(*fit(folder, "MAML"), "--ckpt_path=last", output=log)
     process.join(120)
@@ -131,10 +131,11 @@ def test_killed_three_times_in_a_row(uninterrupted, tmp_path):
     assert_same(outcome(folder), uninterrupted("MAML")[0])
     assert_every_episode_once(folder)
     assert {last(folder)["run_id"]} == ids
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-# The step of last.ckpt after a fault at step 13: hooks of a batch come before its update, or after it.
-HOOKS = {
+# The step of last.ckpt after a fault in this hook: a batch's own come before its update, or after it.
+STEPS = {
     "on_train_batch_start": 13,
     "on_before_zero_grad": 13,
     "on_before_optimizer_step": 13,
@@ -143,31 +144,112 @@ HOOKS = {
     "on_validation_batch_end": 15,
     "on_validation_end": 15,
 }
+OTHERS = [
+    ("MetaSGD", "on_before_optimizer_step"),
+    ("MetaSGD", "on_validation_start"),
+    ("Reptile", "on_before_optimizer_step"),
+    ("Reptile", "on_train_batch_end"),
+]
 
 
-@pytest.mark.parametrize("hook", HOOKS)
-@pytest.mark.parametrize("model", ["MAML", "MetaSGD", "Reptile"])
+@pytest.mark.parametrize("model, hook", [*(("MAML", hook) for hook in STEPS), *OTHERS])
 def test_exception(model, hook, uninterrupted, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(RuntimeError, match="a fault in a callback"):
-        train(*fit(folder, model), *fault(hook, 13, "exception"))
-    assert last(folder)["global_step"] == HOOKS[hook]
+        train(*fit(folder, model), *fault(hook, STEPS[hook], "exception"))
+    assert last(folder)["global_step"] == STEPS[hook]
     assert train(*fit(folder, model), "--ckpt_path=last").status == 0
     assert_same(outcome(folder), uninterrupted(model)[0])
     assert_every_episode_once(folder)
 
 
-@pytest.mark.parametrize("kind, status", [("term", 143), ("int", 130)])
-@pytest.mark.parametrize("hook, stops_at", [("on_before_backward", 14), ("on_train_batch_end", 13), ("on_validation_start", 15)])
+@pytest.mark.parametrize(
+    "kind, status, hook, stops_at",
+    [
+        ("term", 143, "on_before_backward", 14),
+        ("term", 143, "on_train_batch_end", 13),
+        ("term", 143, "on_validation_start", 15),
+        ("int", 130, "on_train_batch_end", 13),
+    ],
+)
 def test_signal_saves_and_stops(kind, status, hook, stops_at, uninterrupted, tmp_path):
     folder = tmp_path / "run"
     before = [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)]
-    stopped = train(*fit(folder, "MAML"), *fault(hook, 13, kind))
+    stopped = train(*fit(folder, "MAML"), *fault(hook, min(stops_at, STEPS.get(hook, 13)), kind))
     assert stopped.status == status
-    assert f"after step {stops_at}" in stopped.err and "--ckpt_path last" in stopped.err and "Traceback" not in stopped.err
+    assert f"after step {stops_at}" in stopped.err and "--ckpt_path last" in stopped.err
     assert len(stopped.err.strip().splitlines()) <= 3
     assert last(folder)["global_step"] == last(folder)["Sinusoid"]["cursor"] == stops_at
     assert [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)] == before
-    assert train(*fit(folder, "MAML"), "--ckpt_path=last").status == 0
+    # As the message says, by the config of the run; it holds the fault as well, whose step has passed.
+    config = ["--config", folder / "config.yaml"] if hook == "on_train_batch_end" else fit(folder, "MAML")[1:]
+    assert train("fit", *config, "--ckpt_path=last").status == 0
     assert_same(outcome(folder), uninterrupted("MAML")[0])
     assert_every_episode_once(folder)
+
+
+def test_last_checkpoint_exists_before_the_first_step(tmp_path):
+    folder, log = tmp_path / "run", tmp_path / "log"
+    process = start(*fit(folder, "MAML"), *fault("on_train_batch_start", 0, "kill"), output=log)
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL, log.read_text()
+    assert last(folder)["global_step"] == 0
+
+
+def test_last_checkpoint_is_the_last_step(tmp_path):
+    folder = tmp_path / "run"
+    assert train(*fit(folder, "MAML"), "--trainer.callbacks+=LastCheckpoint", "--trainer.max_steps=7").status == 0
+    assert last(folder)["global_step"] == 7
+    folder = tmp_path / "early"
+    stop = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/mse", "--trainer.callbacks.min_delta=1000"]
+    assert train(*fit(folder, "MAML"), *stop, "--trainer.callbacks.patience=1", "--trainer.val_check_interval=4").status == 0
+    assert last(folder)["global_step"] == 8
+
+
+def files(folder: Path) -> dict[Path, tuple[str, int]]:
+    """Content and time of every file."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path: (sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in found}
+
+
+@pytest.fixture
+def finished(uninterrupted, tmp_path) -> Path:
+    """A copy of a finished run."""
+    _, folder = uninterrupted("MAML")
+    return Path(shutil.copytree(folder, tmp_path / "run"))
+
+
+def test_a_finished_run_stays_as_it_is(finished):
+    before = files(finished)
+    again = train(*fit(finished, "MAML"), "--ckpt_path=last")
+    assert again.status == 0 and f"{NUM_STEPS} of {NUM_STEPS} steps" in again.out
+    assert files(finished) == before
+
+
+def test_a_second_fit_into_a_run_is_refused(finished):
+    before = files(finished)
+    refused = train(*fit(finished, "MAML"))
+    assert refused.status == 1
+    assert str(finished) in refused.err and "--ckpt_path last" in refused.err and len(refused.err.splitlines()) == 1
+    assert files(finished) == before
+
+
+def test_other_data_is_refused(finished, monkeypatch):
+    before = files(finished)
+    old = Sinusoid.manifest_hash[:12]
+    monkeypatch.setattr(Sinusoid, "manifest_hash", "cosinusoid: other data")
+    refused = train(*fit(finished, "MAML"), "--ckpt_path=last", "--trainer.max_steps=30")
+    assert refused.status == 1
+    assert old in refused.err and "cosinusoid: " in refused.err and len(refused.err.splitlines()) == 1
+    assert files(finished) == before
+
+
+def test_another_data_set_is_refused(finished):
+    checkpoint = last(finished)
+    checkpoint["Sawtooth"] = checkpoint.pop("Sinusoid")
+    torch.save(checkpoint, finished / "checkpoints" / "last.ckpt")
+    before = files(finished)
+    refused = train(*fit(finished, "MAML"), "--ckpt_path=last", "--trainer.max_steps=30")
+    assert refused.status == 1
+    assert "--data Sinusoid" in refused.err and len(refused.err.splitlines()) == 1
+    assert files(finished) == before

@@ -87,7 +87,8 @@ class MAML(MetaAlgorithm):
         constants = detached(frozen) if self.first_order else frozen
         if self.adapted == "head":  # the features do not change from step to step
             body = {name.removeprefix("body."): weight for name, weight in constants.items()}
-            features = functional_call(self.net.body, body, (support_x,))
+            with self.inner_autocast():
+                features = functional_call(self.net.body, body, (support_x,))
 
             def outputs(weights: Params) -> Tensor:
                 head = {name.removeprefix("head."): weight for name, weight in weights.items()}
@@ -98,12 +99,13 @@ class MAML(MetaAlgorithm):
                 return self.network(constants | weights, support_x)
 
         def loss(weights: Params) -> Tensor:
-            with self.inner_autocast():
-                return self.inner_loss(outputs(weights), support_y, reduction=self.inner_reduction)
+            return self.inner_loss(outputs(weights), support_y, reduction=self.inner_reduction)
 
         num_steps = self.inner_steps if self.training else self.eval_inner_steps
         steps = gradient_descent(loss, adapted, lambda name: self.step_size(params, name), num_steps, self.first_order)
-        for weights in steps:
+        for _ in range(num_steps + 1):
+            with self.inner_autocast():  # around the gradient too: its matrix products are autocast as well
+                weights = next(steps)
             yield FastWeights(frozen | weights, None if self.transductive else support_x)
 
     def adapt(self, params: Params, support_x: Tensor, support_y: Tensor) -> FastWeights:

@@ -1,5 +1,7 @@
 """Meta-SGD."""
 
+from math import inf
+
 import torch
 from torch import Tensor, nn
 
@@ -18,8 +20,8 @@ class MetaSGD(MAML):
     def __init__(self, step_size_range: tuple[float, float] = (0.005, 0.1), **kwargs):
         super().__init__(inner_lr=0.0, eval_inner_lr=None, **kwargs)
         low, high = step_size_range
-        if not low <= high:
-            raise InputError(f"--model.step_size_range is from {low} to {high}; give the smaller number first")
+        if not -inf < low <= high < inf:
+            raise InputError(f"--model.step_size_range is from {low} to {high}; give two finite numbers, the smaller one first")
         weights = dict(self.net.named_parameters())
         self._positions = {name: f"step_sizes.{position}" for position, name in enumerate(self.adapted_names())}
         self.step_sizes = nn.ParameterList(torch.empty_like(weights[name]).uniform_(low, high) for name in self._positions)

@@ -111,12 +111,12 @@ class Reptile(MAML):
         for step, rows in enumerate(minibatches):
 
             def loss(weights: Params, rows: Tensor = rows) -> tuple[Tensor, Tensor]:
-                with self.inner_autocast():
-                    outputs = self.network(weights, episode.support_x[rows])
-                    value = self.inner_loss(outputs, episode.support_y[rows], reduction=self.inner_reduction)
+                outputs = self.network(weights, episode.support_x[rows])
+                value = self.inner_loss(outputs, episode.support_y[rows], reduction=self.inner_reduction)
                 return value, value
 
-            gradient, value = torch.func.grad(loss, has_aux=True)(detached(weights))
+            with self.inner_autocast():  # around the gradient too: its matrix products are autocast as well
+                gradient, value = torch.func.grad(loss, has_aux=True)(detached(weights))
             losses = losses + value / len(minibatches)
             if self.inner_optimizer == "adam":
                 moments = {name: BETA2 * moment + (1 - BETA2) * gradient[name].square() for name, moment in moments.items()}

@@ -1,0 +1,89 @@
+"""TaskNorm against batch normalisation."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from app.backbones.task_norm import TaskNorm, statistics_from
+
+SHAPES = [(6, 3), (6, 3, 5), (6, 3, 4, 5)]
+
+
+def norm_and_rows(shape=(6, 3, 4, 5), dtype=torch.float64):
+    torch.manual_seed(0)
+    norm = TaskNorm(shape[1]).to(torch.promote_types(dtype, torch.float32))
+    for parameter in norm.parameters():
+        torch.nn.init.normal_(parameter)
+    return norm, (5 * torch.randn(shape, dtype=torch.float64) + 3).to(dtype)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_equals_batch_norm(shape):
+    norm, x = norm_and_rows(shape)
+    x.requires_grad_()
+    inputs = [x, norm.weight, norm.bias]
+    expected = F.batch_norm(x, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
+    actual = norm(x)
+    assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+    direction = torch.randn_like(x)
+    for one, other in zip(*(torch.autograd.grad(y, inputs, direction) for y in (actual, expected)), strict=True):
+        assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_second_order_gradients(shape):
+    norm, x = norm_and_rows(shape)
+    assert torch.autograd.gradgradcheck(lambda x, weight, bias: norm(x), (x.requires_grad_(), norm.weight, norm.bias))
+
+
+def test_starts_as_a_plain_normalisation_and_has_no_running_statistics():
+    norm = TaskNorm(3)
+    x = 5 * torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) + 3
+    y = norm(x)
+    assert_close(y.mean(0), torch.zeros(3), rtol=0, atol=1e-5)
+    assert_close(y.var(0, correction=0), torch.ones(3), rtol=0, atol=1e-5)
+    assert torch.equal(norm.eval()(x), y)
+    assert set(norm.state_dict()) == {"weight", "bias"}
+
+
+def test_statistics_from_the_first_rows():
+    norm, x = norm_and_rows()
+    first = x[:4]
+    mean, variance = first.mean((0, 2, 3)), first.var((0, 2, 3), correction=0)
+    expected = F.batch_norm(x, mean, variance, norm.weight, norm.bias, training=False, eps=norm.eps)
+    with statistics_from(4):
+        assert_close(norm(x), expected, rtol=1e-12, atol=1e-12)
+    assert (norm(x) - expected).abs().max() > 0.1
+
+
+def test_statistics_from_makes_the_other_rows_independent():
+    norm, x = norm_and_rows()
+    changed = x.clone()
+    changed[5] += 100
+    with statistics_from(4):
+        assert torch.equal(norm(changed)[:5], norm(x)[:5])
+        assert_close(norm(x[[0, 1, 2, 3, 5]])[4], norm(x)[5], rtol=1e-14, atol=1e-14)
+    assert not torch.equal(norm(changed)[:5], norm(x)[:5])
+
+
+def test_statistics_from_ends_with_its_block():
+    norm, x = norm_and_rows()
+    expected = norm(x)
+    with statistics_from(4):
+        inside = norm(x)
+        with statistics_from(2):
+            assert not torch.equal(norm(x), inside)
+        assert torch.equal(norm(x), inside)
+    with pytest.raises(KeyError), statistics_from(4):
+        raise KeyError
+    assert torch.equal(norm(x), expected)
+
+
+def test_statistics_of_bfloat16_are_float32():
+    norm, x = norm_and_rows((64, 3, 8, 8), torch.bfloat16)
+    x = x + 40  # bfloat16 has a step of 0.25 here: sums in it would lose the mean
+    assert norm(x).dtype == torch.bfloat16
+    assert torch.equal(norm(x), norm(x.float()).to(torch.bfloat16))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(norm(x), norm(x.float()).to(torch.bfloat16))

@@ -8,6 +8,9 @@ from typing import Any, NoReturn
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from app.algorithm import MetaAlgorithm
 from app.run import is_rank_zero
@@ -58,6 +61,9 @@ def _replace_sections(args: list[str]) -> list[str]:
     return args
 
 
+KEY = re.compile(r'[Pp]arser key "([^"]+)"')
+
+
 class MetaParser(LightningArgumentParser):
     """A parser whose errors are at most three lines: the option, the valid names, the remedy."""
 
@@ -69,34 +75,25 @@ class MetaParser(LightningArgumentParser):
         self.exit(2)
 
     def _explain(self, message: str) -> list[str]:
-        lines = [line.strip() for line in message.splitlines() if line.strip()]
-        text = " ".join(lines)
-        if match := re.search(
-            r"(?:Unrecognized arguments|unrecognized arguments|No action for key)[^-\w\"]*\"?([\w.\-=/ ]+)", text
+        text = " ".join(message.split())
+        keys = [key.removeprefix("fit.").removeprefix("validate.").removeprefix("test.") for key in KEY.findall(text)]
+        option = "--" + ".".join(keys)
+        if match := re.search(r"[Uu]nrecognized arguments: (\S+)|Option '(\S+)' is not accepted", text):
+            unknown = match[1].split("=")[0] if match[1] else f"{option}.{match[2]}"
+            near = get_close_matches(unknown, self._known_options(), n=3, cutoff=0.5)
+            return [f"error: unknown option {unknown}", f"nearest valid names: {', '.join(near) or 'none'}", self._help_line()]
+        if keys and (
+            match := re.search(r"dot import path string: (\S+)|given class_path '([^']+)': (?:Import|No|Unexpected)", text)
         ):
-            unknown = match[1].split()[0].split("=")[0]
-            known = self._known_options()
-            near = get_close_matches("--" + unknown.lstrip("-"), known, n=3, cutoff=0.5)
-            return [
-                f"error: unknown option {unknown}",
-                f"nearest valid names: {', '.join(near) or 'none is near'}",
-                self._help_line(),
-            ]
-        for section, base in (("model", MetaAlgorithm), ("data", EpisodicDataModule)):
-            if match := re.search(
-                rf"key [\"']?(?:\w+\.)?{section}[\"']?:.*?(?:import path|class|value)[^\w]*[\"']?([\w./]+)[\"']?", text
-            ):
-                names = [cls.__name__ for cls in _concrete_subclasses(base)]
-                given = re.search(r"[Ii]mport path (\S+)|Unexpected import path format: (\S+)|Given value: (\S+)", text)
-                word = next((group for group in given.groups() if group), match[1]).strip("'\"") if given else match[1]
-                if word.rsplit(".", 1)[-1] not in names:
-                    near = get_close_matches(word, names, n=1, cutoff=0.4)
-                    hint = f"; did you mean {near[0]}?" if near else ""
-                    return [
-                        f"error: unknown --{section} {word}{hint}",
-                        f"valid names: {', '.join(sorted(names))}; or a YAML file",
-                    ]
-        short = text if len(text) <= 400 else text[:400] + " ..."
+            given = match[1] or match[2]
+            names = _names(keys[-1])
+            near = get_close_matches(given.rsplit(".", 1)[-1], names, n=1, cutoff=0.4)
+            lines = [f"error: unknown {option} {given}" + (f"; did you mean {near[0]}?" if near else "")]
+            return lines + [f"valid names: {', '.join(names)}; or a YAML file"] * bool(names)
+        if keys and (match := re.search(r"Expected an? (.+?)\.? Got value: (\S+)", text)):
+            wanted = re.sub(r"<class '([\w.]+)'>|typing\.", lambda part: part[1] or "", match[1]).replace("Literal", "one of ")
+            return [f"error: {option} is {match[2]}; give {wanted}"]
+        short = text if len(text) <= 300 else text[:300] + " ..."
         return [f"error: {short}", self._help_line()]
 
     def _known_options(self) -> list[str]:
@@ -111,6 +108,21 @@ class MetaParser(LightningArgumentParser):
     def _help_line(self) -> str:
         verb = next((argument for argument in sys.argv[1:] if argument in ("fit", "validate", "test")), "fit")
         return f"all options: train.py {verb} --help; of one class: train.py {verb} --model.help MAML"
+
+
+def _names(key: str) -> list[str]:
+    """The class names that an option takes, as far as they are known."""
+    bases = {
+        "model": MetaAlgorithm,
+        "data": EpisodicDataModule,
+        "optimizer": Optimizer,
+        "lr_scheduler": LRScheduler,
+        "logger": Logger,
+    }
+    if key == "backbone":
+        return ["Conv4", "MLP"]
+    names = {cls.__name__ for cls in _concrete_subclasses(bases[key])} if key in bases else set()
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def _concrete_subclasses(base: type) -> list[type]:

@@ -22,7 +22,16 @@ import datamodules  # noqa: F401
 from app.algorithm import MetaAlgorithm
 from app.arguments import MetaParser, with_defaults
 from app.errors import InputError
-from app.run import check_data, check_fits, checkpoint_dir, find_checkpoint, is_rank_zero, new_run_dir, read_checkpoint
+from app.run import (
+    check_data,
+    check_fits,
+    checkpoint_dir,
+    discard_empty_run_dir,
+    find_checkpoint,
+    is_rank_zero,
+    new_run_dir,
+    read_checkpoint,
+)
 from app.summary import print_summary, resume_command
 from callbacks.checkpoint import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, Stopped
 from callbacks.finite_guard import FiniteGuard
@@ -41,12 +50,14 @@ def main() -> int:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # episodes are drawn in microseconds
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning 2.6 with a newer torch
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # of a run that is resumed
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     try:
         MetaCLI(sys.argv[1:])
     except (InputError, MisconfigurationException) as error:
         if is_rank_zero():
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            discard_empty_run_dir()
         return 1
     except Stopped as stopped:
         return 128 + stopped.signum

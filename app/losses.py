@@ -20,7 +20,8 @@ def mse(outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
     """Squared error of outputs of shape (rows, output) against targets, or against one-hot labels of shape (rows,)."""
     outputs = widened(outputs)
     if not targets.is_floating_point():
-        targets = F.one_hot(targets, outputs.shape[-1]).to(outputs)
+        # F.one_hot looks at the labels, which vmap forbids.
+        targets = (targets[:, None] == torch.arange(outputs.shape[-1], device=targets.device)).to(outputs)
     return F.mse_loss(outputs, targets, reduction=reduction)
 
 

@@ -1,6 +1,7 @@
 """The folder of a run, and what a checkpoint says."""
 
 import os
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,13 @@ def new_run_dir(model: str, data: str) -> Path:
             path = stem.with_name(f"{stem.name}_{number}")
     os.environ["META_RUN_DIR"] = str(path)
     return path
+
+
+def discard_empty_run_dir() -> None:
+    """Removes the new folder of a run that failed before it wrote anything."""
+    if path := os.environ.pop("META_RUN_DIR", None):
+        with suppress(OSError):  # not empty
+            Path(path).rmdir()
 
 
 def checkpoint_dir(run_dir: str | os.PathLike) -> Path:

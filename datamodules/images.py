@@ -77,6 +77,9 @@ class ImageEpisodes(EpisodicDataModule):
             if value is not None and value < least:
                 raise InputError(f"--data.{name} is {value}; give at least {least}")
         self.ways, self.shots, self.queries = ways, shots, queries
+        # What a message calls the option that decides about training.
+        given = {"ways": train_ways, "shots": train_shots, "queries": train_queries}
+        self._train_options = {name: f"train_{name}" if value else name for name, value in given.items()}
         self.train_ways = train_ways or ways
         self.train_shots = train_shots or shots
         self.train_queries = train_queries or queries
@@ -117,19 +120,19 @@ class ImageEpisodes(EpisodicDataModule):
     def check(self) -> None:
         name = type(self).__name__
         for split_name, split in self._splits.items():
-            prefix = "train_" if split_name == "train" else ""
+            names = self._train_options if split_name == "train" else {name: name for name in self._train_options}
             ways, shots, queries = self.task_size(split_name)
             if len(split.class_names) < ways:
                 raise InputError(
                     f"the {split_name} split of {name} has too few classes, {len(split.class_names)}, for "
-                    f"--data.{prefix}ways {ways}; give at most {len(split.class_names)}"
+                    f"--data.{names['ways']} {ways}; give at most {len(split.class_names)}"
                 )
             smallest = int(split.counts.argmin())
             least, needed = split.counts[smallest], shots + queries
             if least < needed:
                 raise InputError(
                     f"class {split.class_names[smallest]!r} in the {split_name} split of {name} has {least} images, fewer than "
-                    f"--data.{prefix}shots {shots} + --data.{prefix}queries {queries} = {needed}; lower one of them"
+                    f"--data.{names['shots']} {shots} + --data.{names['queries']} {queries} = {needed}; lower one of them"
                 )
 
     def draw(self, split: str, index: int) -> tuple[np.ndarray]:

@@ -1,0 +1,71 @@
+"""Every file under configs/ is found, parsed, built and run for two steps."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from command_line import ROOT, train
+
+from datamodules.images import ImageEpisodes, ImageSplit
+
+FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+OPTION = {"configs": "--config", "experiment": "--config", "model": "--model", "data": "--data", "trainer": "--trainer"}
+SHORT = {
+    "trainer.max_steps": 2,
+    "trainer.val_check_interval": 2,
+    "trainer.accelerator": "cpu",
+    "trainer.logger": "false",
+    "trainer.enable_progress_bar": "false",
+    "trainer.enable_model_summary": "false",
+    "data.meta_batch_size": 2,
+    "data.val_episodes": 2,
+    "data.queries": 2,
+    "data.train_queries": 2,
+}
+CLASSES, IMAGES = 25, 20
+
+
+def subclasses(base: type) -> list[type]:
+    return [cls for child in base.__subclasses__() for cls in (child, *subclasses(child))]
+
+
+@pytest.fixture(autouse=True)
+def random_images(monkeypatch):
+    """Every data set of images has random ones: its own tests see to the real."""
+
+    def read_split(self: ImageEpisodes, split: str) -> ImageSplit:
+        pixels = self.generator(split, 2**32).integers(0, 256, (CLASSES * IMAGES, *self.input_shape), dtype=np.uint8)
+        return ImageSplit(pixels, np.full(CLASSES, IMAGES), [f"{split} {number}" for number in range(CLASSES)], split)
+
+    for cls in subclasses(ImageEpisodes):
+        monkeypatch.setattr(cls, "prepare_data", lambda self: None)
+        monkeypatch.setattr(cls, "read_split", read_split)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT / "configs").as_posix())
+def test_two_steps(path: Path, tmp_path):
+    content = yaml.safe_load(path.read_text())
+    options = [f"--{name}={value}" for name, value in SHORT.items()]
+    if "callbacks" not in content.get("trainer", {}):  # the default ones are run by default.yaml
+        options.append("--trainer.callbacks=[]")
+    run = train("fit", OPTION[path.parent.name], path, *options, "--trainer.default_root_dir", tmp_path / "run")
+    assert run.status == 0, run.err
+    for name in ("last", "best"):
+        checkpoint = torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=False)
+        assert checkpoint["global_step"] == 2
+    resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    sections = {path.parent.name: content} if path.parent.name in ("model", "data") else content
+    for section in {"model", "data"} & sections.keys():
+        assert resolved[section]["class_path"] == sections[section]["class_path"]
+        wanted = sections[section].get("init_args", {})
+        assert {name: resolved[section]["init_args"][name] for name in wanted if f"{section}.{name}" not in SHORT} == {
+            name: value for name, value in wanted.items() if f"{section}.{name}" not in SHORT
+        }
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "experiment"], ids=lambda path: path.stem)
+def test_an_experiment_begins_with_its_command(path: Path):
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any("train.py fit --config" in line and f"configs/experiment/{path.name}" in line for line in header)

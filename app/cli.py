@@ -54,9 +54,12 @@ def main() -> int:
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
         MetaCLI(sys.argv[1:])
-    except (InputError, MisconfigurationException) as error:
+    except (ValueError, MisconfigurationException) as error:
+        wrong = _input_error(error)
+        if wrong is None:
+            raise
         if is_rank_zero():
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"error: {' '.join(str(wrong).split())}", file=sys.stderr)
             discard_empty_run_dir()
         return 1
     except Stopped as stopped:
@@ -66,6 +69,13 @@ def main() -> int:
     finally:
         gc.unfreeze()  # frozen objects outlive the interpreter, and triton complains of each
     return 0
+
+
+def _input_error(error: BaseException | None) -> BaseException | None:
+    """What a person did wrong, where that is the cause: jsonargparse wraps the errors of constructors."""
+    while error is not None and not isinstance(error, InputError | MisconfigurationException):
+        error = error.__cause__
+    return error
 
 
 class MetaCLI(LightningCLI):

@@ -13,18 +13,7 @@ from unittest.mock import patch
 from app.cli import main
 
 ROOT = Path(__file__).parent.parent
-SINUSOID = [
-    "--data",
-    "Sinusoid",
-    "--data.queries",
-    "5",
-    "--data.meta_batch_size",
-    "4",
-    "--data.val_episodes",
-    "4",
-    "--data.test_episodes",
-    "8",
-]
+SINUSOID = ["--data=Sinusoid", "--data.queries=5", "--data.meta_batch_size=4", "--data.val_episodes=4", "--data.test_episodes=8"]
 QUIET = [
     "--trainer.accelerator=cpu",
     "--trainer.logger=false",

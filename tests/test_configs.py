@@ -60,7 +60,7 @@ def test_two_steps(path: Path, tmp_path):
         checkpoint = torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=False)
         assert checkpoint["global_step"] == 2
     resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    sections = {path.parent.name: content} if path.parent.name in ("model", "data") else content
+    sections = content if OPTION[path.parent.name] == "--config" else {path.parent.name: content}
     assert_holds(resolved, sections)
 
 

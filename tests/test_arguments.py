@@ -1,0 +1,50 @@
+"""What becomes of the command line before it is parsed."""
+
+import yaml
+
+from app.arguments import FIRST_RUN, with_defaults
+
+VERBS = {"fit", "validate", "test"}
+
+
+def test_no_argument_is_the_first_run_of_the_readme():
+    assert with_defaults([], VERBS) == (True, ["fit", "--config", str(FIRST_RUN)])
+
+
+def test_no_verb_is_fit_and_then_test():
+    assert with_defaults(["--model", "MAML", "--data", "Sinusoid"], VERBS) == (
+        True,
+        ["fit", "--model", "MAML", "--data", "Sinusoid"],
+    )
+    assert with_defaults(["--trainer.max_steps=3"], VERBS) == (
+        True,
+        ["fit", "--config", str(FIRST_RUN), "--trainer.max_steps=3"],
+    )
+
+
+def test_a_verb_is_kept():
+    assert with_defaults(["test", "--ckpt_path", "last"], VERBS) == (False, ["test", "--ckpt_path", "last"])
+    assert with_defaults(["--help"], VERBS) == (False, ["--help"])
+
+
+def _config(tmp_path, **sections):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(sections))
+    return str(path)
+
+
+def test_another_class_replaces_the_whole_section_of_a_config(tmp_path, capsys):
+    model = {"class_path": "app.algorithms.maml.MAML", "init_args": {"inner_lr": 9.0}}
+    data = {"class_path": "datamodules.sinusoid.Sinusoid"}
+    path = _config(tmp_path, model=model, data=data)
+    for args in (["fit", "--config", path, "--model", "Reptile"], ["fit", f"--config={path}", "--model=Reptile"]):
+        _, rewritten = with_defaults(args, VERBS)
+        assert yaml.safe_load(rewritten[rewritten.index("--config") + 1]) == {"data": data}
+        assert rewritten[-2:] == ["--model", "Reptile"]
+        assert "--model Reptile replaces the model" in capsys.readouterr().err
+
+
+def test_the_same_class_keeps_the_options_of_a_config(tmp_path):
+    path = _config(tmp_path, model={"class_path": "app.algorithms.maml.MAML", "init_args": {"inner_lr": 9.0}})
+    args = ["fit", "--config", path, "--model", "MAML"]
+    assert with_defaults(args, VERBS) == (False, args)

@@ -1,22 +1,31 @@
 """The command line before it is parsed, and what a person reads when it is wrong."""
 
+import os
 import re
 import sys
 from difflib import get_close_matches
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 import yaml
+from lightning import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
+from torch.nn import Module
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+import app.backbones
 from app.algorithm import MetaAlgorithm
+from app.errors import InputError
 from app.run import is_rank_zero
 from datamodules.episodic import EpisodicDataModule
 
-FIRST_RUN = Path(__file__).parent.parent / "configs" / "experiment" / "glyphs_maml_5w1s.yaml"
+CONFIGS = Path(__file__).parent.parent / "configs"
+DEFAULTS = {"model": "MAML", "data": "Glyphs"}
+FIRST_RUN = CONFIGS / "experiment" / "glyphs_maml_5w1s.yaml"
+BACKBONES = [name for name, cls in vars(app.backbones).items() if isinstance(cls, type) and issubclass(cls, Module)]
 
 
 def with_defaults(args: list[str], verbs: Any) -> tuple[bool, list[str]]:
@@ -32,36 +41,74 @@ def with_defaults(args: list[str], verbs: Any) -> tuple[bool, list[str]]:
         named = ("--config", "-c", "--model", "--data")
         if not any(argument.split("=")[0].split(".")[0] in named for argument in args):
             args = ["--config", str(FIRST_RUN), *args]
-        return True, ["fit", *_replace_sections(args)]
-    return False, _replace_sections(args)
+        return True, _complete(["fit", *args])
+    return False, _complete(args)
 
 
-def _replace_sections(args: list[str]) -> list[str]:
-    args = [
-        part
-        for argument in args
-        for part in (argument.split("=", 1) if re.match(r"--(config|model|data)=", argument) else [argument])
+def _separated(args: list[str]) -> list[str]:
+    """`--option=value` as two arguments, for the options that are looked at here."""
+    separate = re.compile(r"--(config|model|data|model\.backbone)=")
+    return [part for argument in args for part in (argument.split("=", 1) if separate.match(argument) else [argument])]
+
+
+def _complete(args: list[str]) -> list[str]:
+    args = _separated(args)
+    positions = [
+        position
+        for position in range(1, len(args))
+        if args[position - 1] in ("--config", "-c") and not args[position].startswith("-")
     ]
-    for section in ("model", "data"):
+    configs = {position: _read(args[position]) for position in positions}
+    for section in DEFAULTS:
         if f"--{section}" not in args[:-1]:
             continue
         named = args[args.index(f"--{section}") + 1]
-        for position in range(1, len(args)):
-            if args[position - 1] == "--config" and Path(args[position]).is_file():
-                config = yaml.safe_load(Path(args[position]).read_text())
-                old = config.get(section) if isinstance(config, dict) else None
-                if isinstance(old, dict) and str(old.get("class_path")).rsplit(".", 1)[-1] != named.rsplit(".", 1)[-1]:
-                    del config[section]
-                    if is_rank_zero():
-                        print(
-                            f"--{section} {named} replaces the {section} of {args[position]} with all its options",
-                            file=sys.stderr,
-                        )
-                    args = [*args[:position], yaml.safe_dump(config), *args[position + 1 :]]
-    return args
+        for position, config in configs.items():
+            old = config.get(section)
+            if isinstance(old, dict) and str(old.get("class_path")).rsplit(".", 1)[-1] != named.rsplit(".", 1)[-1]:
+                del config[section]
+                if is_rank_zero():
+                    print(f"--{section} {named} replaces the {section} of {args[position]} with all its options", file=sys.stderr)
+                configs[position] = config
+                args = [*args[:position], yaml.safe_dump(config), *args[position + 1 :]]
+    # Not in default.yaml: another class would take over all the options that it shares with the default one.
+    for section, default in DEFAULTS.items():
+        if f"--{section}" not in args and not any(section in config for config in configs.values()):
+            args = [args[0], f"--{section}", default, *args[1:]]
+    # torchvision has an MLP too: the name alone would be refused as ambiguous.
+    return [
+        f"app.backbones.{argument}" if before == "--model.backbone" and argument in BACKBONES else argument
+        for before, argument in zip(["", *args], args, strict=False)
+    ]
+
+
+def _read(config: str) -> dict[str, Any]:
+    """The content of a config file.
+
+    Raises:
+        InputError: it cannot be read as a mapping.
+    """
+    path = Path(config)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        near = get_close_matches(path.stem, {file.stem: file for file in CONFIGS.rglob("*.yaml")}, n=3, cutoff=0.4)
+        files = [os.path.relpath(file) for file in sorted(CONFIGS.rglob("*.yaml")) if file.stem in near]
+        hint = f"the nearest are {', '.join(files)}" if files else f"there are some in {os.path.relpath(CONFIGS)}"
+        raise InputError(f"--config {config} does not exist; {hint}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InputError(f"--config {config} is not valid YAML at line {line}: {error.problem}; correct it") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"--config {config} cannot be read ({error}); give a YAML file") from error
+    if not isinstance(content, dict):
+        kind = "is empty" if content is None else f"holds a {type(content).__name__}"
+        raise InputError(f"--config {config} {kind}; give a YAML file of options such as `trainer: {{max_steps: 100}}`")
+    return content
 
 
 KEY = re.compile(r'[Pp]arser key "([^"]+)"')
+PLAIN = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 
 
 class MetaParser(LightningArgumentParser):
@@ -71,56 +118,88 @@ class MetaParser(LightningArgumentParser):
         if not self.exit_on_error:  # jsonargparse tries things out with such parsers
             super().error(message, ex)
         if is_rank_zero():
-            print("\n".join(self._explain(message)), file=sys.stderr)
+            print("\n".join(self._explain(" ".join(message.split()))), file=sys.stderr)
         self.exit(2)
 
-    def _explain(self, message: str) -> list[str]:
-        text = " ".join(message.split())
-        keys = [key.removeprefix("fit.").removeprefix("validate.").removeprefix("test.") for key in KEY.findall(text)]
+    def _explain(self, text: str) -> list[str]:
+        given = re.search(r"(?:Got|Given) value: (\[.*?\]|\S+?)\.?(?: |$)", text)
+        # What comes after are the errors of the alternatives that nobody meant.
+        text = re.split(r" - (?:Expected a <class 'NoneType'>|Problem with given class_path 'lightning.Callback')", text)[0]
+        keys = [re.sub(r"^(fit|validate|test)\.", "", key) for key in KEY.findall(text)]
         option = "--" + ".".join(keys)
-        if match := re.search(r"[Uu]nrecognized arguments: (\S+)|Option '(\S+)' is not accepted", text):
-            unknown = match[1].split("=")[0] if match[1] else f"{option}.{match[2]}"
-            near = get_close_matches(unknown, self._known_options(), n=3, cutoff=0.5)
-            return [f"error: unknown option {unknown}", f"nearest valid names: {', '.join(near) or 'none'}", self._help_line()]
-        if keys and (
-            match := re.search(r"dot import path string: (\S+)|given class_path '([^']+)': (?:Import|No|Unexpected)", text)
-        ):
-            given = match[1] or match[2]
-            names = _names(keys[-1])
-            near = get_close_matches(given.rsplit(".", 1)[-1], names, n=1, cutoff=0.4)
-            lines = [f"error: unknown {option} {given}" + (f"; did you mean {near[0]}?" if near else "")]
+        classes = re.findall(r"class_path[ =]'([^']+)'", text)
+        if match := re.search(r"[Uu]nrecognized arguments: ([^\s=]+)|does not accept option '(\S+)'", text):
+            return self._unknown_option(match[1] or f"--{match[2]}", self._known_options())
+        if match := re.search(r"Option '(\S+)' is not accepted", text):
+            return self._option_of_another(option, match[1], classes[-1])
+        if match := re.search(r"arguments are required: ([\w, ]+?)(?: -|$)", text):
+            return [f"error: {option}.{match[1]} is missing; give it", self._help_line()]
+        if match := re.search(r"invalid choice: '(\S+)' \(choose from (.*)\)", text):
+            verbs = match[2].replace("'", "")
+            return [f"error: unknown verb {match[1]}", f"valid names: {verbs}; without a verb: fit, and then test"]
+        if match := re.search(r"Multiple subclasses with name (\w+)\..*?: ([\w., ]+)\.", text):
+            return [f"error: {option} {match[1]} is ambiguous; give one of {match[2]}"]
+        if match := re.search(r"a path but (\S+\.ya?ml) either not accessible", text):
+            return [f"error: {option} {match[1]}: there is no such file; give the path of a YAML file, or the name of a class"]
+        wanted = re.search(r"Expected an? (?:<class '(int|float|bool|str)'>|typing\.(Literal\[.*?\]))", text)
+        unknown = re.search(r"dot import path string: (\S+)|class_path '([^']+)': (?:Import|No|Unexpected)", text)
+        if keys and unknown and not (wanted and wanted.start() < unknown.start()):
+            name, names = unknown[1] or unknown[2], _class_names(keys[-1])
+            near = get_close_matches(name.rsplit(".", 1)[-1], names, n=1, cutoff=0.4)
+            lines = [f"error: unknown {option} {name}" + (f"; did you mean {near[0]}?" if near else "")]
             return lines + [f"valid names: {', '.join(names)}; or a YAML file"] * bool(names)
-        if keys and (match := re.search(r"Expected an? (.+?)\.? Got value: (\S+)", text)):
-            wanted = re.sub(r"<class '([\w.]+)'>|typing\.", lambda part: part[1] or "", match[1]).replace("Literal", "one of ")
-            return [f"error: {option} is {match[2]}; give {wanted}"]
-        short = text if len(text) <= 300 else text[:300] + " ..."
-        return [f"error: {short}", self._help_line()]
+        if keys and wanted and given:
+            names = [name for part in re.findall(r"Literal\[(.*?)\]", text) for name in re.findall(r"[^\s',]+", part)]
+            kind = PLAIN[wanted[1]] if wanted[1] else f"one of {', '.join(dict.fromkeys(names))}"
+            return [f"error: {option} is {given[1]}; give {kind}"]
+        return [f"error: {text if len(text) <= 300 else text[:300] + ' ...'}", self._help_line()]
+
+    def _unknown_option(self, unknown: str, known: list[str]) -> list[str]:
+        near = get_close_matches(unknown, known, n=3, cutoff=0.5)
+        return [f"error: unknown option {unknown}", f"nearest valid names: {', '.join(near) or 'none'}", self._help_line()]
+
+    def _option_of_another(self, section: str, name: str, class_path: str) -> list[str]:
+        """Explains an option that the chosen class does not have, but perhaps another one has."""
+        cls = resolve_name(class_path)
+        if cls is Module:
+            return [f"error: {section}.{name} needs a class; give {section} {' or '.join(BACKBONES)} before it"]
+        bases = [base for base in (MetaAlgorithm, EpisodicDataModule) if issubclass(cls, base)]
+        others = [other for base in bases for other in _concrete_subclasses(base) if f"--x.{name}" in _options(other, "x")]
+        if not others:
+            return self._unknown_option(f"{section}.{name}", _options(cls, section.removeprefix("--")))
+        owners = ", ".join(sorted(other.__name__ for other in others))
+        return [f"error: {section}.{name} is an option of {owners}, not of {cls.__name__}", self._help_line()]
 
     def _known_options(self) -> list[str]:
         known = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
         for section, base in (("model", MetaAlgorithm), ("data", EpisodicDataModule)):
-            for cls in _concrete_subclasses(base):
-                parser = LightningArgumentParser()
-                parser.add_class_arguments(cls, section, fail_untyped=False)
-                known += [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
-        return sorted(set(known))
+            known += [option for cls in _concrete_subclasses(base) for option in _options(cls, section)]
+        return sorted({*known, *_options(Trainer, "trainer")})
 
     def _help_line(self) -> str:
         verb = next((argument for argument in sys.argv[1:] if argument in ("fit", "validate", "test")), "fit")
         return f"all options: train.py {verb} --help; of one class: train.py {verb} --model.help MAML"
 
 
-def _names(key: str) -> list[str]:
+def _options(cls: type, section: str) -> list[str]:
+    """The options of a class under that section."""
+    parser = LightningArgumentParser()
+    parser.add_class_arguments(cls, section, fail_untyped=False)
+    return [option for action in parser._actions for option in action.option_strings if option.startswith(f"--{section}.")]
+
+
+def _class_names(key: str) -> list[str]:
     """The class names that an option takes, as far as they are known."""
     bases = {
         "model": MetaAlgorithm,
         "data": EpisodicDataModule,
         "optimizer": Optimizer,
         "lr_scheduler": LRScheduler,
-        "logger": Logger,
+        "trainer.logger": Logger,
+        "trainer.callbacks": Callback,
     }
     if key == "backbone":
-        return ["Conv4", "MLP"]
+        return BACKBONES
     names = {cls.__name__ for cls in _concrete_subclasses(bases[key])} if key in bases else set()
     return sorted(name for name in names if not name.startswith("_"))
 

@@ -35,7 +35,7 @@ from app.run import (
 from app.summary import print_summary, resume_command
 from callbacks.checkpoint import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, Stopped
 from callbacks.finite_guard import FiniteGuard
-from callbacks.inner_precision import InnerPrecision
+from callbacks.inner_precision import InnerPrecision, refuse_float16
 from callbacks.replica_check import ReplicaCheck
 from callbacks.run_identity import RunIdentity
 from callbacks.step_seed import StepSeed
@@ -120,6 +120,9 @@ class MetaCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
         self.config = parser.parse_args(args)
+        seed = self.config[self.config.subcommand].seed_everything
+        if not 0 <= seed < 2**32:
+            raise InputError(f"--seed_everything is {seed}; give 0 to {2**32 - 1}")
 
     def _parse_ckpt_path(self) -> None:
         """The config says what the model is; the checkpoint is checked against it."""
@@ -146,6 +149,7 @@ class MetaCLI(LightningCLI):
             logger.init_args.save_dir = config.trainer.default_root_dir
             if "id" in logger.init_args:
                 logger.init_args.id = self.run_id
+        refuse_float16(config.trainer.precision)
         if config.trainer.accumulate_grad_batches != 1:
             raise InputError(
                 f"--trainer.accumulate_grad_batches {config.trainer.accumulate_grad_batches} would break exact resuming; "
@@ -175,7 +179,11 @@ class MetaCLI(LightningCLI):
         config.callbacks = [first, *(own for own in chosen if own not in (first, *others)), *others]
         plugins = config.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
-        return super().instantiate_trainer(plugins=[*plugins, AtomicCheckpointIO()], enable_checkpointing=True, **kwargs)
+        plugins = [*plugins, AtomicCheckpointIO()]
+        try:
+            return super().instantiate_trainer(plugins=plugins, enable_checkpointing=True, **kwargs)
+        except (TypeError, ValueError, MisconfigurationException) as error:
+            raise InputError(f"--trainer: {error}") from error
 
     # The verbs
 

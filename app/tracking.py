@@ -60,7 +60,7 @@ class RunLogger(WandbLogger):
             tags=tags,
             settings=_quiet(),
         )
-        self._wandb_init.pop("anonymous")  # Lightning always passes what wandb warns of
+        self._wandb_init.pop("anonymous", None)  # Lightning always passes what wandb warns of
         self.offline = offline
         self._journal = Path(save_dir) / "wandb" / f"{id}.logged.json"
         self._logged_before: dict[str, int] = json.loads(self._journal.read_text()) if self._journal.exists() else {}

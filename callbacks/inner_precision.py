@@ -21,9 +21,14 @@ class InnerPrecision(Callback):
         self.inner = inner
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if trainer.precision in ("16-mixed", "16-true"):
-            raise InputError(
-                f"--trainer.precision {trainer.precision} loses the inner gradients, which nothing scales; "
-                "use bf16-mixed (the same speed, float32's range) or 32-true"
-            )
+        refuse_float16(trainer.precision)
         pl_module.autocast_inner_loop = self.inner == "mixed"
+
+
+def refuse_float16(precision: str | int | None) -> None:
+    """Raises an InputError where the inner loop would compute in float16."""
+    if str(precision) in ("16", "16-mixed", "16-true"):
+        raise InputError(
+            f"--trainer.precision {precision} loses the inner gradients, which nothing scales; "
+            "use bf16-mixed (the same speed, float32's range) or 32-true"
+        )

@@ -8,6 +8,7 @@ from pkgutil import iter_modules
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
+import pytest
 import torch
 from jsonargparse import ArgumentParser
 from lightning import Trainer
@@ -16,11 +17,14 @@ from torch import Tensor, nn
 import app.algorithms
 import app.backbones
 from app.algorithm import MetaAlgorithm
+from app.algorithms.maml import MAML
 from app.episode import Episode
+from app.errors import InputError
 from app.inner_loop import Params
 from callbacks.step_seed import StepSeed
 from datamodules.episodic import EpisodicDataModule
 from datamodules.images import ImageEpisodes, ImageSplit
+from datamodules.sinusoid import Sinusoid
 
 WAYS, SHOTS, QUERIES = 3, 2, 2
 SMALL = {"width": 4, "hidden_sizes": (7, 6)}
@@ -38,6 +42,11 @@ ALGORITHMS = sorted(
     {cls for cls in _subclasses(MetaAlgorithm) if cls.__module__.startswith("app.algorithms.") and not _is_abstract(cls)},
     key=lambda cls: cls.__name__,
 )
+METHODS = {cls.__name__: (cls, {}) for cls in ALGORITHMS} | {
+    "FOMAML": (MAML, {"first_order": True}),
+    "ANIL": (MAML, {"adapted": "head"}),
+    "BOIL": (MAML, {"adapted": "body"}),
+}
 
 
 def options(cls: type) -> set[str]:
@@ -138,3 +147,28 @@ def trainer(max_steps: int = 3, callbacks: tuple = (), **wanted: Any) -> Trainer
         **quiet,
         **wanted,
     )
+
+
+def method_for(method: str, data: EpisodicDataModule, **wanted: Any) -> MetaAlgorithm:
+    """The method for the data; one that chooses its own outer optimiser keeps it."""
+    cls, fixed = METHODS[method]
+    if "optimizer" in cls.__init__.__annotations__:
+        wanted.pop("optimizer", None)
+    try:
+        return algorithm_for(cls, data, **wanted | fixed)
+    except InputError as error:
+        if "task_type" in str(error):
+            pytest.skip(f"{method} is not for {data.task_type}")
+        raise
+
+
+def small_run(method: str, task: str = "classification", **wanted: Any) -> tuple[MetaAlgorithm, EpisodicDataModule]:
+    """The method at its smallest, and data for it."""
+    if task == "classification":
+        data = Blots(ways=3, shots=2, queries=2, meta_batch_size=4, val_episodes=7, test_episodes=7)
+        common = {"backbone": NETWORKS["Conv4_stride"], "inner_lr": 0.3, "inner_steps": 2}
+    else:
+        data = Sinusoid(shots=5, queries=5, meta_batch_size=4, val_episodes=7, test_episodes=7)
+        common = {"backbone": NETWORKS["MLP"], "inner_lr": 0.02, "inner_steps": 2}
+    data.setup()
+    return method_for(method, data, **common | wanted), data

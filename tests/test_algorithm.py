@@ -6,21 +6,15 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from small import ALGORITHMS, NETWORKS, Blots, algorithm_for, flat, options, random_tasks, relative_error, take, trainer
+from small import ALGORITHMS, METHODS, Blots, algorithm_for, method_for, options, random_tasks, small_run, take, trainer
 from torch.testing import assert_close
 
 from app.algorithms.maml import MAML
 from app.backbones import Conv4
 from app.errors import InputError
 from app.scores import mean_and_ci95
-from callbacks.inner_precision import InnerPrecision
 from datamodules.sinusoid import Sinusoid
 
-METHODS = {cls.__name__: (cls, {}) for cls in ALGORITHMS} | {
-    "FOMAML": (MAML, {"first_order": True}),
-    "ANIL": (MAML, {"adapted": "head"}),
-    "BOIL": (MAML, {"adapted": "body"}),
-}
 LEARNING = {
     "classification": {
         "max_steps": 60,
@@ -35,7 +29,7 @@ LEARNING = {
     },
     "regression": {
         "max_steps": 150,
-        "data": partial(Sinusoid, queries=20, train_queries=10, meta_batch_size=8, test_episodes=200),
+        "data": partial(Sinusoid, queries=20, train_queries=10, meta_batch_size=8, test_episodes=100),
         "options": {
             "inner_lr": 0.02,
             "inner_steps": 3,
@@ -47,35 +41,6 @@ LEARNING = {
 
 each_method = pytest.mark.parametrize("method", METHODS)
 each_task = pytest.mark.parametrize("task", LEARNING)
-
-
-def method_for(method, data, **wanted):
-    """The method for the data; one that chooses its own outer optimiser keeps it."""
-    cls, fixed = METHODS[method]
-    if "optimizer" in cls.__init__.__annotations__:
-        wanted.pop("optimizer", None)
-    try:
-        return algorithm_for(cls, data, **wanted | fixed)
-    except InputError as error:
-        if "task_type" in str(error):
-            pytest.skip(f"{method} is not for {data.task_type}")
-        raise
-
-
-def small(method, task="classification", **wanted):
-    """The method at its smallest, and data for it."""
-    if task == "classification":
-        data = Blots(ways=3, shots=2, queries=2, meta_batch_size=4, val_episodes=7, test_episodes=7)
-        common = {"backbone": NETWORKS["Conv4_stride"], "inner_lr": 0.3, "inner_steps": 2}
-    else:
-        data = Sinusoid(shots=5, queries=5, meta_batch_size=4, val_episodes=7, test_episodes=7)
-        common = {"backbone": NETWORKS["MLP"], "inner_lr": 0.02, "inner_steps": 2}
-    data.setup()
-    return method_for(method, data, **common | wanted), data
-
-
-def params_of(algorithm):
-    return {name: weight.detach().clone() for name, weight in algorithm.named_parameters()}
 
 
 def scores_of(algorithm, data):
@@ -99,64 +64,6 @@ def test_learns(method, task):
         assert after < 0.75 * untrained and after < 0.85 * before
 
 
-def first_step(method, task, precision, callbacks=()):
-    """What the first outer step, by SGD with lr 1, adds to the weights."""
-    wanted = {"inner_lr": 0.02, "step_size_range": (0.0, 0.02), "inner_steps": 1, "optimizer": partial(torch.optim.SGD, lr=1.0)}
-    if task == "classification":
-        wanted["backbone"] = partial(Conv4, width=16)
-    algorithm, data = small(method, task, **wanted)
-    before = params_of(algorithm)
-    trainer(1, callbacks, precision=precision).fit(algorithm, data)
-    after = params_of(algorithm)
-    return {name: after[name].double() - before[name].double() for name in before}, {w.dtype for w in after.values()}
-
-
-@each_method
-@each_task
-def test_float64_equals_float32(method, task):
-    expected, _ = first_step(method, task, "32-true")
-    actual, dtypes = first_step(method, task, "64-true")
-    assert dtypes == {torch.float64}
-    assert 0 < relative_error(actual, expected) < 1e-4
-
-
-@each_method
-@each_task
-@pytest.mark.parametrize(("inner", "least"), [("mixed", 0.9), ("full", 0.95)])
-def test_bfloat16_steps_in_the_direction_of_float32(method, task, inner, least):
-    expected, _ = first_step(method, task, "32-true")
-    actual, dtypes = first_step(method, task, "bf16-mixed", (InnerPrecision(inner),))
-    assert dtypes == {torch.float32}
-    assert F.cosine_similarity(flat(actual), flat(expected), dim=0) > least
-
-
-@each_method
-@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
-def test_trains_and_tests_in_other_precisions(method, precision):
-    algorithm, data = small(method)
-    run = trainer(3, precision=precision)
-    run.fit(algorithm, data)
-    assert run.global_step == data.cursor == 3
-    run.test(algorithm, datamodule=data, verbose=False)
-    assert all(0 <= score <= 1 for score in algorithm.evaluation["mean"])
-    assert math.isfinite(run.callback_metrics["test/loss"])
-
-
-@each_method
-@each_task
-def test_full_precision_inside_autocast(method, task):
-    """Without autocast in the inner loop the adaptation is the one of float32."""
-    algorithm, data = small(method, task)
-    support_x, support_y, *_ = data.episode("train", 0)
-    adapted = []
-    for enabled, inner in ((False, True), (True, False), (True, True)):
-        algorithm.autocast_inner_loop = inner
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled), torch.inference_mode():
-            adapted.append(algorithm.adapt(dict(algorithm.named_parameters()), support_x, support_y).weights)
-    assert all(torch.equal(adapted[0][name], adapted[1][name]) for name in adapted[0])
-    assert any(not torch.equal(adapted[0][name], adapted[2][name]) for name in adapted[0])
-
-
 def plain_scores(algorithm, data, split, num_episodes, stages):
     """Score and loss of each episode after each of these numbers of inner steps, of shape (episodes, stages, 2)."""
     params, algorithm = dict(algorithm.named_parameters()), algorithm.eval()
@@ -178,7 +85,7 @@ def plain_scores(algorithm, data, split, num_episodes, stages):
 @pytest.mark.parametrize("tasks_per_chunk", [None, 1])
 def test_evaluation_equals_a_plain_loop(method, task, tasks_per_chunk):
     """Of 7 episodes in batches of 4, under the inference mode of `Trainer.test`."""
-    algorithm, data = small(method, task, eval_inner_steps=3, tasks_per_chunk=tasks_per_chunk)
+    algorithm, data = small_run(method, task, eval_inner_steps=3, tasks_per_chunk=tasks_per_chunk)
     run = trainer()
     run.test(algorithm, datamodule=data, verbose=False)
     stages = range(len(algorithm.evaluation["mean"]))
@@ -195,7 +102,7 @@ def test_evaluation_equals_a_plain_loop(method, task, tasks_per_chunk):
 
 @each_method
 def test_validation_scores_the_first_the_last_and_powers_of_two(method):
-    algorithm, data = small(method, eval_inner_steps=6)
+    algorithm, data = small_run(method, eval_inner_steps=6)
     if "eval_inner_steps" not in options(type(algorithm)):
         pytest.skip(f"{method} adapts in one stage")
     trainer().validate(algorithm, datamodule=data, verbose=False)
@@ -206,7 +113,7 @@ def test_validation_scores_the_first_the_last_and_powers_of_two(method):
 
 @each_method
 def test_evaluation_changes_nothing(method):
-    algorithm, data = small(method)
+    algorithm, data = small_run(method)
     before = {name: tensor.clone() for name, tensor in algorithm.state_dict().items()}
     first, again = scores_of(algorithm, data), scores_of(algorithm, data)
     assert first == again
@@ -216,7 +123,7 @@ def test_evaluation_changes_nothing(method):
 @each_method
 @each_task
 def test_training_logs_the_loss_of_the_queries(method, task):
-    algorithm, data = small(method, task)
+    algorithm, data = small_run(method, task)
     seen = []
     whole = algorithm.outer_gradient
 
@@ -237,7 +144,7 @@ def test_training_logs_the_loss_of_the_queries(method, task):
 
 @each_method
 def test_each_step_takes_the_next_tasks(method):
-    algorithm, data = small(method)
+    algorithm, data = small_run(method)
     queries = []
     whole = algorithm.outer_gradient
     algorithm.outer_gradient = lambda params, batch: (queries.append(batch.query_x), whole(params, batch))[1]
@@ -249,7 +156,7 @@ def test_each_step_takes_the_next_tasks(method):
 @each_method
 @pytest.mark.parametrize("transductive", [True, False])
 def test_whether_a_prediction_depends_on_the_other_queries(method, transductive):
-    algorithm, _ = small(method, transductive=transductive)
+    algorithm, _ = small_run(method, transductive=transductive)
     support_x, support_y, query_x, _ = take(random_tasks(), 0)
     params = dict(algorithm.named_parameters())
     with torch.no_grad():
@@ -297,7 +204,7 @@ def test_an_outer_learning_rate_that_cannot_be(lr):
 @each_method
 def test_squared_error_of_classes(method):
     """Against one-hot labels, in the inner and in the outer loss."""
-    algorithm, data = small(method, inner_loss="mse", outer_loss="mse", inner_lr=0.1, inner_steps=1, inner_optimizer="sgd")
+    algorithm, data = small_run(method, inner_loss="mse", outer_loss="mse", inner_lr=0.1, inner_steps=1, inner_optimizer="sgd")
     support_x, support_y, query_x, query_y = take(random_tasks(), 0)
     params = dict(algorithm.named_parameters())
     adapted = algorithm.adapt(params, support_x, support_y)

@@ -1,6 +1,7 @@
 """What becomes of the command line before it is parsed."""
 
 import yaml
+from command_line import QUIET, train
 
 from app.arguments import FIRST_RUN, with_defaults
 
@@ -23,7 +24,8 @@ def test_no_verb_is_fit_and_then_test():
 
 
 def test_a_verb_is_kept():
-    assert with_defaults(["test", "--ckpt_path", "last"], VERBS) == (False, ["test", "--ckpt_path", "last"])
+    args = ["test", "--model", "MAML", "--data", "Sinusoid", "--ckpt_path", "last"]
+    assert with_defaults(args, VERBS) == (False, args)
     assert with_defaults(["--help"], VERBS) == (False, ["--help"])
 
 
@@ -46,5 +48,19 @@ def test_another_class_replaces_the_whole_section_of_a_config(tmp_path, capsys):
 
 def test_the_same_class_keeps_the_options_of_a_config(tmp_path):
     path = _config(tmp_path, model={"class_path": "app.algorithms.maml.MAML", "init_args": {"inner_lr": 9.0}})
-    args = ["fit", "--config", path, "--model", "MAML"]
+    args = ["fit", "--data", "Sinusoid", "--config", path, "--model", "MAML"]
     assert with_defaults(args, VERBS) == (False, args)
+
+
+def test_what_nothing_names_is_maml_on_glyphs(tmp_path):
+    assert with_defaults(["fit", "--data", "Sinusoid"], VERBS) == (False, ["fit", "--model", "MAML", "--data", "Sinusoid"])
+    path = _config(tmp_path, model={"class_path": "app.algorithms.maml.MAML"})
+    assert with_defaults(["fit", "--config", path], VERBS) == (False, ["fit", "--data", "Glyphs", "--config", path])
+
+
+def test_a_class_starts_from_its_own_defaults(tmp_path):
+    options = [*QUIET, "--trainer.max_steps=1", "--data.test_episodes=2", f"--trainer.default_root_dir={tmp_path}"]
+    assert train("fit", "--model", "Reptile", "--data", "Sinusoid", *options).status == 0
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert config["model"]["init_args"]["inner_lr"] == 1e-3
+    assert config["data"]["init_args"]["queries"] == 100 and config["data"]["init_args"]["meta_batch_size"] == 25

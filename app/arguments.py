@@ -53,6 +53,8 @@ def _separated(args: list[str]) -> list[str]:
 
 def _complete(args: list[str]) -> list[str]:
     args = _separated(args)
+    for section in DEFAULTS:
+        args = _class_first(section, args)
     positions = [
         position
         for position in range(1, len(args))
@@ -80,6 +82,15 @@ def _complete(args: list[str]) -> list[str]:
         f"app.backbones.{argument}" if before == "--model.backbone" and argument in BACKBONES else argument
         for before, argument in zip(["", *args], args, strict=False)
     ]
+
+
+def _class_first(section: str, args: list[str]) -> list[str]:
+    """The class of a section before its options, which belong to it wherever they stand."""
+    position = args.index(f"--{section}") if f"--{section}" in args else 0
+    first = next((number for number, argument in enumerate(args) if argument.startswith(f"--{section}.")), position)
+    if first >= position:
+        return args
+    return [*args[:first], *args[position : position + 2], *args[first:position], *args[position + 2 :]]
 
 
 def _read(config: str) -> dict[str, Any]:

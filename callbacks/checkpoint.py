@@ -144,7 +144,7 @@ class LastCheckpoint(Checkpoint):
                 self._save(trainer, check=False)
 
     def _validate_again(self, trainer: Trainer) -> None:
-        """Sets the counters of a validation that was broken off back to its start; Lightning would leave it out, or a part of it."""
+        """Sets the counters of a broken-off validation back to its start; Lightning would leave it out, or a part of it."""
         progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
         progress.reset_on_run()
         progress.total.processed = progress.total.completed

@@ -64,3 +64,16 @@ def test_a_class_starts_from_its_own_defaults(tmp_path):
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert config["model"]["init_args"]["inner_lr"] == 1e-3
     assert config["data"]["init_args"]["queries"] == 100 and config["data"]["init_args"]["meta_batch_size"] == 25
+
+
+def test_a_class_comes_before_its_options(tmp_path):
+    args = ["fit", "--model.inner_lr=1", "--trainer.max_steps=3", "--model", "Reptile", "--data=Sinusoid"]
+    assert with_defaults(args, VERBS) == (
+        False,
+        ["fit", "--model", "Reptile", "--model.inner_lr=1", "--trainer.max_steps=3", "--data", "Sinusoid"],
+    )
+    path = _config(tmp_path, model={"class_path": "MAML"}, seed_everything=3)
+    args = ["fit", "--model.inner_lr=1", "--config", path, "--model=Reptile", "--data=Sinusoid"]
+    _, rewritten = with_defaults(args, VERBS)
+    assert rewritten[:4] == ["fit", "--model", "Reptile", "--model.inner_lr=1"]
+    assert yaml.safe_load(rewritten[rewritten.index("--config") + 1]) == {"seed_everything": 3}

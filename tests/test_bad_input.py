@@ -1,4 +1,4 @@
-"""Whatever a person gets wrong: a few lines that name the option, what was found and what to do; no traceback, nothing written."""
+"""Whatever a person gets wrong: three lines at most, with the option, what was found and what to do; nothing is written."""
 
 import subprocess
 import sys
@@ -114,7 +114,8 @@ BROKEN = {
 def test_a_broken_config(content, words, tmp_path):
     path = tmp_path / "broken.yaml"
     path.write_text(content)
-    assert_clear(train("fit", "--config", path, "--data=Sinusoid", *QUIET, f"--trainer.default_root_dir={tmp_path / 'run'}"), *words)
+    run_dir = f"--trainer.default_root_dir={tmp_path / 'run'}"
+    assert_clear(train("fit", "--config", path, "--data=Sinusoid", *QUIET, run_dir), *words)
     assert list(tmp_path.iterdir()) == [path]
 
 

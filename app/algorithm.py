@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from math import isfinite
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from app.backbones import BackboneCallable, default_backbone
@@ -29,6 +30,7 @@ class MetaAlgorithm(LightningModule):
     Args:
         input_shape: shape of one input; linked to the data set.
         output_size: ways, or dimensions of the target; linked to the data set.
+        train_output_size: ways of the training tasks, null for `output_size`; linked to the data set.
         task_type: classification or regression; linked to the data set.
         backbone: the network; null for Conv4 on images, MLP on vectors.
         outer_loss: loss of the query set; null for cross_entropy in classification, mse in regression.
@@ -43,6 +45,7 @@ class MetaAlgorithm(LightningModule):
         self,
         input_shape: tuple[int, ...],
         output_size: int,
+        train_output_size: int | None = None,
         task_type: str = "classification",
         backbone: BackboneCallable | None = None,
         outer_loss: LossName | None = None,
@@ -55,17 +58,28 @@ class MetaAlgorithm(LightningModule):
         if tasks_per_chunk is not None and tasks_per_chunk < 1:
             raise InputError(f"--model.tasks_per_chunk is {tasks_per_chunk}; give at least 1, or null")
         self.input_shape, self.output_size, self.task_type = tuple(input_shape), output_size, task_type
+        self.train_output_size = train_output_size or output_size
         self.outer_loss = self.loss_function("outer_loss", outer_loss)
         self.transductive = transductive
         self.tasks_per_chunk = tasks_per_chunk
-        self.net = (backbone or default_backbone(self.input_shape))(self.input_shape, output_size)
+        self.net = self.build_net(backbone or default_backbone(self.input_shape))
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self._scores = EpisodeScores()
         self.evaluation: dict[str, Any] = {}
         self.trained_steps = 0
-        self._stages: list[int] = []
-        self._score_all_stages = False
+        self.stages: list[int] = []
+        self.score_all_stages = False
         self.autocast_inner_loop = True
+        self._first_episode = 0
+
+    def build_net(self, backbone: BackboneCallable) -> nn.Module:
+        """The network, with a head of as many outputs as a test task has."""
+        if self.train_output_size != self.output_size:
+            raise InputError(
+                f"--data.train_ways {self.train_output_size} differs from --data.ways {self.output_size}, the outputs of "
+                f"{type(self).__name__}'s head; make them equal, or choose a method without a head, such as ProtoNet"
+            )
+        return backbone(self.input_shape, self.output_size)
 
     # One task
 
@@ -93,19 +107,35 @@ class MetaAlgorithm(LightningModule):
         `test` scores every stage; validation the first, the last and those whose number is a power of two.
         """
         stages = self.adaptation(params, episode.support_x, episode.support_y)
-        self._stages, scores, losses = [], [], []
+        self.stages, scores, losses = [], [], []
         stage, following = 0, next(stages)
         while following is not None:
             adapted, following = following, next(stages, None)
-            if self._score_all_stages or stage & (stage - 1) == 0 or following is None:
+            if self.score_all_stages or stage & (stage - 1) == 0 or following is None:
                 outputs = self.predict(params, adapted, episode.query_x)
                 scores.append(self.score(outputs, episode.query_y))
                 losses.append(self.outer_loss(outputs, episode.query_y))
-                self._stages.append(stage)
+                self.stages.append(stage)
             stage += 1
         return torch.stack(scores), torch.stack(losses)
 
     # All tasks
+
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
+        """`adapt` for a stack of tasks."""
+        return vmap(self.adapt, (None, 0, 0))(params, support_x, support_y)
+
+    def predict_tasks(self, params: Params, adapted: Any, query_x: Tensor) -> Tensor:
+        """`predict` for a stack of tasks."""
+        return vmap(self.predict, (None, 0, 0))(params, adapted, query_x)
+
+    def losses(self, params: Params, batch: Episode) -> tuple[Tensor, Metrics]:
+        """`task_loss` for a stack of tasks, each of shape (tasks,)."""
+        return vmap(lambda episode: self.task_loss(params, episode))(batch)
+
+    def scores(self, params: Params, batch: Episode) -> tuple[Tensor, Tensor]:
+        """`task_scores` for a stack of tasks, each of shape (tasks, stages)."""
+        return vmap(lambda episode: self.task_scores(params, episode))(batch)
 
     def outer_gradient(self, params: Params, batch: Episode) -> tuple[Params, Metrics]:
         """The direction against which the outer optimiser steps, and the means of what is logged.
@@ -116,7 +146,7 @@ class MetaAlgorithm(LightningModule):
         total: list[Tensor] | None = None
         logged: list[Metrics] = []
         for chunk in self.chunks(batch):
-            loss, metrics = vmap(lambda episode: self.task_loss(params, episode))(chunk)
+            loss, metrics = self.losses(params, chunk)
             gradient = torch.autograd.grad(loss.sum() / num_tasks, list(params.values()), materialize_grads=True)
             total = list(gradient) if total is None else torch._foreach_add(total, gradient)
             logged.append({"outer_loss": loss.detach(), **{name: value.detach() for name, value in metrics.items()}})
@@ -126,12 +156,37 @@ class MetaAlgorithm(LightningModule):
     def chunks(self, batch: Episode) -> Iterator[Episode]:
         """The batch in pieces of at most `tasks_per_chunk` tasks."""
         size = self.tasks_per_chunk or (8 if batch.support_x.device.type == "cpu" else len(batch.support_x))
-        yield from (Episode(*tensors) for tensors in zip(*(tensor.split(size) for tensor in batch), strict=True))
+        first = self._first_episode
+        for tensors in zip(*(tensor.split(size) for tensor in batch), strict=True):
+            yield Episode(*tensors)
+            self._first_episode += len(tensors[0])
+        self._first_episode = first
+
+    def generators(self, num_tasks: int) -> Iterator[torch.Generator]:
+        """A source of random numbers for each task of the chunk, of which the run's seed and the task's number alone decide.
+
+        Noise drawn from them, outside vmap, depends neither on chunks nor on the number of devices.
+        """
+        split = "train" if self.training else "evaluation"
+        seed = self._trainer.datamodule.seed if self._trainer and self._trainer.datamodule else 0
+        for episode in range(self._first_episode, self._first_episode + num_tasks):
+            digest = sha256(f"{seed}:{split}:{episode}".encode()).digest()
+            yield torch.Generator(self.device).manual_seed(int.from_bytes(digest[:6], "big"))
+
+    def _count_episodes(self, batch: Episode) -> None:
+        """Sets the number of the first task of this process's batch."""
+        rank, world_size, data = self.trainer.global_rank, self.trainer.world_size, self.trainer.datamodule
+        if self.training:
+            self._first_episode = data.cursor * data.meta_batch_size + rank * len(batch.support_x)
+        else:
+            split = "test" if self.trainer.testing else "val"
+            self._first_episode = data.num_episodes[split] * rank // world_size + self._scores.num_episodes
 
     # Lightning
 
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
         params = dict(self.named_parameters())
+        self._count_episodes(batch)
         gradient, metrics = self.outer_gradient(params, self.as_dtype(batch))
         trainer = self.trainer
         at_log_step = (trainer.global_step + 1) % trainer.log_every_n_steps == 0
@@ -150,10 +205,11 @@ class MetaAlgorithm(LightningModule):
         self._evaluation_step(batch, score_all_stages=True)
 
     def _evaluation_step(self, batch: Episode, score_all_stages: bool = False) -> None:
-        self._score_all_stages = score_all_stages
+        self.score_all_stages = score_all_stages
         params = dict(self.named_parameters())
+        self._count_episodes(batch)
         for chunk in self.chunks(self.as_dtype(batch)):
-            scores, losses = vmap(lambda episode: self.task_scores(params, episode))(chunk)
+            scores, losses = self.scores(params, chunk)
             self._scores.update(torch.stack([scores, losses.to(scores.dtype)], -1))
 
     def on_validation_epoch_end(self) -> None:
@@ -170,7 +226,7 @@ class MetaAlgorithm(LightningModule):
         self.evaluation = {
             "split": split,
             "num_episodes": len(scores),
-            "inner_steps": self._stages,
+            "inner_steps": self.stages,
             "mean": mean[:, 0].tolist(),
             "ci95": ci95[:, 0].tolist(),
         }

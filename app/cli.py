@@ -114,7 +114,7 @@ class MetaCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        for name in ("input_shape", "output_size", "task_type"):
+        for name in ("input_shape", "output_size", "train_output_size", "task_type"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
 

@@ -22,6 +22,11 @@ class EpisodeScores(Metric):
     def update(self, scores: Tensor) -> None:
         self.scores.append(scores.detach().to(torch.float64))
 
+    @property
+    def num_episodes(self) -> int:
+        """Episodes that this process has scored."""
+        return sum(map(len, self.scores))
+
     def compute(self) -> Tensor:
         return dim_zero_cat(self.scores)
 

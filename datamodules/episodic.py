@@ -118,6 +118,11 @@ class EpisodicDataModule(LightningDataModule):
         """Ways of a classification task, dimensions of a regression target."""
 
     @property
+    def train_output_size(self) -> int:
+        """Ways of a training task."""
+        return self.output_size
+
+    @property
     @abstractmethod
     def manifest_hash(self) -> str:
         """Identifies the data and the split, not the episodes; known after `setup`."""

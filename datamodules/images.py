@@ -96,6 +96,10 @@ class ImageEpisodes(EpisodicDataModule):
         return self.ways
 
     @property
+    def train_output_size(self) -> int:
+        return self.train_ways
+
+    @property
     def manifest_hash(self) -> str:
         return sha256("".join(self._splits[split].digest for split in SPLITS).encode()).hexdigest()
 

@@ -35,7 +35,7 @@ def _subclasses(base: type) -> list[type]:
 
 
 def _is_abstract(cls: type) -> bool:
-    return any(getattr(getattr(cls, name), "__isabstractmethod__", False) for name in ("adapt", "predict"))
+    return any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
 
 
 ALGORITHMS = sorted(

@@ -20,11 +20,11 @@ class FastWeights(NamedTuple):
 
     Attributes:
         weights: of the whole backbone, adapted or not.
-        support_x: kept for predictions by the support set's statistics (non-transductive); null otherwise.
+        support_x: kept for predictions by the support set's statistics (non-transductive); without rows otherwise.
     """
 
     weights: Params
-    support_x: Tensor | None
+    support_x: Tensor
 
 
 class MAML(MetaAlgorithm):
@@ -106,15 +106,19 @@ class MAML(MetaAlgorithm):
         for _ in range(num_steps + 1):
             with self.inner_autocast():  # around the gradient too: its matrix products are autocast as well
                 weights = next(steps)
-            yield FastWeights(frozen | weights, None if self.transductive else support_x)
+            yield FastWeights(frozen | weights, self.kept(support_x))
+
+    def kept(self, support_x: Tensor) -> Tensor:
+        """What a prediction needs of the support set besides the weights."""
+        return support_x[:0] if self.transductive else support_x
 
     def adapt(self, params: Params, support_x: Tensor, support_y: Tensor) -> FastWeights:
         *_, last = self.adaptation(params, support_x, support_y)
         return last
 
     def predict(self, params: Params, adapted: FastWeights, query_x: Tensor) -> Tensor:
-        if adapted.support_x is None:
-            return self.network(adapted.weights, query_x)
         rows = len(adapted.support_x)
+        if not rows:
+            return self.network(adapted.weights, query_x)
         with statistics_from(rows):
             return self.network(adapted.weights, torch.cat([adapted.support_x, query_x]))[rows:]

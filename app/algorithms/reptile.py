@@ -81,7 +81,7 @@ class Reptile(MAML):
 
         def task(episode: Episode) -> tuple[Params, Params, Metrics]:
             *_, (weights, second_moment, inner_loss) = self._descend(start, moments, episode, minibatches)
-            adapted = FastWeights(weights, None if self.transductive else episode.support_x)
+            adapted = FastWeights(weights, self.kept(episode.support_x))
             outputs = self.predict(params, adapted, episode.query_x)
             metrics = {"outer_loss": self.outer_loss(outputs, episode.query_y), "inner_loss": inner_loss}
             return weights, second_moment, metrics | {self.score_name: self.score(outputs, episode.query_y)}
@@ -99,7 +99,7 @@ class Reptile(MAML):
         minibatches = self.minibatches(self.eval_inner_steps, len(support_x), self.eval_inner_batch_size, seed=0)
         episode = Episode(support_x, support_y, support_x, support_y)
         for weights, _, _ in self._descend(self.net_params(params), self._moments(), episode, minibatches):
-            yield FastWeights(weights, None if self.transductive else support_x)
+            yield FastWeights(weights, self.kept(support_x))
 
     def _descend(
         self, weights: Params, moments: Params, episode: Episode, minibatches: Tensor

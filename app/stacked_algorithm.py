@@ -1,0 +1,48 @@
+"""What the methods share that take a stack of tasks at once, instead of one task under vmap."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.utils._pytree import tree_map
+
+from app.algorithm import MetaAlgorithm, Metrics
+from app.episode import Episode
+from app.inner_loop import Params
+
+
+class StackedAlgorithm(MetaAlgorithm):
+    """Base of the methods that encode the inputs of all tasks in one ordinary batch, or whose layers vmap has no rule for.
+
+    A subclass writes `adapt_tasks` and `predict_tasks`; what the first returns is a tensor, or a tuple of tensors, with a
+    leading task axis.
+    """
+
+    @abstractmethod
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
+        """Whatever the method derives from the support sets; pure and differentiable in `params`."""
+
+    @abstractmethod
+    def predict_tasks(self, params: Params, adapted: Any, query_x: Tensor) -> Tensor:
+        """Outputs of the queries, of shape (tasks, queries, outputs)."""
+
+    def adapt(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
+        return tree_map(lambda tensor: tensor[0], self.adapt_tasks(params, support_x[None], support_y[None]))
+
+    def predict(self, params: Params, adapted: Any, query_x: Tensor) -> Tensor:
+        return self.predict_tasks(params, tree_map(lambda tensor: tensor[None], adapted), query_x[None])[0]
+
+    def losses(self, params: Params, batch: Episode) -> tuple[Tensor, Metrics]:
+        outputs = self.predict_tasks(params, self.adapt_tasks(params, batch.support_x, batch.support_y), batch.query_x)
+        return vmap(self.outer_loss)(outputs, batch.query_y), {self.score_name: vmap(self.score)(outputs, batch.query_y)}
+
+    def task_loss(self, params: Params, episode: Episode) -> tuple[Tensor, Metrics]:
+        losses, metrics = self.losses(params, Episode(*(tensor[None] for tensor in episode)))
+        return losses[0], {name: value[0] for name, value in metrics.items()}
+
+    def scores(self, params: Params, batch: Episode) -> tuple[Tensor, Tensor]:
+        losses, metrics = self.losses(params, batch)
+        self.stages = [0]
+        return torch.stack([metrics[self.score_name]], -1), losses[:, None]

@@ -27,6 +27,8 @@ Metrics = dict[str, Tensor]
 class MetaAlgorithm(LightningModule):
     """Base of all methods: a subclass writes one task (`adapt`, `predict`), vmap adds the task axis.
 
+    A method that is for classification or regression alone says so in `task_types`.
+
     Args:
         input_shape: shape of one input; linked to the data set.
         output_size: ways, or dimensions of the target; linked to the data set.
@@ -40,6 +42,8 @@ class MetaAlgorithm(LightningModule):
             app.lr_schedule.LinearDecay and CosineDecay, which follow max_steps or max_time.
         tasks_per_chunk: tasks whose graphs are in memory together; null for 8 on the CPU, all on a GPU.
     """
+
+    task_types: tuple[str, ...] = ("classification", "regression")
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class MetaAlgorithm(LightningModule):
         super().__init__()
         if tasks_per_chunk is not None and tasks_per_chunk < 1:
             raise InputError(f"--model.tasks_per_chunk is {tasks_per_chunk}; give at least 1, or null")
+        self.check_task_type(task_type)
         self.input_shape, self.output_size, self.task_type = tuple(input_shape), output_size, task_type
         self.train_output_size = train_output_size or output_size
         self.outer_loss = self.loss_function("outer_loss", outer_loss)
@@ -66,11 +71,21 @@ class MetaAlgorithm(LightningModule):
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self._scores = EpisodeScores()
         self.evaluation: dict[str, Any] = {}
+        self._score_names: list[str] = []
         self.trained_steps = 0
         self.stages: list[int] = []
         self.score_all_stages = False
         self.autocast_inner_loop = True
         self._first_episode = 0
+
+    def check_task_type(self, task_type: str) -> None:
+        """Raises an InputError where the method is not for the tasks of the data set."""
+        if task_type not in self.task_types:
+            fitting = [cls.__name__ for cls in concrete_subclasses(MetaAlgorithm) if task_type in cls.task_types]
+            raise InputError(
+                f"--model {type(self).__name__} is for {self.task_types[0]}, and the tasks of --data are {task_type}; choose one "
+                f"of {', '.join(sorted(fitting))}"
+            )
 
     def build_net(self, backbone: BackboneCallable) -> nn.Module:
         """The network, with a head of as many outputs as a test task has."""
@@ -101,23 +116,23 @@ class MetaAlgorithm(LightningModule):
         outputs = self.predict(params, adapted, episode.query_x)
         return self.outer_loss(outputs, episode.query_y), {self.score_name: self.score(outputs, episode.query_y)}
 
-    def task_scores(self, params: Params, episode: Episode) -> tuple[Tensor, Tensor]:
-        """Score and loss of the query set at stages of the adaptation, each of shape (stages,).
+    def task_scores(self, params: Params, episode: Episode) -> Metrics:
+        """Scores and loss of the query set at stages of the adaptation, each of shape (stages,).
 
         `test` scores every stage; validation the first, the last and those whose number is a power of two.
         """
         stages = self.adaptation(params, episode.support_x, episode.support_y)
-        self.stages, scores, losses = [], [], []
+        self.stages, scores = [], []
         stage, following = 0, next(stages)
         while following is not None:
             adapted, following = following, next(stages, None)
             if self.score_all_stages or stage & (stage - 1) == 0 or following is None:
                 outputs = self.predict(params, adapted, episode.query_x)
-                scores.append(self.score(outputs, episode.query_y))
-                losses.append(self.outer_loss(outputs, episode.query_y))
+                score, loss = self.score(outputs, episode.query_y), self.outer_loss(outputs, episode.query_y)
+                scores.append({self.score_name: score, "loss": loss})
                 self.stages.append(stage)
             stage += 1
-        return torch.stack(scores), torch.stack(losses)
+        return {name: torch.stack([at_stage[name] for at_stage in scores]) for name in scores[0]}
 
     # All tasks
 
@@ -133,7 +148,7 @@ class MetaAlgorithm(LightningModule):
         """`task_loss` for a stack of tasks, each of shape (tasks,)."""
         return vmap(lambda episode: self.task_loss(params, episode))(batch)
 
-    def scores(self, params: Params, batch: Episode) -> tuple[Tensor, Tensor]:
+    def scores(self, params: Params, batch: Episode) -> Metrics:
         """`task_scores` for a stack of tasks, each of shape (tasks, stages)."""
         return vmap(lambda episode: self.task_scores(params, episode))(batch)
 
@@ -209,8 +224,9 @@ class MetaAlgorithm(LightningModule):
         params = dict(self.named_parameters())
         self._count_episodes(batch)
         for chunk in self.chunks(self.as_dtype(batch)):
-            scores, losses = self.scores(params, chunk)
-            self._scores.update(torch.stack([scores, losses.to(scores.dtype)], -1))
+            scores = self.scores(params, chunk)
+            self._score_names = list(scores)
+            self._scores.update(torch.stack([score.to(torch.float64) for score in scores.values()], -1))
 
     def on_validation_epoch_end(self) -> None:
         self._finish_evaluation("val")
@@ -222,17 +238,20 @@ class MetaAlgorithm(LightningModule):
         scores = self._scores.compute()
         self._scores.reset()
         mean, ci95 = mean_and_ci95(scores)
-        name = self.score_name
+        names = self._score_names
         self.evaluation = {
             "split": split,
             "num_episodes": len(scores),
             "inner_steps": self.stages,
-            "mean": mean[:, 0].tolist(),
-            "ci95": ci95[:, 0].tolist(),
+            "scores": {
+                name: {"mean": mean[:, column].tolist(), "ci95": ci95[:, column].tolist()} for column, name in enumerate(names)
+            },
         }
-        self.log_dict({f"{split}/{name}": mean[-1, 0], f"{split}/{name}_ci95": ci95[-1, 0], f"{split}/loss": mean[-1, 1]})
+        self.log_dict({f"{split}/{name}": mean[-1, column] for column, name in enumerate(names)})
+        main = names.index(self.score_name)
+        self.log(f"{split}/{self.score_name}_ci95", ci95[-1, main])
         if len(mean) > 1:
-            self.log(f"{split}/{name}_before", mean[0, 0])
+            self.log(f"{split}/{self.score_name}_before", mean[0, main])
 
     def configure_optimizers(self) -> Any:
         try:
@@ -303,3 +322,12 @@ class MetaAlgorithm(LightningModule):
         """The batch with inputs and regression targets in the parameters' dtype."""
         dtype = next(self.parameters()).dtype
         return Episode(*(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in batch))
+
+
+def concrete_subclasses(base: type) -> list[type]:
+    """All subclasses in which nothing is left to write."""
+    found = []
+    for cls in base.__subclasses__():
+        unwritten = any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
+        found += [cls] * (not unwritten) + concrete_subclasses(cls)
+    return found

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 import app.backbones
-from app.algorithm import MetaAlgorithm
+from app.algorithm import MetaAlgorithm, concrete_subclasses
 from app.errors import InputError
 from app.run import is_rank_zero
 from datamodules.episodic import EpisodicDataModule
@@ -175,7 +175,7 @@ class MetaParser(LightningArgumentParser):
         if cls is Module:
             return [f"error: {section}.{name} needs a class; give {section} {' or '.join(BACKBONES)} before it"]
         bases = [base for base in (MetaAlgorithm, EpisodicDataModule) if issubclass(cls, base)]
-        others = [other for base in bases for other in _concrete_subclasses(base) if f"--x.{name}" in _options(other, "x")]
+        others = [other for base in bases for other in concrete_subclasses(base) if f"--x.{name}" in _options(other, "x")]
         if not others:
             return self._unknown_option(f"{section}.{name}", _options(cls, section.removeprefix("--")))
         owners = ", ".join(sorted(other.__name__ for other in others))
@@ -184,7 +184,7 @@ class MetaParser(LightningArgumentParser):
     def _known_options(self) -> list[str]:
         known = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
         for section, base in (("model", MetaAlgorithm), ("data", EpisodicDataModule)):
-            known += [option for cls in _concrete_subclasses(base) for option in _options(cls, section)]
+            known += [option for cls in concrete_subclasses(base) for option in _options(cls, section)]
         return sorted({*known, *_options(Trainer, "trainer")})
 
     def _help_line(self) -> str:
@@ -211,13 +211,5 @@ def _class_names(key: str) -> list[str]:
     }
     if key == "backbone":
         return BACKBONES
-    names = {cls.__name__ for cls in _concrete_subclasses(bases[key])} if key in bases else set()
+    names = {cls.__name__ for cls in concrete_subclasses(bases[key])} if key in bases else set()
     return sorted(name for name in names if not name.startswith("_"))
-
-
-def _concrete_subclasses(base: type) -> list[type]:
-    found = []
-    for cls in base.__subclasses__():
-        unwritten = any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
-        found += [cls] * (not unwritten) + _concrete_subclasses(cls)
-    return found

@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
@@ -42,7 +41,7 @@ class StackedAlgorithm(MetaAlgorithm):
         losses, metrics = self.losses(params, Episode(*(tensor[None] for tensor in episode)))
         return losses[0], {name: value[0] for name, value in metrics.items()}
 
-    def scores(self, params: Params, batch: Episode) -> tuple[Tensor, Tensor]:
+    def scores(self, params: Params, batch: Episode) -> Metrics:
         losses, metrics = self.losses(params, batch)
         self.stages = [0]
-        return torch.stack([metrics[self.score_name]], -1), losses[:, None]
+        return {name: value[:, None] for name, value in {**metrics, "loss": losses}.items()}

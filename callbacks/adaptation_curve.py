@@ -20,9 +20,10 @@ class AdaptationCurve(Callback):
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         evaluation, score = pl_module.evaluation, pl_module.score_name
-        if not trainer.is_global_zero or len(evaluation["mean"]) < 2:
+        if not trainer.is_global_zero or len(evaluation["inner_steps"]) < 2:
             return
-        rows = [list(row) for row in zip(evaluation["inner_steps"], evaluation["mean"], evaluation["ci95"], strict=True)]
+        main = evaluation["scores"][score]
+        rows = [list(row) for row in zip(evaluation["inner_steps"], main["mean"], main["ci95"], strict=True)]
         name = f"{evaluation['split']}/adaptation_curve"
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

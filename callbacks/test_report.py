@@ -26,7 +26,10 @@ class TestReport(Callback):
     def results(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Everything that says what was measured, and the numbers."""
         evaluation = pl_module.evaluation
-        stages = {key: evaluation[key] for key in ("inner_steps", "mean", "ci95")}
+        scores = {
+            name: {"inner_steps": evaluation["inner_steps"], **{key: list(map(_finite, values)) for key, values in score.items()}}
+            for name, score in evaluation["scores"].items()
+        }
         return {
             "algorithm": type(pl_module).__name__,
             "data": type(trainer.datamodule).__name__,
@@ -34,7 +37,7 @@ class TestReport(Callback):
             "transductive": pl_module.transductive,
             "num_episodes": evaluation["num_episodes"],
             "score": pl_module.score_name,
-            pl_module.score_name: {key: [_finite(value) for value in values] for key, values in stages.items()},
+            **scores,
             "seed": trainer.datamodule.seed,
             "global_step": pl_module.trained_steps,
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 import app.algorithms
 import app.backbones
-from app.algorithm import MetaAlgorithm
+from app.algorithm import MetaAlgorithm, concrete_subclasses
 from app.algorithms.maml import MAML
 from app.episode import Episode
-from app.errors import InputError
 from app.inner_loop import Params
 from callbacks.step_seed import StepSeed
 from datamodules.episodic import EpisodicDataModule
@@ -30,16 +29,8 @@ WAYS, SHOTS, QUERIES = 3, 2, 2
 SMALL = {"width": 4, "hidden_sizes": (7, 6)}
 
 
-def _subclasses(base: type) -> list[type]:
-    return [cls for child in base.__subclasses__() for cls in (child, *_subclasses(child))]
-
-
-def _is_abstract(cls: type) -> bool:
-    return any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
-
-
 ALGORITHMS = sorted(
-    {cls for cls in _subclasses(MetaAlgorithm) if cls.__module__.startswith("app.algorithms.") and not _is_abstract(cls)},
+    {cls for cls in concrete_subclasses(MetaAlgorithm) if cls.__module__.startswith("app.algorithms.")},
     key=lambda cls: cls.__name__,
 )
 METHODS = {cls.__name__: (cls, {}) for cls in ALGORITHMS} | {
@@ -154,12 +145,9 @@ def method_for(method: str, data: EpisodicDataModule, **wanted: Any) -> MetaAlgo
     cls, fixed = METHODS[method]
     if "optimizer" in cls.__init__.__annotations__:
         wanted.pop("optimizer", None)
-    try:
-        return algorithm_for(cls, data, **wanted | fixed)
-    except InputError as error:
-        if "task_type" in str(error):
-            pytest.skip(f"{method} is not for {data.task_type}")
-        raise
+    if data.task_type not in cls.task_types:
+        pytest.skip(f"{method} is not for {data.task_type}")
+    return algorithm_for(cls, data, **wanted | fixed)
 
 
 def small_run(method: str, task: str = "classification", **wanted: Any) -> tuple[MetaAlgorithm, EpisodicDataModule]:

@@ -58,7 +58,7 @@ def test_trains_and_tests_in_other_precisions(method, precision):
     run.fit(algorithm, data)
     assert run.global_step == data.cursor == 3
     run.test(algorithm, datamodule=data, verbose=False)
-    assert all(0 <= score <= 1 for score in algorithm.evaluation["mean"])
+    assert all(0 <= score <= 1 for score in algorithm.evaluation["scores"]["accuracy"]["mean"])
     assert math.isfinite(run.callback_metrics["test/loss"])
 
 

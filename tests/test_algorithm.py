@@ -61,11 +61,12 @@ def test_learns(method, task):
     algorithm = method_for(method, data, **LEARNING[task]["options"])
     untrained = scores_of(algorithm, data)[-1]
     trainer(LEARNING[task]["max_steps"], gradient_clip_val=1.0).fit(algorithm, data)
-    before, *_, after = scores_of(algorithm, data)
+    scores = scores_of(algorithm, data)
+    before, after = scores[0], scores[-1]
     if task == "classification":
-        assert after > untrained + 0.1 and after > before + 0.25
+        assert after > untrained + 0.1 and (after > before + 0.25 or len(scores) == 1)
     else:
-        assert after < 0.75 * untrained and after < 0.85 * before
+        assert after < 0.75 * untrained and (after < 0.85 * before or len(scores) == 1)
 
 
 def plain_scores(algorithm, data, split, num_episodes, stages):
@@ -99,7 +100,8 @@ def test_evaluation_equals_a_plain_loop(method, task, tasks_per_chunk):
     assert main_scores(algorithm)["mean"] == pytest.approx(mean[:, 0].tolist(), rel=1e-5)
     assert main_scores(algorithm)["ci95"] == pytest.approx(ci95[:, 0].tolist(), rel=1e-5)
     name = algorithm.score_name
-    logged = {"loss": mean[-1, 1], name: mean[-1, 0], f"{name}_ci95": ci95[-1, 0], f"{name}_before": mean[0, 0]}
+    logged = {"loss": mean[-1, 1], name: mean[-1, 0], f"{name}_ci95": ci95[-1, 0]}
+    logged |= {f"{name}_before": mean[0, 0]} if len(mean) > 1 else {}
     for key, value in logged.items():
         assert run.callback_metrics[f"test/{key}"].item() == pytest.approx(value.item(), rel=1e-5)
 
@@ -160,7 +162,7 @@ def test_each_step_takes_the_next_tasks(method):
 @each_method
 @pytest.mark.parametrize("transductive", [True, False])
 def test_whether_a_prediction_depends_on_the_other_queries(method, transductive):
-    algorithm, _ = small_run(method, transductive=transductive)
+    algorithm = small_run(method, transductive=transductive)[0].eval()
     support_x, support_y, query_x, _ = take(random_tasks(), 0)
     params = dict(algorithm.named_parameters())
     with torch.no_grad():
@@ -178,6 +180,8 @@ def test_whether_a_prediction_depends_on_the_other_queries(method, transductive)
 def test_cross_entropy_of_a_regression(cls, option):
     if option not in options(cls):
         pytest.skip(f"{cls.__name__} has no {option}")
+    if "regression" not in cls.task_types:
+        pytest.skip(f"{cls.__name__} is not for regression")
     with pytest.raises(InputError, match=f"--model.{option} cross_entropy needs classes, .* choose mse"):
         algorithm_for(cls, Sinusoid(), **{option: "cross_entropy"})
 

@@ -27,7 +27,7 @@ SHORT = {
     "data.train_queries": 2,
 }
 SMALL = {"image_folder": ["--data.image_size=36"]}
-CLASSES, IMAGES = 25, 20
+CLASSES, IMAGES = 60, 20
 
 
 def subclasses(base: type) -> list[type]:

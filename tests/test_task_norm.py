@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from app.backbones.task_norm import TaskNorm, statistics_from
+from app.backbones.task_norm import TaskNorm, folded, statistics_from, update_running_statistics
 
 SHAPES = [(6, 3), (6, 3, 5), (6, 3, 4, 5)]
 
@@ -87,3 +87,39 @@ def test_statistics_of_bfloat16_are_float32():
     assert torch.equal(norm(x), norm(x.float()).to(torch.bfloat16))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(norm(x), norm(x.float()).to(torch.bfloat16))
+
+
+def test_folded_tasks_are_normalised_alone():
+    norm, x = norm_and_rows((6, 3, 4, 5))
+    expected = torch.cat([norm(x[:3]), norm(x[3:])])
+    with folded(2):
+        together = norm(x)
+    assert_close(together, expected, rtol=1e-12, atol=1e-12)
+    assert (norm(x) - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_running_statistics_are_those_of_batch_norm(chunks):
+    """Whose statistics of one batch are here the mean over the tasks."""
+    norm, x = norm_and_rows((6, 3, 4, 5))
+    norm.keep_running_statistics(used=True)
+    means, variances = torch.zeros(2, 3, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64)
+    for task, rows in enumerate(x.chunk(2)):
+        F.batch_norm(rows, means[task], variances[task], training=True)
+    for rows in x.chunk(chunks):
+        with folded(2 // chunks):
+            norm(rows)
+    update_running_statistics(norm, 2, lambda tensor: tensor)
+    assert_close(norm.running_mean, means.mean(0), rtol=1e-12, atol=1e-12)
+    assert_close(norm.running_var, variances.mean(0), rtol=1e-12, atol=1e-12)
+    expected = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    assert_close(norm.eval()(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_running_statistics_that_are_kept_but_not_used():
+    norm, x = norm_and_rows()
+    expected = norm(x)
+    norm.keep_running_statistics(used=False)
+    assert torch.equal(norm.eval()(x), expected)
+    assert norm.seen == []
+    assert set(norm.state_dict()) == {"weight", "bias", "running_mean", "running_var"}

@@ -1,6 +1,6 @@
 """Normalisation inside an inner loop."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from app.losses import widened
 
 _reference_rows: ContextVar[int | None] = ContextVar("reference_rows", default=None)
+_num_tasks: ContextVar[int] = ContextVar("num_tasks", default=1)
+MOMENTUM = 0.1
 
 
 @contextmanager
@@ -26,8 +28,18 @@ def statistics_from(rows: int) -> Iterator[None]:
         _reference_rows.reset(token)
 
 
+@contextmanager
+def folded(num_tasks: int) -> Iterator[None]:
+    """Inside, the rows of every TaskNorm's input are those of `num_tasks` tasks one after the other, each normalised alone."""
+    token = _num_tasks.set(num_tasks)
+    try:
+        yield
+    finally:
+        _num_tasks.reset(token)
+
+
 class TaskNorm(nn.Module):
-    """Batch normalisation by the statistics of the rows of one task, with no running statistics.
+    """Batch normalisation by the statistics of the rows of one task.
 
     Written from mean and variance: `nn.BatchNorm2d` under `vmap(func.grad)` returns wrong second-order gradients.
 
@@ -36,18 +48,59 @@ class TaskNorm(nn.Module):
         eps: added to the variance.
     """
 
+    running_mean: Tensor | None
+    running_var: Tensor | None
+
     def __init__(self, num_features: int, eps: float = 1e-5):
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", None)
+        self.register_buffer("running_var", None)
+        self.uses_running_statistics = False
+        self.seen: list[Tensor] = []
+
+    def keep_running_statistics(self, used: bool) -> None:
+        """From now on `update_running_statistics` averages the statistics of the training tasks.
+
+        Args:
+            used: whether these averages take the place of the task's own statistics in evaluation.
+        """
+        self.running_mean, self.running_var = torch.zeros_like(self.bias.data), torch.ones_like(self.weight.data)
+        self.uses_running_statistics = used
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = widened(x)
-        dims = (0, *range(2, x.ndim))
-        shape = (1, -1, *(1 for _ in range(2, x.ndim)))
-        reference = wide[: _reference_rows.get()]
-        mean = reference.mean(dims, keepdim=True)
-        variance = (reference - mean).square().mean(dims, keepdim=True)
+        wide = widened(x).unflatten(0, (_num_tasks.get(), -1))
+        shape = (1, 1, -1, *(1 for _ in range(2, x.ndim)))
+        if self.uses_running_statistics and not self.training:
+            mean, variance = self.running_mean.view(shape), self.running_var.view(shape)
+        else:
+            dims = (1, *range(3, wide.ndim))
+            reference = wide[:, : _reference_rows.get()]
+            mean = reference.mean(dims, keepdim=True)
+            variance = (reference - mean).square().mean(dims, keepdim=True)
+            if self.running_mean is not None and self.training:
+                count = reference[0, :, 0].numel()
+                self.seen.append(torch.stack([mean, variance * (count / (count - 1))]).detach().flatten(2).sum(1))
         scale = self.weight.view(shape) * torch.rsqrt(variance + self.eps)
-        return ((wide - mean) * scale + self.bias.view(shape)).to(x.dtype)
+        return ((wide - mean) * scale + self.bias.view(shape)).to(x.dtype).flatten(0, 1)
+
+
+@torch.no_grad()
+def update_running_statistics(network: nn.Module, num_tasks: int, mean_over_processes: Callable[[Tensor], Tensor]) -> None:
+    """Moves the running statistics towards the mean of what the tasks of an outer step had, over all processes.
+
+    Args:
+        network: whose TaskNorms have seen these tasks, in however many chunks.
+        num_tasks: of this process.
+        mean_over_processes: the mean of a tensor over all processes, one call for all layers.
+    """
+    norms = [module for module in network.modules() if isinstance(module, TaskNorm) and module.running_mean is not None]
+    if not norms:
+        return
+    means = mean_over_processes(torch.cat([sum(norm.seen) for norm in norms], 1) / num_tasks)
+    for norm, (mean, variance) in zip(norms, means.split([len(norm.bias) for norm in norms], 1), strict=True):
+        norm.running_mean.lerp_(mean, MOMENTUM)
+        norm.running_var.lerp_(variance, MOMENTUM)
+        norm.seen = []

@@ -123,3 +123,9 @@ def test_running_statistics_that_are_kept_but_not_used():
     assert torch.equal(norm.eval()(x), expected)
     assert norm.seen == []
     assert set(norm.state_dict()) == {"weight", "bias", "running_mean", "running_var"}
+
+
+def test_one_value_of_a_task():
+    norm, x = norm_and_rows((2, 3))
+    with folded(2):
+        assert torch.equal(norm(x), norm.bias.expand(2, 3))

@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from app.losses import widened
 
@@ -41,7 +43,8 @@ def folded(num_tasks: int) -> Iterator[None]:
 class TaskNorm(nn.Module):
     """Batch normalisation by the statistics of the rows of one task.
 
-    Written from mean and variance: `nn.BatchNorm2d` under `vmap(func.grad)` returns wrong second-order gradients.
+    Inside an inner loop it is written from mean and variance: `nn.BatchNorm2d` under `vmap(func.grad)` returns wrong second-order
+    gradients.
 
     Args:
         num_features: channels of the input, whose shape is (rows, channels, *spatial).
@@ -71,20 +74,36 @@ class TaskNorm(nn.Module):
         self.uses_running_statistics = used
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = widened(x).unflatten(0, (_num_tasks.get(), -1))
-        shape = (1, 1, -1, *(1 for _ in range(2, x.ndim)))
+        wide = widened(x)
         if self.uses_running_statistics and not self.training:
-            mean, variance = self.running_mean.view(shape), self.running_var.view(shape)
+            result = F.batch_norm(wide, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        elif is_functorch_wrapped_tensor(wide) or is_functorch_wrapped_tensor(self.weight) or _reference_rows.get():
+            result = self._by_hand(wide)
+        elif wide[:, 0].numel() == _num_tasks.get():  # one value a task, which torch's kernel refuses
+            result = torch.zeros_like(wide) + self.bias.view(1, -1, *(1 for _ in range(2, x.ndim)))
         else:
-            dims = (1, *range(3, wide.ndim))
-            reference = wide[:, : _reference_rows.get()]
-            mean = reference.mean(dims, keepdim=True)
-            variance = (reference - mean).square().mean(dims, keepdim=True)
-            if self.running_mean is not None and self.training:
-                count = reference[0, :, 0].numel()
-                self.seen.append(torch.stack([mean, variance * (count / (count - 1))]).detach().flatten(2).sum(1))
+            result = self._fused(wide)
+        return result.to(x.dtype)
+
+    def _by_hand(self, x: Tensor) -> Tensor:
+        dims, shape = (0, *range(2, x.ndim)), (1, -1, *(1 for _ in range(2, x.ndim)))
+        reference = x[: _reference_rows.get()]
+        mean = reference.mean(dims, keepdim=True)
+        variance = (reference - mean).square().mean(dims, keepdim=True)
         scale = self.weight.view(shape) * torch.rsqrt(variance + self.eps)
-        return ((wide - mean) * scale + self.bias.view(shape)).to(x.dtype).flatten(0, 1)
+        return (x - mean) * scale + self.bias.view(shape)
+
+    def _fused(self, x: Tensor) -> Tensor:
+        """The same by torch's own kernel: several times faster, and right where no functorch transform is around it."""
+        statistics = [(torch.zeros_like(self.bias), torch.ones_like(self.bias)) for _ in range(_num_tasks.get())]
+        tasks = [
+            # With a momentum of 1 the statistics that are handed in become those of the task.
+            F.batch_norm(rows, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
+            for rows, (mean, variance) in zip(x.chunk(len(statistics)), statistics, strict=True)
+        ]
+        if self.running_mean is not None and self.training:
+            self.seen += [torch.stack(of_task) for of_task in statistics]
+        return torch.cat(tasks)
 
 
 @torch.no_grad()

@@ -1,7 +1,9 @@
 """A progress bar that knows how many steps the run has."""
 
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from datetime import timedelta
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar, Timer
 
 
 class StepProgressBar(RichProgressBar):
@@ -25,4 +27,9 @@ class StepProgressBar(RichProgressBar):
         return metrics
 
     def _get_train_description(self, current_epoch: int) -> str:
-        return "meta-training"
+        limits = [timedelta(seconds=timer._duration) for timer in self.trainer.callbacks if _limits(timer)]
+        return f"meta-training, until {min(limits)}" if limits else "meta-training"
+
+
+def _limits(callback: Callback) -> bool:
+    return isinstance(callback, Timer) and callback._duration is not None

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning import Callback
 from small import ALGORITHMS, METHODS, Blots, algorithm_for, method_for, options, random_tasks, small_run, take, trainer
 from torch.testing import assert_close
 
@@ -67,6 +68,17 @@ def test_learns(method, task):
         assert after > untrained + 0.1 and (after > before + 0.25 or len(scores) == 1)
     else:
         assert after < 0.75 * untrained and (after < 0.85 * before or len(scores) == 1)
+
+
+class SaveAt(Callback):
+    """Writes a checkpoint after this step."""
+
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
 
 
 def plain_scores(algorithm, data, split, num_episodes, stages):
@@ -157,6 +169,19 @@ def test_each_step_takes_the_next_tasks(method):
     trainer(2).fit(algorithm, data)
     expected = torch.stack([data.episode("train", index).query_x for index in range(8)])
     assert torch.equal(torch.cat(queries), expected)
+
+
+@each_method
+@each_task
+def test_a_resumed_run_ends_in_the_same_bits(method, task, tmp_path):
+    whole, data = small_run(method, task)
+    trainer(6, (SaveAt(3, tmp_path / "at_3.ckpt"),)).fit(whole, data)
+    second, data = small_run(method, task)
+    resumed = trainer(6)
+    resumed.fit(second, datamodule=data, ckpt_path=tmp_path / "at_3.ckpt", weights_only=False)
+    assert resumed.global_step == data.cursor == 6
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(second.state_dict()[name], tensor), name
 
 
 @each_method

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from app.backbones import BackboneCallable, default_backbone
+from app.backbones.drop_block import DropBlock
 from app.episode import Episode
 from app.errors import InputError
 from app.inner_loop import Params
@@ -94,7 +95,13 @@ class MetaAlgorithm(LightningModule):
                 f"--data.train_ways {self.train_output_size} differs from --data.ways {self.output_size}, the outputs of "
                 f"{type(self).__name__}'s head; make them equal, or choose a method without a head, such as ProtoNet"
             )
-        return backbone(self.input_shape, self.output_size)
+        net = backbone(self.input_shape, self.output_size)
+        if any(isinstance(module, DropBlock) for module in net.modules()):
+            raise InputError(
+                f"--model.backbone.drop_rate is above 0, and {type(self).__name__} cannot drop features in its inner loop; "
+                "give 0, or choose a method without one, such as ProtoNet"
+            )
+        return net
 
     # One task
 
@@ -316,7 +323,16 @@ class MetaAlgorithm(LightningModule):
 
     def net_params(self, params: Params) -> Params:
         """The backbone's share of the meta-parameters, named as in `self.net`."""
-        return {name.removeprefix("net."): value for name, value in params.items() if name.startswith("net.")}
+        return self.module_params("net", params)
+
+    def module_params(self, module: str, params: Params) -> Params:
+        """The share that a module of the method has in the meta-parameters, named as in the module."""
+        prefix = f"{module}."
+        return {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
+
+    def call_module(self, module: str, params: Params, *inputs: Tensor) -> Tensor:
+        """A module of the method, by its name, with its share of these meta-parameters."""
+        return functional_call(getattr(self, module), self.module_params(module, params), inputs)
 
     def as_dtype(self, batch: Episode) -> Episode:
         """The batch with inputs and regression targets in the parameters' dtype."""

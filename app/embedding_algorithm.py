@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from app.algorithm import Metrics
 from app.backbones import BackboneCallable
+from app.backbones.drop_block import noise_from
 from app.backbones.task_norm import TaskNorm, folded, update_running_statistics
 from app.episode import Episode
 from app.inner_loop import Params
@@ -30,11 +31,14 @@ class EmbeddingAlgorithm(StackedAlgorithm):
         super().__init__(transductive=transductive, **kwargs)
 
     def build_net(self, backbone: BackboneCallable) -> nn.Module:
-        net = backbone(self.input_shape, None)
-        for module in net.modules():
+        return self.with_running_statistics(backbone(self.input_shape, None))
+
+    def with_running_statistics(self, network: nn.Module) -> nn.Module:
+        """The network, each TaskNorm of which keeps the statistics of training, for evaluation unless it is transductive."""
+        for module in network.modules():
             if isinstance(module, TaskNorm):
                 module.keep_running_statistics(used=not self.transductive)
-        return net
+        return network
 
     @abstractmethod
     def fit_head(self, params: Params, features: Tensor, labels: Tensor) -> Any:
@@ -61,7 +65,7 @@ class EmbeddingAlgorithm(StackedAlgorithm):
 
     def embed(self, params: Params, images: Tensor) -> Tensor:
         """Features of images of shape (tasks, rows, *input), of shape (tasks, rows, *features)."""
-        with folded(len(images)):
+        with folded(len(images)), noise_from(self.generators(len(images))):
             return self.network(self.net_params(params), images.flatten(0, 1)).unflatten(0, (len(images), -1))
 
     def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
@@ -83,7 +87,7 @@ class EmbeddingAlgorithm(StackedAlgorithm):
 
     def outer_gradient(self, params: Params, batch: Episode) -> tuple[Params, Metrics]:
         result = super().outer_gradient(params, batch)
-        update_running_statistics(self.net, len(batch.support_x), self._mean_over_processes)
+        update_running_statistics(self, len(batch.support_x), self._mean_over_processes)
         return result
 
     def _mean_over_processes(self, tensor: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ import app.algorithms
 import app.backbones
 from app.algorithm import MetaAlgorithm, concrete_subclasses
 from app.algorithms.maml import MAML
+from app.algorithms.matching_net import MatchingNet
 from app.episode import Episode
 from app.inner_loop import Params
 from callbacks.step_seed import StepSeed
@@ -37,6 +38,7 @@ METHODS = {cls.__name__: (cls, {}) for cls in ALGORITHMS} | {
     "FOMAML": (MAML, {"first_order": True}),
     "ANIL": (MAML, {"adapted": "head"}),
     "BOIL": (MAML, {"adapted": "body"}),
+    "MatchingNetFCE": (MatchingNet, {"full_context": True}),
 }
 
 

@@ -102,7 +102,8 @@ def plain_scores(algorithm, data, split, num_episodes, stages):
 @pytest.mark.parametrize("tasks_per_chunk", [None, 1])
 def test_evaluation_equals_a_plain_loop(method, task, tasks_per_chunk):
     """Of 7 episodes in batches of 4, under the inference mode of `Trainer.test`."""
-    algorithm, data = small_run(method, task, eval_inner_steps=3, tasks_per_chunk=tasks_per_chunk)
+    outer_loss = {"classification": "cross_entropy", "regression": "mse"}[task]
+    algorithm, data = small_run(method, task, eval_inner_steps=3, tasks_per_chunk=tasks_per_chunk, outer_loss=outer_loss)
     run = trainer()
     run.test(algorithm, datamodule=data, verbose=False)
     stages = range(len(main_scores(algorithm)["mean"]))

@@ -5,14 +5,15 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from small import ALGORITHMS, WAYS, Blots, algorithm_for, flat, random_tasks, take, trainer
+from small import METHODS as ALL_METHODS
+from small import WAYS, Blots, algorithm_for, flat, random_tasks, take, trainer
 from torch.testing import assert_close
 
 from app.algorithms.protonet import ProtoNet
 from app.backbones import Conv4
 from app.embedding_algorithm import EmbeddingAlgorithm
 
-METHODS = {cls.__name__: cls for cls in ALGORITHMS if issubclass(cls, EmbeddingAlgorithm)}
+METHODS = {name: method for name, method in ALL_METHODS.items() if issubclass(method[0], EmbeddingAlgorithm)}
 each_method = pytest.mark.parametrize("method", METHODS)
 
 
@@ -25,8 +26,9 @@ def float64():
 
 def build(method: str, **options) -> EmbeddingAlgorithm:
     torch.manual_seed(0)
+    cls, fixed = METHODS[method]
     backbone = partial(Conv4, width=8)
-    algorithm = METHODS[method](input_shape=(1, 16, 16), output_size=WAYS, backbone=backbone, **options)
+    algorithm = cls(**{"input_shape": (1, 16, 16), "output_size": WAYS, "backbone": backbone} | fixed | options)
     algorithm._mean_over_processes = lambda tensor: tensor
     return algorithm
 
@@ -61,7 +63,8 @@ def test_tasks_do_not_influence_each_other(float64, method, training):
 @each_method
 def test_more_ways_in_training_than_in_evaluation(method):
     data = Blots(ways=3, train_ways=6, shots=2, queries=2, meta_batch_size=2, val_episodes=3, test_episodes=3)
-    algorithm = algorithm_for(METHODS[method], data, train_output_size=6, backbone=partial(Conv4, width=4))
+    cls, fixed = METHODS[method]
+    algorithm = algorithm_for(cls, data, train_output_size=6, backbone=partial(Conv4, width=4), **fixed)
     run = trainer(2)
     run.fit(algorithm, data)
     run.test(algorithm, datamodule=data, verbose=False)

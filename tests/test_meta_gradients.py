@@ -182,7 +182,7 @@ def mean_gradient(params: Params, batch: Episode, outer_loss: Callable[[Episode]
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("first_order", [False, True])
 @pytest.mark.parametrize("method", ["MAML", "ANIL", "MetaSGD"])
-def test_equals_learn2learn(l2l, network, method, steps, first_order):
+def test_equals_learn2learn(float64, l2l, network, method, steps, first_order):
     algorithm = method_on(network, method, steps, first_order=first_order)
     net, batch = copy.deepcopy(algorithm.net), random_tasks()
     learner = l2l.algorithms.MAML(net.head if method == "ANIL" else net, algorithm.inner_lr, first_order)
@@ -202,7 +202,7 @@ def test_equals_learn2learn(l2l, network, method, steps, first_order):
         return F.cross_entropy(clone(body(episode.query_x)), episode.query_y)
 
     expected = mean_gradient(params, batch, outer_loss)
-    assert relative_error(gradient_of(algorithm, batch), expected) < 1e-5
+    assert relative_error(gradient_of(algorithm, batch), expected) < 1e-12
 
 
 @each_network

@@ -1,4 +1,7 @@
-"""Networks: plain nn.Modules of `(input_shape, output_size, ...)`, the head of which is `head` and the rest `body`."""
+"""Networks: plain nn.Modules of `(input_shape, output_size, ...)`, the head of which is `head` and the rest `body`.
+
+The body of a convolutional one ends with the module that makes a vector of its last feature map, of shape `map_shape`.
+"""
 
 from collections.abc import Callable
 
@@ -6,6 +9,7 @@ from torch import nn
 
 from app.backbones.conv4 import Conv4
 from app.backbones.mlp import MLP
+from app.backbones.resnet12 import ResNet12 as ResNet12
 
 BackboneCallable = Callable[[tuple[int, ...], int | None], nn.Module]
 

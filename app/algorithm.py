@@ -28,12 +28,14 @@ Metrics = dict[str, Tensor]
 class MetaAlgorithm(LightningModule):
     """Base of all methods: a subclass writes one task (`adapt`, `predict`), vmap adds the task axis.
 
-    A method that is for classification or regression alone says so in `task_types`.
+    A method that is for classification or regression alone says so in `task_types`, one that learns all training classes at
+    once in `global_labels`: the labels of its training tasks are then the numbers of the classes within the train split.
 
     Args:
         input_shape: shape of one input; linked to the data set.
         output_size: ways, or dimensions of the target; linked to the data set.
-        train_output_size: ways of the training tasks, null for `output_size`; linked to the data set.
+        train_output_size: ways of the training tasks, or all training classes where the labels are global, null for
+            `output_size`; linked to the data set.
         task_type: classification or regression; linked to the data set.
         backbone: the network; null for Conv4 on images, MLP on vectors.
         outer_loss: loss of the query set; null for cross_entropy in classification, mse in regression.
@@ -45,6 +47,7 @@ class MetaAlgorithm(LightningModule):
     """
 
     task_types: tuple[str, ...] = ("classification", "regression")
+    global_labels = False
 
     def __init__(
         self,
@@ -128,18 +131,23 @@ class MetaAlgorithm(LightningModule):
 
         `test` scores every stage; validation the first, the last and those whose number is a power of two.
         """
-        stages = self.adaptation(params, episode.support_x, episode.support_y)
-        self.stages, scores = [], []
+        scores = []
+        for adapted in self.scored(self.adaptation(params, episode.support_x, episode.support_y)):
+            outputs = self.predict(params, adapted, episode.query_x)
+            score, loss = self.score(outputs, episode.query_y), self.outer_loss(outputs, episode.query_y)
+            scores.append({self.score_name: score, "loss": loss})
+        return {name: torch.stack([at_stage[name] for at_stage in scores]) for name in scores[0]}
+
+    def scored(self, stages: Iterator[Any]) -> Iterator[Any]:
+        """Those of the stages that are to be scored; leaves their numbers in `self.stages`."""
+        self.stages = []
         stage, following = 0, next(stages)
         while following is not None:
             adapted, following = following, next(stages, None)
             if self.score_all_stages or stage & (stage - 1) == 0 or following is None:
-                outputs = self.predict(params, adapted, episode.query_x)
-                score, loss = self.score(outputs, episode.query_y), self.outer_loss(outputs, episode.query_y)
-                scores.append({self.score_name: score, "loss": loss})
                 self.stages.append(stage)
+                yield adapted
             stage += 1
-        return {name: torch.stack([at_stage[name] for at_stage in scores]) for name in scores[0]}
 
     # All tasks
 
@@ -205,6 +213,15 @@ class MetaAlgorithm(LightningModule):
             self._first_episode = data.num_episodes[split] * rank // world_size + self._scores.num_episodes
 
     # Lightning
+
+    def on_fit_start(self) -> None:
+        data, wanted = self.trainer.datamodule, self.global_labels
+        if getattr(data, "global_labels", False) != wanted:
+            labels = "all training classes at once" if wanted else "the classes of one task at a time"
+            raise InputError(
+                f"{type(self).__name__} learns {labels}, which --data.global_labels {str(not wanted).lower()} of "
+                f"{type(data).__name__} does not number; build the data with {str(wanted).lower()}"
+            )
 
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
         params = dict(self.named_parameters())

@@ -7,6 +7,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import yaml
@@ -43,6 +44,8 @@ from callbacks.test_report import TestReport
 from datamodules.episodic import EpisodicDataModule
 
 DEFAULTS = Path(__file__).parent.parent / "configs" / "default.yaml"
+TASK = ("input_shape", "output_size", "train_output_size", "task_type")
+DERIVED = {f"--model.{name}": "--data" for name in TASK} | {"--data.global_labels": "--model", "--data.seed": "--seed_everything"}
 
 
 def main() -> int:
@@ -76,6 +79,11 @@ def _input_error(error: BaseException | None) -> BaseException | None:
     while error is not None and not isinstance(error, InputError | MisconfigurationException):
         error = error.__cause__
     return error
+
+
+def has_global_labels(class_path: str) -> bool:
+    """Whether a method is trained on all classes at once."""
+    return resolve_name(class_path).global_labels
 
 
 class MetaCLI(LightningCLI):
@@ -114,11 +122,16 @@ class MetaCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        for name in ("input_shape", "output_size", "train_output_size", "task_type"):
+        for name in TASK:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        # The method alone knows what it is trained on. Data sets without classes have no such argument.
+        parser.link_arguments("model.class_path", "data.init_args.global_labels", compute_fn=has_global_labels)
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        for option in (argument.split("=")[0].replace(".init_args", "") for argument in args):
+            if option in DERIVED:
+                raise InputError(f"{option} is no option of the command line: it follows from {DERIVED[option]}; leave it out")
         self.config = parser.parse_args(args)
         seed = self.config[self.config.subcommand].seed_everything
         if not 0 <= seed < 2**32:

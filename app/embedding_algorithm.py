@@ -63,6 +63,10 @@ class EmbeddingAlgorithm(StackedAlgorithm):
         """Labels of shape (tasks, rows) as (tasks, rows, ways), in the dtype of `like`."""
         return (labels[..., None] == torch.arange(self.ways, device=labels.device)).to(like.dtype)
 
+    def full_precision(self) -> torch.autocast:
+        """Inside, matrix products are in the precision of their factors, whatever surrounds them."""
+        return torch.autocast(self.device.type, enabled=False)
+
     def embed(self, params: Params, images: Tensor) -> Tensor:
         """Features of images of shape (tasks, rows, *input), of shape (tasks, rows, *features)."""
         with folded(len(images)), noise_from(self.generators(len(images))):

@@ -10,6 +10,8 @@ from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
+MANY_STEPS = 20
+
 
 class TestReport(Callback):
     """Prints the score at each stage of the adaptation and writes `results.json`; results of other checkpoints there are kept."""
@@ -64,7 +66,7 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
 
 
 def table(results: dict[str, Any]) -> Table:
-    """The score at each stage of the adaptation."""
+    """The score at each stage of the adaptation; of many stages the first, the last and those of a power of two."""
     score, stages = results["score"], results[results["score"]]
     percent = score == "accuracy"
     task = ", ".join(f"{results[key]} {key}" for key in ("ways", "shots", "queries") if results.get(key))
@@ -74,7 +76,10 @@ def table(results: dict[str, Any]) -> Table:
     result.add_column("inner steps", justify="right")
     result.add_column(f"{score}{' (%)' if percent else ''}", justify="right")
     result.add_column("95 % interval", justify="right")
+    last = stages["inner_steps"][-1]
     for steps, mean, ci95 in zip(stages["inner_steps"], stages["mean"], stages["ci95"], strict=True):
+        if last > MANY_STEPS and steps & (steps - 1) and steps != last:
+            continue
         numbers = [f"{value * 100:.2f}" if percent else f"{value:.4f}" for value in (mean, ci95 or 0.0)]
         label = str(steps) if steps or len(stages["mean"]) == 1 else "0 (before adaptation)"
         result.add_row(label, numbers[0], f"± {numbers[1]}" if ci95 is not None else "one episode")

@@ -53,6 +53,8 @@ class ImageEpisodes(EpisodicDataModule):
         test_episodes: tasks scored by `test`.
         num_workers: loader processes.
         seed: of the episodes; linked to `seed_everything`.
+        global_labels: the label of a training image is the number of its class within the train split, instead of within its
+            task; linked to the method.
     """
 
     task_type: Literal["classification"] = "classification"
@@ -70,6 +72,7 @@ class ImageEpisodes(EpisodicDataModule):
         test_episodes: int = 600,
         num_workers: int = 0,
         seed: int = 0,
+        global_labels: bool = False,
     ):
         super().__init__(meta_batch_size, val_episodes, test_episodes, num_workers, seed)
         for name in ("ways", "shots", "queries", "train_ways", "train_shots", "train_queries"):
@@ -83,6 +86,7 @@ class ImageEpisodes(EpisodicDataModule):
         self.train_ways = train_ways or ways
         self.train_shots = train_shots or shots
         self.train_queries = train_queries or queries
+        self.global_labels = global_labels
         self._splits: dict[str, ImageSplit] = {}
         self._starts: dict[str, np.ndarray] = {}
         self._kept: dict[str, Tensor] = {}
@@ -97,7 +101,11 @@ class ImageEpisodes(EpisodicDataModule):
 
     @property
     def train_output_size(self) -> int:
-        return self.train_ways
+        if not self.global_labels:
+            return self.train_ways
+        self.prepare_data()
+        self.setup()
+        return len(self.class_names("train"))
 
     @property
     def manifest_hash(self) -> str:
@@ -152,10 +160,13 @@ class ImageEpisodes(EpisodicDataModule):
         tasks, ways, _ = rows.shape
         shots = self.task_size(split)[1]
         images = self._gather(split, rows).to(torch.get_default_dtype()) / 255
-        labels = torch.arange(ways, device=rows.device)
+        labels = torch.arange(ways, device=rows.device).expand(tasks, -1)
+        if self.global_labels and split == "train":
+            starts = torch.from_numpy(self._starts[split]).to(rows.device)
+            labels = torch.searchsorted(starts, rows[:, :, 0].contiguous(), right=True) - 1
 
         def fold(part: Tensor) -> tuple[Tensor, Tensor]:
-            return part.flatten(1, 2), labels.repeat_interleave(part.shape[2]).expand(tasks, -1)
+            return part.flatten(1, 2), labels.repeat_interleave(part.shape[2], 1)
 
         return Episode(*fold(images[:, :, :shots]), *fold(images[:, :, shots:]))
 

@@ -121,7 +121,9 @@ class Blots(ImageEpisodes):
 
 def algorithm_for(cls: type[MetaAlgorithm], data: EpisodicDataModule, **wanted: Any) -> MetaAlgorithm:
     """The method for that data set, with those of the wanted arguments that it has."""
-    linked = {"input_shape": data.input_shape, "output_size": data.output_size, "task_type": data.task_type}
+    if isinstance(data, ImageEpisodes):
+        data.global_labels = cls.global_labels
+    linked = {name: getattr(data, name) for name in ("input_shape", "output_size", "train_output_size", "task_type")}
     torch.manual_seed(0)
     return build(cls, linked | wanted)
 

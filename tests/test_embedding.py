@@ -55,6 +55,7 @@ def test_tasks_do_not_influence_each_other(float64, method, training):
     params = dict(algorithm.named_parameters())
     together, metrics = algorithm.losses(params, batch)
     for task in range(3):
+        algorithm._first_episode = task
         alone, numbers = algorithm.task_loss(params, take(batch, task))
         assert_close(together[task], alone, rtol=1e-10, atol=1e-12)
         assert metrics["accuracy"][task] == numbers["accuracy"]
@@ -64,7 +65,7 @@ def test_tasks_do_not_influence_each_other(float64, method, training):
 def test_more_ways_in_training_than_in_evaluation(method):
     data = Blots(ways=3, train_ways=6, shots=2, queries=2, meta_batch_size=2, val_episodes=3, test_episodes=3)
     cls, fixed = METHODS[method]
-    algorithm = algorithm_for(cls, data, train_output_size=6, backbone=partial(Conv4, width=4), **fixed)
+    algorithm = algorithm_for(cls, data, backbone=partial(Conv4, width=4), **fixed)
     run = trainer(2)
     run.fit(algorithm, data)
     run.test(algorithm, datamodule=data, verbose=False)

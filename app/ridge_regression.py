@@ -1,0 +1,26 @@
+"""Ridge regression in closed form."""
+
+import torch
+from torch import Tensor
+
+
+def ridge_regression(rows: Tensor, targets: Tensor, penalty: Tensor | float) -> Tensor:
+    """Weights W that minimise |rows W - targets|^2 + penalty |W|^2, of shape (..., features, outputs).
+
+    Solved in the space of whichever is fewer, rows (the Woodbury form of Bertinetto et al. 2019, equation 6) or features, and
+    in float64: in float32 large features swallow the penalty, and the system becomes singular.
+
+    Args:
+        rows: of shape (..., rows, features), in float32 or wider.
+        targets: of shape (..., rows, outputs).
+        penalty: a number above 0.
+    """
+    x, y = rows.double(), targets.double()
+    weights = x.mT @ _solve(x @ x.mT, y, penalty) if x.shape[-2] < x.shape[-1] else _solve(x.mT @ x, x.mT @ y, penalty)
+    return weights.to(rows.dtype)
+
+
+def _solve(gram: Tensor, targets: Tensor, penalty: Tensor | float) -> Tensor:
+    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    # Unlike `solve`, `solve_ex` does not make the host wait for the device: with a penalty above 0 nothing is singular.
+    return torch.linalg.solve_ex(gram + penalty * identity, targets).result

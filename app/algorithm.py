@@ -21,6 +21,7 @@ from app.inner_loop import Params
 from app.losses import DEFAULT_LOSS, LOSSES, LossName, accuracy, mse
 from app.lr_schedule import ProgressSchedule
 from app.scores import EpisodeScores, mean_and_ci95
+from datamodules.episodic import EpisodicDataModule
 
 Metrics = dict[str, Tensor]
 
@@ -328,6 +329,13 @@ class MetaAlgorithm(LightningModule):
     def monitor(self) -> tuple[str, str]:
         """What chooses the best checkpoint, and whether more of it is better."""
         return f"val/{self.score_name}", "max" if self.task_type == "classification" else "min"
+
+    def check_data(self, data: EpisodicDataModule) -> None:
+        """Raises an InputError where the tasks do not suit the options; called once before training, and before a test."""
+
+    def describe_method(self) -> dict[str, Any]:
+        """What `results.json` says about the way of predicting."""
+        return {"transductive": self.transductive}
 
     def network(self, params: Params, x: Tensor) -> Tensor:
         """The backbone with these parameters, named as in `self.net`."""

@@ -255,6 +255,7 @@ class MetaCLI(LightningCLI):
             self.datamodule.prepare_data()
             self.datamodule.setup()
             self.datamodule.check()
+            self.model.check_data(self.datamodule)
         self.model.configure_optimizers()
         world_size = self.trainer.num_devices * self.trainer.num_nodes
         self.datamodule.check_processes(world_size)

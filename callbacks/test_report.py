@@ -36,7 +36,7 @@ class TestReport(Callback):
             "algorithm": type(pl_module).__name__,
             "data": type(trainer.datamodule).__name__,
             **trainer.datamodule.describe_task(),
-            "transductive": pl_module.transductive,
+            **pl_module.describe_method(),
             "num_episodes": evaluation["num_episodes"],
             "score": pl_module.score_name,
             **scores,

@@ -28,6 +28,19 @@ from datamodules.sinusoid import Sinusoid
 
 WAYS, SHOTS, QUERIES = 3, 2, 2
 SMALL = {"width": 4, "hidden_sizes": (7, 6)}
+SMALL_METHOD = {
+    "hidden_size": 16,
+    "latent_size": 4,
+    "num_heads": 2,
+    "num_layers": 2,
+    "feedforward_size": 16,
+    "num_eval_samples": 5,
+    "grid_range": (-5.0, 5.0),
+    "points_per_unit": 4.0,
+    "channels": 8,
+    "num_blocks": 2,
+    "kernel_size": 5,
+}
 
 
 ALGORITHMS = sorted(
@@ -125,7 +138,7 @@ def algorithm_for(cls: type[MetaAlgorithm], data: EpisodicDataModule, **wanted: 
         data.global_labels = cls.global_labels
     linked = {name: getattr(data, name) for name in ("input_shape", "output_size", "train_output_size", "task_type")}
     torch.manual_seed(0)
-    return build(cls, linked | wanted)
+    return build(cls, SMALL_METHOD | linked | wanted)
 
 
 def trainer(max_steps: int = 3, callbacks: tuple = (), **wanted: Any) -> Trainer:
@@ -152,6 +165,11 @@ def method_for(method: str, data: EpisodicDataModule, **wanted: Any) -> MetaAlgo
     if data.task_type not in cls.task_types:
         pytest.skip(f"{method} is not for {data.task_type}")
     return algorithm_for(cls, data, **wanted | fixed)
+
+
+def task_of(method: str) -> str:
+    """The first task type that the method is for."""
+    return METHODS[method][0].task_types[0]
 
 
 def small_run(method: str, task: str = "classification", **wanted: Any) -> tuple[MetaAlgorithm, EpisodicDataModule]:

@@ -1,6 +1,7 @@
 """Every file under configs/ is found, parsed, built and run for two steps."""
 
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ SHORT = {
     "data.queries": 2,
     "data.train_queries": 2,
 }
-SMALL = {"image_folder": ["--data.image_size=36"]}
+SMALL = {"image_folder": ["--data.image_size=36"], "ConvCNP": ["--model.grid_range=[-5,5]", "--model.points_per_unit=4"]}
 CLASSES, IMAGES = 60, 20
 
 
@@ -53,6 +54,8 @@ def test_two_steps(path: Path, tmp_path):
     options = [f"--{name}={value}" for name, value in SHORT.items()]
     if "callbacks" not in content.get("trainer", {}):  # the default ones are run by default.yaml
         options.append("--trainer.callbacks=[]")
+    if path.parent.name == "model" and "classification" not in resolve_name(content["class_path"]).task_types:
+        options.append("--data=Sinusoid")
     options += [option for name, small in SMALL.items() if name in path.read_text() for option in small]
     run = train("fit", OPTION[path.parent.name], path, *options, "--trainer.default_root_dir", tmp_path / "run")
     assert run.status == 0, run.err

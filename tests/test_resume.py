@@ -20,6 +20,7 @@ SCHEDULE = "--model.lr_scheduler=app.lr_schedule.CosineDecay"
 MODELS = {
     "MAML": ["--model=MAML", "--model.inner_lr=0.01", SCHEDULE],
     "MetaSGD": ["--model=MetaSGD", "--model.step_size_range=[0.01,0.01]", SCHEDULE],
+    "NP": ["--model=NP", "--model.hidden_size=8", "--model.latent_size=4", "--model.num_eval_samples=3", SCHEDULE],
     "Reptile": ["--model=Reptile", "--model.inner_batch_size=5", "--model.inner_steps=3"],
 }
 RUN = [
@@ -146,6 +147,7 @@ STEPS = {
 OTHERS = [
     ("MetaSGD", "on_before_optimizer_step"),
     ("MetaSGD", "on_validation_start"),
+    ("NP", "on_train_batch_end"),
     ("Reptile", "on_before_optimizer_step"),
     ("Reptile", "on_train_batch_end"),
 ]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from app.errors import InputError
-from datamodules.episodic import EpisodeSampler, EvaluationSampler
+from datamodules.sampler import EpisodeSampler, EvaluationSampler
 from datamodules.sinusoid import Sinusoid
 
 

@@ -15,8 +15,9 @@ def summarise(rows: Tensor, names: list[str], data: EpisodicDataModule, split: s
     """Mean and 95 % confidence interval of every score, with the number of episodes.
 
     Returns:
-        `num_episodes`, `scores` {name: {"mean": of each stage, "ci95": of each stage}} and `references` {predictor: {name:
-        {"mean": number, "ci95": number}}}; in `test` also `groups`, the same for each group of episodes alone.
+        `num_episodes`, `scores` {name: {"mean", "ci95": of each stage}} and `references` {predictor: {name: {"mean", "ci95",
+        "difference_mean", "difference_ci95"}}}, where the difference is that of each episode, the method's score after the
+        adaptation minus the predictor's; in `test` also `groups`, the same for each group of episodes alone.
 
     Args:
         rows: of shape (episodes, stages, 1 + scores); the first column is the number of the episode.
@@ -33,8 +34,13 @@ def summarise(rows: Tensor, names: list[str], data: EpisodicDataModule, split: s
     def part(chosen: list[int]) -> Summary:
         def reference(predictor: str, name: str) -> dict[str, float]:
             values = torch.tensor([references[position][predictor][name] for position in chosen], dtype=torch.float64)
-            mean, ci95 = mean_and_ci95(values, clusters[chosen])
-            return {"mean": mean.item(), "ci95": ci95.item()}
+            found = {"": values}
+            if name in names:
+                found["difference_"] = rows[chosen, -1, 1 + names.index(name)] - values
+            statistics = {key: mean_and_ci95(numbers, clusters[chosen]) for key, numbers in found.items()}
+            return {
+                f"{key}{kind}": pair[at].item() for key, pair in statistics.items() for at, kind in enumerate(("mean", "ci95"))
+            }
 
         mean, ci95 = (values.T.tolist() for values in mean_and_ci95(rows[chosen, :, 1:], clusters[chosen]))
         return {

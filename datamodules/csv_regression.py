@@ -93,13 +93,18 @@ class CsvRegression(RegressionEpisodes):
         if self._tasks:
             return
         tasks, digest = read_table(self.path, self.task, self.columns)
+        if len(tasks) == 1:
+            raise InputError(
+                f"--data.task {self.task} is {next(iter(tasks))!r} in all rows of {self.path}, which makes one task; choose a "
+                "column with more values, or add rows"
+            )
         source = f"--data.path {self.path}, by --data.task {self.task},"
         dealt = deal(list(tasks), self.split_fractions, self.split_seed, "tasks", source)
         rows = np.concatenate([tasks[name] for name in dealt["train"]])
         self.mean, self.std = rows.mean(0), rows.std(0)
-        for column, mean, std in zip(self.columns, self.mean, self.std, strict=True):
-            if std == 0:
-                raise InputError(f"--data.path {self.path} has {mean:g} as {column} of all training tasks; choose another column")
+        for column, least, most in zip(self.columns, rows.min(0), rows.max(0), strict=True):
+            if least == most:
+                raise InputError(f"--data.path {self.path} has {most:g} as {column} of all training tasks; choose another column")
         for split, names in dealt.items():
             self._tasks[split] = [(name, (tasks[name] - self.mean) / self.std) for name in names]
         self._smallest = {split: min(len(rows) for _, rows in tasks) for split, tasks in self._tasks.items()}

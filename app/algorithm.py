@@ -17,10 +17,11 @@ from app.backbones import BackboneCallable, default_backbone
 from app.backbones.drop_block import DropBlock
 from app.episode import Episode
 from app.errors import InputError
+from app.evaluation import logged, summarise
 from app.inner_loop import Params
 from app.losses import DEFAULT_LOSS, LOSSES, LossName, accuracy, mse
 from app.lr_schedule import ProgressSchedule
-from app.scores import EpisodeScores, mean_and_ci95
+from app.scores import EpisodeScores
 from datamodules.episodic import EpisodicDataModule
 
 Metrics = dict[str, Tensor]
@@ -251,7 +252,9 @@ class MetaAlgorithm(LightningModule):
         for chunk in self.chunks(self.as_dtype(batch)):
             scores = self.scores(params, chunk)
             self._score_names = list(scores)
-            self._scores.update(torch.stack([score.to(torch.float64) for score in scores.values()], -1))
+            columns = [score.to(torch.float64) for score in scores.values()]
+            numbers = torch.arange(self._first_episode, self._first_episode + len(chunk.query_x)).to(columns[0])
+            self._scores.update(torch.stack([numbers[:, None].expand_as(columns[0]), *columns], -1))
 
     def on_validation_epoch_end(self) -> None:
         self._finish_evaluation("val")
@@ -260,23 +263,13 @@ class MetaAlgorithm(LightningModule):
         self._finish_evaluation("test")
 
     def _finish_evaluation(self, split: str) -> None:
-        scores = self._scores.compute()
+        rows = self._scores.compute()
         self._scores.reset()
-        mean, ci95 = mean_and_ci95(scores)
-        names = self._score_names
-        self.evaluation = {
-            "split": split,
-            "num_episodes": len(scores),
-            "inner_steps": self.stages,
-            "scores": {
-                name: {"mean": mean[:, column].tolist(), "ci95": ci95[:, column].tolist()} for column, name in enumerate(names)
-            },
-        }
-        self.log_dict({f"{split}/{name}": mean[-1, column] for column, name in enumerate(names)})
-        main = names.index(self.score_name)
-        self.log(f"{split}/{self.score_name}_ci95", ci95[-1, main])
-        if len(mean) > 1:
-            self.log(f"{split}/{self.score_name}_before", mean[0, main])
+        with_references = split == "test" and self.trainer.is_global_zero
+        summary = summarise(rows, self._score_names, self.trainer.datamodule, split, with_references)
+        self.evaluation = {"split": split, "inner_steps": self.stages, **summary}
+        for name, value in logged(summary, split, self.score_name).items():
+            self.log(name, rows.new_tensor(value))
 
     def configure_optimizers(self) -> Any:
         try:

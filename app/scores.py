@@ -31,7 +31,21 @@ class EpisodeScores(Metric):
         return dim_zero_cat(self.scores)
 
 
-def mean_and_ci95(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over episodes and the half width of its 95 % confidence interval, 1.96 s / sqrt(n), each of shape (stages,)."""
-    spread = scores.std(0) if len(scores) > 1 else torch.full_like(scores[0], float("nan"))
-    return scores.mean(0), 1.96 * spread / len(scores) ** 0.5
+def mean_and_ci95(scores: Tensor, clusters: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean over episodes and the half width of its 95 % confidence interval, 1.96 s / sqrt(n), each of shape (stages,).
+
+    Episodes of one cluster may depend on each other: the variance of the mean is then the cluster-robust one (Liang and Zeger
+    1986), which is s^2 / n where every episode is a cluster of its own.
+
+    Args:
+        scores: of shape (episodes, stages).
+        clusters: number of each episode's cluster, of shape (episodes,); null where all are independent.
+    """
+    mean, num_episodes = scores.mean(0), len(scores)
+    _, cluster = (torch.arange(num_episodes) if clusters is None else clusters).unique(return_inverse=True)
+    num_clusters = int(cluster.max()) + 1
+    if num_clusters < 2:
+        return mean, torch.full_like(mean, float("nan"))
+    sums = torch.zeros_like(scores[:num_clusters]).index_add(0, cluster.to(scores.device), scores - mean)
+    variance = sums.square().sum(0) * num_clusters / (num_clusters - 1) / num_episodes**2
+    return mean, 1.96 * variance.sqrt()

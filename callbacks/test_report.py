@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,16 @@ class TestReport(Callback):
     def results(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Everything that says what was measured, and the numbers."""
         evaluation = pl_module.evaluation
-        scores = {
-            name: {"inner_steps": evaluation["inner_steps"], **{key: list(map(_finite, values)) for key, values in score.items()}}
-            for name, score in evaluation["scores"].items()
-        }
+        whole = _part(evaluation, evaluation["inner_steps"])
+        if "groups" in evaluation:
+            whole["groups"] = {group: _part(part, evaluation["inner_steps"]) for group, part in evaluation["groups"].items()}
         return {
             "algorithm": type(pl_module).__name__,
             "data": type(trainer.datamodule).__name__,
             **trainer.datamodule.describe_task(),
             **pl_module.describe_method(),
-            "num_episodes": evaluation["num_episodes"],
             "score": pl_module.score_name,
-            **scores,
+            **whole,
             "seed": trainer.datamodule.seed,
             "global_step": pl_module.trained_steps,
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
@@ -47,8 +46,19 @@ class TestReport(Callback):
         }
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None  # JSON has no NaN
+def _part(summary: dict[str, Any], inner_steps: list[int]) -> dict[str, Any]:
+    """The numbers of all episodes, or of one group."""
+    scores = {name: {"inner_steps": inner_steps, **score} for name, score in summary["scores"].items()}
+    references = {"references": summary["references"]} if summary["references"] else {}
+    return _finite({"num_episodes": summary["num_episodes"], **scores, **references})
+
+
+def _finite(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {name: _finite(value) for name, value in values.items()}
+    if isinstance(values, list):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values  # JSON has no NaN
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
@@ -66,21 +76,48 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
 
 
 def table(results: dict[str, Any]) -> Table:
-    """The score at each stage of the adaptation; of many stages the first, the last and those of a power of two."""
-    score, stages = results["score"], results[results["score"]]
-    percent = score == "accuracy"
-    task = ", ".join(f"{results[key]} {key}" for key in ("ways", "shots", "queries") if results.get(key))
+    """The scores at each stage of the adaptation and of other predictors; of each group after the adaptation."""
+    main = results["score"]
+    others = [name for name, value in results.items() if isinstance(value, dict) and "inner_steps" in value]
+    names = [main, *(name for name in others if name not in (main, "loss"))]
+    task = [f"{results[key]} {key}" for key in ("ways", "shots", "queries") if results.get(key)]
+    task += [f"{'-'.join(map(str, results['num_context']))} context points"] if results.get("num_context") else []
+    task += [results["units"]] if results.get("units") else []
     mode = "transductive" if results["transductive"] else "non-transductive"
-    title = f"{results['algorithm']} on {results['data']}: {results['num_episodes']} test episodes, {task}, {mode}"
+    title = f"{results['algorithm']} on {results['data']}: {results['num_episodes']} test episodes, {', '.join(task)}, {mode}"
     result = Table(title=title, title_justify="left")
     result.add_column("inner steps", justify="right")
-    result.add_column(f"{score}{' (%)' if percent else ''}", justify="right")
-    result.add_column("95 % interval", justify="right")
-    last = stages["inner_steps"][-1]
-    for steps, mean, ci95 in zip(stages["inner_steps"], stages["mean"], stages["ci95"], strict=True):
-        if last > MANY_STEPS and steps & (steps - 1) and steps != last:
-            continue
-        numbers = [f"{value * 100:.2f}" if percent else f"{value:.4f}" for value in (mean, ci95 or 0.0)]
-        label = str(steps) if steps or len(stages["mean"]) == 1 else "0 (before adaptation)"
-        result.add_row(label, numbers[0], f"± {numbers[1]}" if ci95 is not None else "one episode")
+    for name in names:
+        result.add_column(f"{name}{' (%)' if name == 'accuracy' else ''}", justify="right")
+        result.add_column("95 % interval", justify="right")
+    if results.get("references"):
+        result.add_column(f"difference in {main}", justify="right")
+    for row in _rows(results, names, all_stages=True):
+        result.add_row(*row)
+    for group, part in results.get("groups", {}).items():
+        result.add_section()
+        result.add_row(f"[bold]{group}[/bold]: {part['num_episodes']}")
+        for row in _rows(part, names, all_stages=False):
+            result.add_row(*row)
     return result
+
+
+def _rows(part: dict[str, Any], names: list[str], all_stages: bool) -> Iterator[list[str]]:
+    """Label and cells of each row: the stages, then other predictors with the method's score minus theirs."""
+    stages = part[names[0]]["inner_steps"]
+    for position in range(len(stages)) if all_stages else [len(stages) - 1]:
+        if stages[-1] > MANY_STEPS and stages[position] & (stages[position] - 1) and stages[position] != stages[-1]:
+            continue
+        label = str(stages[position]) if stages[position] or len(stages) == 1 else "0 (before adaptation)"
+        yield [label, *(cell for name in names for cell in _cells(name, *(part[name][of][position] for of in ("mean", "ci95"))))]
+    for predictor, scores in part.get("references", {}).items():
+        cells = [_cells(name, scores[name]["mean"], scores[name]["ci95"]) if name in scores else ("", "") for name in names]
+        main = scores.get(names[0], {})
+        difference = _cells(names[0], main["difference_mean"], main["difference_ci95"]) if main else ()
+        yield [predictor, *(cell for pair in cells for cell in pair), " ".join(difference)]
+
+
+def _cells(name: str, mean: float | None, ci95: float | None) -> tuple[str, str]:
+    scale, digits = (100, 2) if name == "accuracy" else (1, 4)
+    score = "not finite" if mean is None else f"{mean * scale:.{digits}f}"
+    return score, "one episode" if ci95 is None else f"± {ci95 * scale:.{digits}f}"

@@ -1,7 +1,6 @@
-"""Tasks as a pure function of (seed, split, index), and which of them each device takes at each step."""
+"""Tasks as a pure function of (seed, split, index)."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,49 +9,9 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from app.episode import Episode
 from app.errors import InputError
+from datamodules.sampler import EpisodeSampler, EvaluationSampler
 
 SPLITS = ("train", "val", "test")
-
-
-class EpisodeSampler:
-    """Batches of episode numbers for one of `world_size` processes.
-
-    Training never ends: step n is made of episodes n * batch_size to (n + 1) * batch_size - 1, and every process takes an
-    equal, contiguous share of them. Evaluation gives every process one contiguous share of `num_episodes`, so that scores
-    gathered in the order of the ranks are in the order of the episodes.
-
-    Args:
-        batch_size: episodes in a batch, over all processes.
-        rank: number of this process.
-        world_size: number of processes.
-        start: training only, the first step.
-        num_episodes: null for training, else the number of episodes over all processes.
-    """
-
-    def __init__(self, batch_size: int, rank: int = 0, world_size: int = 1, start: int = 0, num_episodes: int | None = None):
-        self.share = max(1, batch_size // world_size)
-        self.batch_size, self.rank, self.start = batch_size, rank, start
-        self.episodes = None
-        if num_episodes is not None:
-            self.episodes = range(num_episodes * rank // world_size, num_episodes * (rank + 1) // world_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        if self.episodes is not None:
-            for first in range(0, len(self.episodes), self.share):
-                yield list(self.episodes[first : first + self.share])
-            return
-        step = self.start
-        while True:
-            first = step * self.batch_size + self.rank * self.share
-            yield list(range(first, first + self.share))
-            step += 1
-
-
-class EvaluationSampler(EpisodeSampler):
-    """An EpisodeSampler that ends, and so has a length."""
-
-    def __len__(self) -> int:
-        return -(-len(self.episodes) // self.share)
 
 
 class Draws(NamedTuple):
@@ -89,6 +48,8 @@ class EpisodicDataModule(LightningDataModule):
     """
 
     task_type: Literal["classification", "regression"]
+    test_groups: tuple[str, ...] = ()
+    axis_names: tuple[str, str] = ("x", "y")  # of pictures
 
     def __init__(self, meta_batch_size: int, val_episodes: int, test_episodes: int, num_workers: int = 0, seed: int = 0):
         super().__init__()
@@ -145,10 +106,40 @@ class EpisodicDataModule(LightningDataModule):
         """What `results.json` says about the task."""
         return {}
 
+    def group(self, split: str, index: int) -> str:
+        """Which of `test_groups` a test episode belongs to; each is reported by itself."""
+        raise NotImplementedError
+
+    def cluster(self, split: str, index: int) -> int:
+        """Episodes with the same number are not independent of each other: confidence intervals count clusters."""
+        return index
+
+    def references(self, split: str, index: int) -> dict[str, dict[str, float]]:
+        """Scores that other predictors reach on an episode, {predictor: {score: value}}; the same ones for all episodes."""
+        return {}
+
+    def posterior(self, split: str, index: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Mean and standard deviation of the targets at inputs of shape (rows, 1) given the support set, where they are known."""
+        return None
+
+    def title(self, split: str, index: int) -> str:
+        """What a picture of the episode is called."""
+        return f"{split} episode {index}"
+
     def generator(self, split: str, index: int) -> np.random.Generator:
         """A counter-based generator (Philox): its stream depends on nothing but (seed, split, index)."""
+        return self._philox(split, 0, index)
+
+    def block_generator(self, split: str, index: int) -> np.random.Generator:
+        """The same for all of the `meta_batch_size` consecutive episodes that make an outer step, in evaluation too.
+
+        For what must be equal within a batch, such as its sizes: no batch reaches beyond such a block.
+        """
+        return self._philox(split, 1, index // self.meta_batch_size)
+
+    def _philox(self, split: str, stream: int, number: int) -> np.random.Generator:
         key = np.array([self.seed, SPLITS.index(split)], dtype=np.uint64)
-        counter = np.array([0, 0, 0, index], dtype=np.uint64)
+        counter = np.array([0, 0, stream, number], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
     def episode(self, split: str, index: int) -> Episode:
@@ -192,7 +183,7 @@ class EpisodicDataModule(LightningDataModule):
         sampler = EvaluationSampler(self.meta_batch_size, rank, world_size, num_episodes=self.num_episodes[split])
         return self._loader(split, sampler)
 
-    def _loader(self, split: str, sampler: EpisodeSampler) -> DataLoader:
+    def _loader(self, split: str, sampler: EpisodeSampler | EvaluationSampler) -> DataLoader:
         return DataLoader(
             _EpisodeNumbers(self, split),
             batch_sampler=sampler,

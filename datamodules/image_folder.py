@@ -1,14 +1,15 @@
 """A person's own pictures, one folder a class."""
 
 from functools import cached_property
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
 from app.errors import InputError
 from datamodules.episodic import SPLITS
 from datamodules.images import ImageEpisodes, ImageSplit
-from datamodules.pictures import SUFFIXES, Picture, PictureFiles, cached_splits, shuffled
+from datamodules.pictures import SUFFIXES, Picture, PictureFiles, cached_splits
+from datamodules.split import check_fractions, deal
 
 Classes = dict[str, list[Picture]]
 
@@ -42,9 +43,7 @@ class ImageFolder(ImageEpisodes):
         super().__init__(**kwargs)
         if image_size < 1:
             raise InputError(f"--data.image_size is {image_size}; give at least 1")
-        if not (min(split_fractions) > 0 and abs(sum(split_fractions) - 1) < 1e-6):
-            total = f"{sum(split_fractions):.6g}"
-            raise InputError(f"--data.split_fractions {_listed(split_fractions)} sum to {total}; give 3 above 0 that sum to 1")
+        check_fractions(split_fractions)
         self.path = Path(path).expanduser()
         self.image_size, self.channels = image_size, channels
         self.split_fractions, self.split_seed = split_fractions, split_seed
@@ -126,18 +125,5 @@ class ImageFolder(ImageEpisodes):
         names = sorted(classes)
         if len(names) == 1:
             raise InputError(f"--data.path {self.path} has 1 class, {names[0]!r}; give at least 2 to each of train, val and test")
-        train, val, _ = self.split_fractions
-        ends = [0, round(train * len(names)), round((train + val) * len(names)), len(names)]
-        sizes = [end - start for start, end in pairwise(ends)]
-        if min(sizes) < 1:
-            raise InputError(
-                f"--data.split_fractions {_listed(self.split_fractions)} deal the {len(names)} classes of {self.path} as "
-                f"{_listed(sizes)} to train, val and test; every split needs at least 1: change them or add classes"
-            )
-        order = shuffled(names, self.split_seed)
-        dealt = {split: order[start:end] for split, (start, end) in zip(SPLITS, pairwise(ends), strict=True)}
-        return {split: {name: classes[name] for name in sorted(dealt[split])} for split in SPLITS}
-
-
-def _listed(numbers: tuple | list) -> str:
-    return " / ".join(map(str, numbers))
+        dealt = deal(names, self.split_fractions, self.split_seed, "classes", str(self.path))
+        return {split: {name: classes[name] for name in dealt[split]} for split in SPLITS}

@@ -12,7 +12,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from app.errors import InputError
 from datamodules.episodic import SPLITS
 from datamodules.images import ImageEpisodes, ImageSplit, rotated_classes
-from datamodules.pictures import Picture, PictureFiles, cached_splits, shuffled
+from datamodules.pictures import Picture, PictureFiles, cached_splits
+from datamodules.split import shuffled
 
 SOURCE = "https://github.com/brendenlake/omniglot/raw/master/python"
 DRAWERS = 20

@@ -95,15 +95,6 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
-def shuffled(names: list[str], split_seed: int) -> list[str]:
-    """The names in an order that `split_seed` alone decides."""
-    if not 0 <= split_seed < 2**32:
-        raise InputError(f"--data.split_seed is {split_seed}; give 0 to {2**32 - 1}")
-    # RandomState, since numpy promises never to change its streams, as it may those of its newer generators.
-    names = sorted(names)
-    return [names[i] for i in np.random.RandomState(split_seed).permutation(len(names))]
-
-
 def to_pixels(data: bytes, size: int, channels: int) -> np.ndarray:
     """Decodes one picture: upright, transparency on white, resized by an antialiased Lanczos filter.
 

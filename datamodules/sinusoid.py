@@ -1,16 +1,15 @@
 """Regression of sine waves, as in MAML's paper."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 
 from app.episode import Episode
 from app.errors import InputError
-from datamodules.episodic import EpisodicDataModule
+from datamodules.regression import RegressionEpisodes
 
 
-class Sinusoid(EpisodicDataModule):
+class Sinusoid(RegressionEpisodes):
     """y = amplitude * sin(x - phase), amplitude in U[0.1, 5], phase in U[0, pi], x in U[-5, 5] (Finn et al. 2017, section 5.1).
 
     Args:
@@ -25,7 +24,6 @@ class Sinusoid(EpisodicDataModule):
         seed: of the episodes; linked to `seed_everything`.
     """
 
-    task_type: Literal["regression"] = "regression"
     input_shape = (1,)
     output_size = 1
     manifest_hash = "sinusoid: amplitude 0.1-5, phase 0-pi, x -5-5"
@@ -61,6 +59,3 @@ class Sinusoid(EpisodicDataModule):
         x = generator.uniform(-5.0, 5.0, size=(shots + queries, 1))
         y = amplitude * np.sin(x - phase)
         return Episode(x[:shots], y[:shots], x[shots:], y[shots:])
-
-    def realise(self, split: str, values: Episode) -> Episode:
-        return Episode(*(value.to(torch.get_default_dtype()) for value in values))

@@ -8,7 +8,9 @@ import pytest
 import torch
 import yaml
 from command_line import ROOT, train
+from small import options
 
+from datamodules.glyphs import Glyphs
 from datamodules.images import ImageEpisodes, ImageSplit
 
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -24,10 +26,10 @@ SHORT = {
     "trainer.enable_model_summary": "false",
     "data.meta_batch_size": 2,
     "data.val_episodes": 2,
-    "data.queries": 2,
-    "data.train_queries": 2,
 }
-SMALL = {"image_folder": ["--data.image_size=36"], "ConvCNP": ["--model.grid_range=[-5,5]", "--model.points_per_unit=4"]}
+# Of data sets that have them.
+SMALL = {"queries": 2, "train_queries": 2, "image_size": 36, "num_context": [2, 3], "num_target": [2, 3], "path": "table.csv"}
+NAMES = {*SHORT, *(f"data.{name}" for name in SMALL)}
 CLASSES, IMAGES = 60, 20
 
 
@@ -48,16 +50,34 @@ def random_images(monkeypatch):
         monkeypatch.setattr(cls, "read_split", read_split)
 
 
+@pytest.fixture(autouse=True)
+def random_table(tmp_path, monkeypatch):
+    """A CSV file with the columns of every config that reads one."""
+    monkeypatch.chdir(tmp_path)
+    columns = ["task", "country", "x", "year", "y", "lifeExp"]
+    rows = [[task, task, x, x, x * task, x * task] for task in range(10) for x in range(6)]
+    (tmp_path / "table.csv").write_text("\n".join(",".join(map(str, row)) for row in [columns, *rows]))
+
+
+def data_options(content: dict) -> set[str]:
+    """The options of the data set of a config; glyphs where it names none."""
+    class_path = content.get("data", content if "datamodules." in str(content.get("class_path")) else {}).get("class_path")
+    return options(resolve_name(class_path) if class_path else Glyphs)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT / "configs").as_posix())
 def test_two_steps(path: Path, tmp_path):
     content = yaml.safe_load(path.read_text())
-    options = [f"--{name}={value}" for name, value in SHORT.items()]
+    known = data_options(content)
+    short = SHORT | {f"data.{name}": value for name, value in SMALL.items() if name in known}
+    args = [f"--{name}={value}" for name, value in short.items()]
     if "callbacks" not in content.get("trainer", {}):  # the default ones are run by default.yaml
-        options.append("--trainer.callbacks=[]")
+        args.append("--trainer.callbacks=[]")
     if path.parent.name == "model" and "classification" not in resolve_name(content["class_path"]).task_types:
-        options.append("--data=Sinusoid")
-    options += [option for name, small in SMALL.items() if name in path.read_text() for option in small]
-    run = train("fit", OPTION[path.parent.name], path, *options, "--trainer.default_root_dir", tmp_path / "run")
+        args.append("--data=Sinusoid")
+    if "ConvCNP" in path.read_text():
+        args += ["--model.grid_range=[-5,5]", "--model.points_per_unit=4"]
+    run = train("fit", OPTION[path.parent.name], path, *args, "--trainer.default_root_dir", tmp_path / "run")
     assert run.status == 0, run.err
     for name in ("last", "best"):
         checkpoint = torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=False)
@@ -73,7 +93,7 @@ def assert_holds(resolved: dict, content: dict, above: str = "") -> None:
         place = f"{above}{name}"
         if isinstance(value, dict) and place != "trainer.logger":
             assert_holds(resolved[name], value, f"{place}.")
-        elif place.replace(".init_args", "") not in SHORT and name != "callbacks":
+        elif place.replace(".init_args", "") not in NAMES and name != "callbacks":
             assert resolved[name] == value, place
 
 

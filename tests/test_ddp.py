@@ -45,7 +45,13 @@ def test_two_processes_equal_one(name, pair):
         assert torch.equal(two["state"][key], other["state"][key]), key
         assert (two["state"][key] - expected).norm() <= WEIGHTS[precision] * expected.norm(), key
     assert len(one["scores"]) == 9  # no multiple of 2: every episode once, in order, none filled up
+    assert two["scores"][:, 0, 0].tolist() == list(range(9))
     torch.testing.assert_close(two["scores"], one["scores"], rtol=SCORES[precision], atol=0)
+    if "groups" in one["evaluation"]:
+        oracles = [of["evaluation"]["references"]["oracle"]["log_likelihood"] for of in (one, two)]
+        assert oracles[0] == oracles[1] and other["evaluation"]["references"] == {}
+        groups = [{name: part["num_episodes"] for name, part in of["evaluation"]["groups"].items()} for of in (one, two, other)]
+        assert groups == [{"rbf": 4, "matern52": 4, "periodic": 1}] * 3
 
 
 def test_replicas_that_differ_are_found(pair):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from app.errors import InputError
-from datamodules.episodic import EpisodeSampler, EvaluationSampler
+from datamodules.sampler import EpisodeSampler, EvaluationSampler
 from datamodules.sinusoid import Sinusoid
 
 
@@ -26,6 +26,9 @@ def test_every_evaluation_episode_is_scored_once_in_the_order_of_the_ranks(world
     batches = [list(sampler) for sampler in samplers]
     assert [episode for rank in batches for batch in rank for episode in batch] == list(range(num_episodes))
     assert [len(rank) for rank in batches] == [len(sampler) for sampler in samplers]
+    for batch in (batch for rank in batches for batch in rank):
+        assert {episode // 8 for episode in batch} == {batch[0] // 8}  # within a block
+        assert len(batch) <= max(1, 8 // world_size)
 
 
 def test_an_episode_depends_on_seed_split_and_index_alone():
@@ -36,6 +39,14 @@ def test_an_episode_depends_on_seed_split_and_index_alone():
         np.testing.assert_array_equal(values, same)
     for other in (data.draw("train", 5), data.draw("val", 4), Sinusoid(seed=4).draw("train", 4)):
         assert not np.array_equal(first[0], other[0])
+
+
+def test_a_block_shares_a_stream_of_its_own():
+    data = Sinusoid(seed=3, meta_batch_size=4)
+    values = [data.block_generator("val", index).random() for index in range(12)]
+    assert len(set(values)) == 3 and all(len(set(values[first : first + 4])) == 1 for first in (0, 4, 8))
+    assert values[8] != data.generator("val", 2).random()
+    assert values[8] != Sinusoid(seed=4, meta_batch_size=4).block_generator("val", 8).random()
 
 
 def test_workers_do_not_change_the_episodes():

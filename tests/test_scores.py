@@ -28,6 +28,22 @@ def test_one_episode_has_no_interval():
     assert mean.tolist() == [0.25, 0.5] and ci95.isnan().all()
 
 
+def test_interval_of_clusters_is_that_of_their_means():
+    """Where all clusters have one size."""
+    scores = np.random.default_rng(0).normal(size=(12, 5, 1)) + np.random.default_rng(1).normal(size=(12, 1, 3))
+    clusters = torch.arange(12).repeat_interleave(5) * 7 - 3
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    mean, ci95 = mean_and_ci95(torch.from_numpy(scores).view(60, 3)[order], clusters[order])
+    means = scores.mean(1)
+    assert mean.tolist() == pytest.approx(means.mean(0), rel=1e-12)
+    assert ci95.tolist() == pytest.approx(1.96 * means.std(0, ddof=1) / math.sqrt(12), rel=1e-12)
+
+
+def test_one_cluster_has_no_interval():
+    mean, ci95 = mean_and_ci95(torch.tensor([[1.0], [2.0]]), torch.tensor([4, 4]))
+    assert mean.tolist() == [1.5] and ci95.isnan().all()
+
+
 def test_interval_covers_the_mean_in_95_of_100_samples():
     scores = torch.from_numpy(np.random.default_rng(0).normal(3.0, 2.0, (100, 4000)))
     mean, ci95 = mean_and_ci95(scores)

@@ -1,0 +1,70 @@
+"""Tables of numbers in CSV files, grouped into tasks."""
+
+import csv
+from hashlib import sha256
+from math import isfinite, nan
+from pathlib import Path
+
+import numpy as np
+
+from app.errors import InputError
+
+Tasks = dict[str, np.ndarray]
+
+
+def read_table(path: Path, task: str, columns: list[str]) -> tuple[Tasks, str]:
+    """The rows of each task, of shape (rows, columns) in float64, by the sorted names of the tasks; and a hash of all that.
+
+    Args:
+        path: a CSV file in UTF-8, its first line the names of the columns.
+        task: the column that names the task of a row.
+        columns: the columns to be read as numbers.
+
+    Raises:
+        InputError: the file, a column, a number or the name of a task is missing.
+    """
+    named = ", ".join([task, *columns])
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            tasks = _tasks(csv.reader(file, strict=True), path, task, columns)
+    except FileNotFoundError as error:
+        raise InputError(f"--data.path {path} does not exist; give a CSV file with the columns {named}") from error
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise InputError(f"--data.path {path} cannot be read ({error}); give a CSV file in UTF-8, with commas") from error
+    digest = sha256(named.encode())
+    for name, rows in tasks.items():
+        digest.update(f"{name} {rows.shape}".encode() + rows.tobytes())
+    return tasks, digest.hexdigest()
+
+
+def _tasks(reader: "csv._reader", path: Path, task: str, columns: list[str]) -> Tasks:
+    names = next(reader, [])
+    if missing := [name for name in (task, *columns) if name not in names]:
+        raise InputError(
+            f"--data.path {path} has no column {', '.join(missing)}, there are {', '.join(names) or 'none'}; change --data.task, "
+            "--data.x or --data.y"
+        )
+    if twice := [name for name in (task, *columns) if names.count(name) > 1]:
+        raise InputError(f"--data.path {path} has {names.count(twice[0])} columns {twice[0]}; rename all but one")
+    place, places = names.index(task), [names.index(name) for name in columns]
+    rows: dict[str, list[list[float]]] = {}
+    for cells in filter(None, reader):  # a blank line has no cells
+        where = f"line {reader.line_num} of --data.path {path}"
+        if len(cells) != len(names):
+            raise InputError(f"{where} has {len(cells)} cells, the first line has {len(names)}; correct it")
+        if not (name := cells[place].strip()):
+            raise InputError(f"{where} has nothing in the column {task}, which names its task; fill it in or remove the line")
+        rows.setdefault(name, []).append([_number(cells[at], column, where) for at, column in zip(places, columns, strict=True)])
+    if not rows:
+        raise InputError(f"--data.path {path} has no rows below the names of its columns; add some")
+    return {name: np.array(rows[name]) for name in sorted(rows)}
+
+
+def _number(cell: str, column: str, where: str) -> float:
+    try:
+        number = float(cell)
+    except ValueError:
+        number = nan
+    if not isfinite(number):
+        raise InputError(f"{where} has {cell!r} in the column {column}; give a number there or remove the line")
+    return number

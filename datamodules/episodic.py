@@ -19,7 +19,8 @@ class EpisodeSampler:
 
     Training never ends: step n is made of episodes n * batch_size to (n + 1) * batch_size - 1, and every process takes an
     equal, contiguous share of them. Evaluation gives every process one contiguous share of `num_episodes`, so that scores
-    gathered in the order of the ranks are in the order of the episodes.
+    gathered in the order of the ranks are in the order of the episodes. No batch reaches across a multiple of `batch_size`, so
+    that what is drawn for a whole batch, such as the size of its tasks, is a function of index // batch_size.
 
     Args:
         batch_size: episodes in a batch, over all processes.
@@ -38,8 +39,11 @@ class EpisodeSampler:
 
     def __iter__(self) -> Iterator[list[int]]:
         if self.episodes is not None:
-            for first in range(0, len(self.episodes), self.share):
-                yield list(self.episodes[first : first + self.share])
+            first, last = self.episodes.start, self.episodes.stop
+            while first < last:
+                after = min(first + self.share, (first // self.batch_size + 1) * self.batch_size, last)
+                yield list(range(first, after))
+                first = after
             return
         step = self.start
         while True:
@@ -52,7 +56,7 @@ class EvaluationSampler(EpisodeSampler):
     """An EpisodeSampler that ends, and so has a length."""
 
     def __len__(self) -> int:
-        return -(-len(self.episodes) // self.share)
+        return sum(1 for _ in self)
 
 
 class Draws(NamedTuple):

@@ -26,6 +26,7 @@ def test_every_evaluation_episode_is_scored_once_in_the_order_of_the_ranks(world
     batches = [list(sampler) for sampler in samplers]
     assert [episode for rank in batches for batch in rank for episode in batch] == list(range(num_episodes))
     assert [len(rank) for rank in batches] == [len(sampler) for sampler in samplers]
+    assert all(batch[0] // 8 == batch[-1] // 8 for rank in batches for batch in rank)
 
 
 def test_an_episode_depends_on_seed_split_and_index_alone():

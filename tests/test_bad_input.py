@@ -14,7 +14,7 @@ FIT = ["fit", *SINUSOID, *QUIET, "--model.inner_lr=0.01", "--trainer.max_steps=4
 GLYPHS = ["fit", "--data=Glyphs", *QUIET]
 
 WRONG = {
-    "model": ([*FIT, "--model=MMAL"], ["--model MMAL", "did you mean MAML", "MAML, MetaSGD, Reptile"]),
+    "model": ([*FIT, "--model=MMAL"], ["--model MMAL", "did you mean MAML", "MAML, MetaSGD, "]),
     "data": ([*FIT, "--data", "Sinsoid"], ["--data Sinsoid", "did you mean Sinusoid", "Glyphs, ImageFolder, Omniglot"]),
     "optimizer": ([*FIT, "--model.optimizer=Adem"], ["--model.optimizer Adem", "did you mean Adam"]),
     "backbone": ([*FIT, "--model.backbone=Conv5"], ["--model.backbone Conv5", "did you mean Conv4"]),

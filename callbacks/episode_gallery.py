@@ -35,6 +35,8 @@ class EpisodeGallery(Callback):
     def _draw(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
         if not trainer.is_global_zero or trainer.state.fn == "validate":
             return
+        if len(pl_module.input_shape) != 3 if pl_module.task_type == "classification" else pl_module.input_shape != (1,):
+            return
         params = dict(pl_module.named_parameters())
         shown = []
         for index in range(self.num_episodes):
@@ -43,12 +45,7 @@ class EpisodeGallery(Callback):
             adapted = pl_module.adapt(params, episode.support_x, episode.support_y)
             outputs = pl_module.predict(params, adapted, self._queries(pl_module, episode))
             shown.append((Episode(*(tensor.float().cpu() for tensor in episode)), outputs.float().cpu()))
-        if pl_module.task_type == "classification" and shown[0][0].support_x.ndim == 4:
-            figure = self._images(shown)
-        elif pl_module.task_type == "regression" and shown[0][0].support_x.shape[1:] == (1,):
-            figure = self._curves(shown)
-        else:
-            return
+        figure = (self._images if pl_module.task_type == "classification" else self._curves)(shown)
         save_and_log(trainer, f"{split}/episodes", figure, Path(trainer.default_root_dir))
 
     def _queries(self, pl_module: LightningModule, episode: Episode) -> Any:

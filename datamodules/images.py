@@ -38,6 +38,13 @@ def rotated_classes(split: ImageSplit) -> ImageSplit:
     return ImageSplit(np.concatenate(turns), np.tile(split.counts, 4), names, split.digest + "@rotated")
 
 
+def on_device(images: np.ndarray, device: torch.device) -> Tensor:
+    """The images as a tensor, on the device where they fit into half of its free memory, else on the CPU."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    fit = device.type != "cuda" or tensor.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+    return tensor.to(device) if fit else tensor
+
+
 class ImageEpisodes(EpisodicDataModule):
     """Base of the image data sets: a subclass gives `input_shape` and `read_split`.
 
@@ -171,11 +178,8 @@ class ImageEpisodes(EpisodicDataModule):
         return Episode(*fold(images[:, :, :shots]), *fold(images[:, :, shots:]))
 
     def _gather(self, split: str, rows: Tensor) -> Tensor:
-        """The images at these rows, from the device where all images of the split fit into half of its free memory."""
+        """The images at these rows."""
         images = self._kept.get(split)
         if images is None:
-            images = torch.from_numpy(np.ascontiguousarray(self._splits[split].images))
-            if rows.device.type != "cuda" or images.nbytes < torch.cuda.mem_get_info(rows.device)[0] / 2:
-                images = images.to(rows.device)
-            self._kept[split] = images
+            images = self._kept[split] = on_device(self._splits[split].images, rows.device)
         return images[rows.to(images.device)].to(rows.device)

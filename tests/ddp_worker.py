@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from small import ALGORITHMS, Blots, algorithm_for
+from small import ALGORITHMS, SMALL_METHODS, Blots, algorithm_for
 
 from app.algorithm import MetaAlgorithm
 from app.algorithms.maml import MAML
@@ -44,7 +44,8 @@ class Case(NamedTuple):
 
     def build(self) -> tuple[MetaAlgorithm, EpisodicDataModule]:
         data = DATA[self.data]()
-        return algorithm_for(self.algorithm, data, backbone=BACKBONES[self.data], **OPTIONS), data
+        small = SMALL_METHODS.get(self.algorithm.__name__, {})
+        return algorithm_for(self.algorithm, data, backbone=BACKBONES[self.data], **OPTIONS | small), data
 
 
 def cases() -> Iterator[Case]:

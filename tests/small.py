@@ -47,7 +47,10 @@ ALGORITHMS = sorted(
     {cls for cls in concrete_subclasses(MetaAlgorithm) if cls.__module__.startswith("app.algorithms.")},
     key=lambda cls: cls.__name__,
 )
-METHODS = {cls.__name__: (cls, {}) for cls in ALGORITHMS} | {
+SMALL_METHODS = {
+    "NeuralStatistician": {"context_size": 16, "latent_size": 4, "hidden_size": 32, "num_layers": 1, "width": 8},
+}
+METHODS = {cls.__name__: (cls, SMALL_METHODS.get(cls.__name__, {})) for cls in ALGORITHMS} | {
     "FOMAML": (MAML, {"first_order": True}),
     "ANIL": (MAML, {"adapted": "head"}),
     "BOIL": (MAML, {"adapted": "body"}),

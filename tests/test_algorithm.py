@@ -98,8 +98,7 @@ def plain_scores(algorithm, data, split, num_episodes, stages):
         if algorithm.task_type == "classification":
             score = [(output.argmax(-1) == episode.query_y).double().mean() for output in outputs]
             loss = [F.cross_entropy(output, episode.query_y) for output in outputs]
-            if "outer_loss" not in options(type(algorithm)):  # a loss of its own, with the noise of the episode's number
-                algorithm._first_episode = index
+            if "outer_loss" not in options(type(algorithm)):  # a loss of its own
                 loss = [algorithm.task_loss(params, episode)[0]]
         else:
             score = loss = [(output - episode.query_y).square().mean() for output in outputs]

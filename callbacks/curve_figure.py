@@ -39,9 +39,9 @@ def curve_figure(curves: list[Curve], axis_names: tuple[str, str]) -> "Figure":
     figure = Figure(figsize=(4.6 * len(curves), 3.9), layout="constrained")
     for axes, curve in zip(figure.subplots(1, len(curves), squeeze=False).flat, curves, strict=True):
         _draw(axes, curve)
-        axes.set_title(curve.title, fontsize=9)
-        axes.set_xlabel(axis_names[0], fontsize=9)
-    figure.axes[0].set_ylabel(axis_names[1], fontsize=9)
+        axes.set_title(curve.title, fontsize=9, parse_math=False)  # names of a person's data may hold a $
+        axes.set_xlabel(axis_names[0], fontsize=9, parse_math=False)
+    figure.axes[0].set_ylabel(axis_names[1], fontsize=9, parse_math=False)
     handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
     return figure
@@ -65,16 +65,10 @@ def _draw(axes: "Axes", curve: Curve) -> None:
         label = f"prediction{of}" + (", ± 2σ" if curve.std is not None else "")
         axes.plot(x, mean, color=colour, linewidth=1.6, label=label)
         marks = {"color": colour} if outputs > 1 else {"color": "black"}
-        axes.plot(
-            episode.query_x[:, 0],
-            episode.query_y[:, column],
-            "o",
-            markersize=3.5,
-            markerfacecolor="none",
-            **marks,
-            label="target",
-        )
-        axes.plot(episode.support_x[:, 0], episode.support_y[:, column], "o", markersize=5, **marks, label="context")
+        context, target = episode[:2], episode[2:]
+        for label, (inputs, values), size in (("target", target, 3.5), ("context", context, 5)):
+            fill = {"markerfacecolor": "none"} if label == "target" else {}
+            axes.plot(inputs[:, 0], values[:, column], "o", markersize=size, label=label, **marks, **fill)
     low, high = min(values.min() for values in known), max(values.max() for values in known)
     margin = 0.3 * (high - low) or 1.0
     axes.set_ylim(low - margin, high + margin)  # a prediction that runs away hides nothing else

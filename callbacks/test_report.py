@@ -88,10 +88,7 @@ def table(results: dict[str, Any]) -> Table:
     result = Table(title=title, title_justify="left")
     result.add_column("inner steps", justify="right")
     for name in names:
-        result.add_column(f"{name}{' (%)' if name == 'accuracy' else ''}", justify="right")
-        result.add_column("95 % interval", justify="right")
-    if results.get("references"):
-        result.add_column(f"difference in {main}", justify="right")
+        result.add_column(f"{name}{' (%)' if name == 'accuracy' else ''} ± 95 % interval", justify="right")
     for row in _rows(results, names, all_stages=True):
         result.add_row(*row)
     for group, part in results.get("groups", {}).items():
@@ -103,21 +100,20 @@ def table(results: dict[str, Any]) -> Table:
 
 
 def _rows(part: dict[str, Any], names: list[str], all_stages: bool) -> Iterator[list[str]]:
-    """Label and cells of each row: the stages, then other predictors with the method's score minus theirs."""
+    """Label and cells of each row: the stages, then other predictors, each with the method's score minus its own."""
     stages = part[names[0]]["inner_steps"]
     for position in range(len(stages)) if all_stages else [len(stages) - 1]:
         if stages[-1] > MANY_STEPS and stages[position] & (stages[position] - 1) and stages[position] != stages[-1]:
             continue
         label = str(stages[position]) if stages[position] or len(stages) == 1 else "0 (before adaptation)"
-        yield [label, *(cell for name in names for cell in _cells(name, *(part[name][of][position] for of in ("mean", "ci95"))))]
+        yield [label, *(_cell(name, *(part[name][key][position] for key in ("mean", "ci95"))) for name in names)]
     for predictor, scores in part.get("references", {}).items():
-        cells = [_cells(name, scores[name]["mean"], scores[name]["ci95"]) if name in scores else ("", "") for name in names]
-        main = scores.get(names[0], {})
-        difference = _cells(names[0], main["difference_mean"], main["difference_ci95"]) if main else ()
-        yield [predictor, *(cell for pair in cells for cell in pair), " ".join(difference)]
+        for label, prefix in ((predictor, ""), (f"difference to {predictor}", "difference_")):
+            found = {name: [score.get(f"{prefix}{key}") for key in ("mean", "ci95")] for name, score in scores.items()}
+            yield [label, *(_cell(name, *found[name]) if name in found else "" for name in names)]
 
 
-def _cells(name: str, mean: float | None, ci95: float | None) -> tuple[str, str]:
+def _cell(name: str, mean: float | None, ci95: float | None) -> str:
     scale, digits = (100, 2) if name == "accuracy" else (1, 4)
     score = "not finite" if mean is None else f"{mean * scale:.{digits}f}"
-    return score, "one episode" if ci95 is None else f"± {ci95 * scale:.{digits}f}"
+    return f"{score}, one episode" if ci95 is None else f"{score} ± {ci95 * scale:.{digits}f}"

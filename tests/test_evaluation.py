@@ -111,5 +111,5 @@ def test_report(tmp_path):
         assert f"{part['mse']['mean'][-1]:.4f}" in outcome.out
         for key in ("mean", "difference_mean"):
             assert f"{part['references']['oracle']['mse'][key]:.4f}" in outcome.out
-    for word in (*KERNELS, "oracle", "difference in mse"):
+    for word in (*KERNELS, "oracle", "difference to oracle"):
         assert word in outcome.out

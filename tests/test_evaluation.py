@@ -17,7 +17,7 @@ from datamodules.sinusoid import Sinusoid
 SMALL = {"num_context": (2, 6), "num_target": (2, 4), "max_points": 8, "meta_batch_size": 4, "val_episodes": 5}
 
 
-class Levels(Sinusoid):
+class _Levels(Sinusoid):
     """Episodes of two groups and of pairs that belong together, with a reference."""
 
     test_groups = ("even", "odd")
@@ -40,7 +40,7 @@ def rows(episodes: list[int]) -> torch.Tensor:
 
 def test_groups_and_references():
     episodes = [0, 1, 2, 3, 4, 5, 6, 7, 10]  # 8 and 9 are not scored
-    summary = summarise(rows(episodes), ["loss", "mse"], Levels(), "test", with_references=True)
+    summary = summarise(rows(episodes), ["loss", "mse"], _Levels(), "test", with_references=True)
     assert summary["num_episodes"] == 9
     assert {group: part["num_episodes"] for group, part in summary["groups"].items()} == {"even": 4, "odd": 5}
     parts = {"all": (summary, episodes), "even": (summary["groups"]["even"], [0, 1, 4, 5])}
@@ -61,7 +61,7 @@ def test_groups_and_references():
 
 
 def test_validation_has_neither():
-    summary = summarise(rows([0, 1, 2]), ["loss", "mse"], Levels(), "val")
+    summary = summarise(rows([0, 1, 2]), ["loss", "mse"], _Levels(), "val")
     assert summary["references"] == {} and "groups" not in summary
 
 

@@ -28,7 +28,7 @@ DATA = {
 REGRESSION = [name for name, (cls, _) in METHODS.items() if "regression" in cls.task_types]
 
 
-class Smoother(MetaAlgorithm):
+class _Smoother(MetaAlgorithm):
     """The context's mean, weighted by the distance, with a learned width and standard deviation."""
 
     task_types = ("regression",)
@@ -93,7 +93,7 @@ def test_every_method_on_every_data_set(method, name, table, tmp_path):
 def test_a_score_of_its_own_beside_the_oracle(tmp_path):
     """Where the score is the log-likelihood, the posterior's is above it."""
     data = GaussianProcess(test_episodes=96)
-    algorithm = Smoother(data.input_shape, 1, task_type="regression", optimizer=partial(torch.optim.Adam, lr=0.05))
+    algorithm = _Smoother(data.input_shape, 1, task_type="regression", optimizer=partial(torch.optim.Adam, lr=0.05))
     trainer(60).fit(algorithm, data)
     trainer(callbacks=(TestReport(),), default_root_dir=tmp_path).test(algorithm, datamodule=data, verbose=False)
     results = json.loads((tmp_path / "results.json").read_text())
@@ -116,7 +116,7 @@ def curves(algorithm: MetaAlgorithm, data: EpisodicDataModule, monkeypatch, spli
 
 def test_curves_with_bands_and_the_posterior(monkeypatch):
     data = GaussianProcess(test_episodes=96)
-    algorithm = Smoother(data.input_shape, 1, task_type="regression")
+    algorithm = _Smoother(data.input_shape, 1, task_type="regression")
     drawn, figure = curves(algorithm, data, monkeypatch)
     assert [curve.title.split(",")[0] for curve in drawn] == ["rbf", "matern52", "periodic"]
     for axes, curve in zip(figure.axes, drawn, strict=True):
@@ -136,7 +136,7 @@ def test_curves_of_two_outputs(tmp_path, monkeypatch):
     path.write_text("\n".join(",".join(map(str, row)) for row in rows))
     data = CsvRegression(str(path), "task", "x", ["y", "z"], test_episodes=4)
     data.setup()
-    drawn, figure = curves(Smoother(data.input_shape, 2, task_type="regression"), data, monkeypatch)
+    drawn, figure = curves(_Smoother(data.input_shape, 2, task_type="regression"), data, monkeypatch)
     assert [curve.mean.shape for curve in drawn] == [(400, 2)] * len(drawn) and all(curve.posterior is None for curve in drawn)
     assert {curve.title for curve in drawn} <= {name for name, _ in data._tasks["test"]}
     assert figure.axes[0].get_ylabel() == "y, z (standardised)"

@@ -92,7 +92,7 @@ class ImageCompletion(EpisodicDataModule):
 
     def sizes(self, split: str, index: int) -> tuple[int, int]:
         """Pixels of the support and of the query set, the same for all tasks of an outer step."""
-        generator = self.generator(split, 2**63 + index // self.meta_batch_size)  # beyond all episodes
+        generator = self.block_generator(split, index)
         support = int(generator.integers(self.min_points, self.max_points - self.min_points, endpoint=True))
         return support, int(generator.integers(self.min_points, self.max_points - support, endpoint=True))
 

@@ -30,7 +30,8 @@ SHORT = {
 }
 # Of data sets that have them.
 SMALL = {"queries": 2, "train_queries": 2, "image_size": 36, "num_context": [2, 3], "num_target": [2, 3], "path": "table.csv"}
-NAMES = {*SHORT, *(f"data.{name}" for name in SMALL)}
+SMALL_GRID = {"model.grid_range": [-5, 5], "model.points_per_unit": 4}
+NAMES = {*SHORT, *SMALL_GRID, *(f"data.{name}" for name in SMALL)}
 CLASSES, IMAGES = 60, 20
 
 
@@ -77,7 +78,7 @@ def test_two_steps(path: Path, tmp_path):
     if path.parent.name == "model" and "classification" not in resolve_name(content["class_path"]).task_types:
         args.append("--data=Sinusoid")
     if "ConvCNP" in path.read_text():
-        args += ["--model.grid_range=[-5,5]", "--model.points_per_unit=4"]
+        args += [f"--{name}={value}" for name, value in SMALL_GRID.items()]
     run = train("fit", OPTION[path.parent.name], path, *args, "--trainer.default_root_dir", tmp_path / "run")
     assert run.status == 0, run.err
     for name in ("last", "best"):

@@ -31,7 +31,7 @@ def pair(tmp_path_factory) -> Path:
     folder, port = tmp_path_factory.mktemp("ddp"), free_port()
     processes = [fork(work, rank, port, folder) for rank in range(2)]
     for process in processes:
-        process.join(240)
+        process.join(480)
         process.kill()
     assert [process.exitcode for process in processes] == [0, 0], "".join(log.read_text() for log in folder.glob("*.log"))
     return folder

@@ -14,6 +14,7 @@ import datamodules  # noqa: F401
 from app.algorithm import MetaAlgorithm, concrete_subclasses
 from app.backbones import MLP, BackboneCallable
 from app.inner_loop import Params
+from callbacks.completed_images import CompletedImages
 from callbacks.episode_gallery import EpisodeGallery
 from callbacks.test_report import TestReport
 from datamodules.csv_regression import CsvRegression
@@ -82,12 +83,14 @@ def test_every_method_on_every_data_set(method, name, table, tmp_path):
     before = [parameter.detach().clone() for parameter in algorithm.parameters()]
     trainer(2).fit(algorithm, data)
     assert not all(torch.equal(old, new) for old, new in zip(before, algorithm.parameters(), strict=True))
-    trainer(callbacks=(TestReport(), EpisodeGallery()), default_root_dir=tmp_path).test(algorithm, datamodule=data, verbose=False)
+    callbacks = (TestReport(), EpisodeGallery(), CompletedImages())
+    trainer(callbacks=callbacks, default_root_dir=tmp_path).test(algorithm, datamodule=data, verbose=False)
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["num_episodes"] == 7 and np.isfinite(results[algorithm.score_name]["mean"]).all()
     assert set(results.get("references", {})) == set(data.references("test", 0))
     assert set(results.get("groups", {})) == set(data.test_groups)
-    assert (tmp_path / "pictures" / "test_episodes_0000000.png").stat().st_size > 10_000
+    (picture,) = (tmp_path / "pictures").iterdir()
+    assert picture.stat().st_size > 10_000
 
 
 def test_a_score_of_its_own_beside_the_oracle(tmp_path):

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from small import ALGORITHMS, NETWORKS, WAYS, algorithm_for, flat, random_tasks, relative_error
+from small import ALGORITHMS, NETWORKS, WAYS, Blots, algorithm_for, flat, random_tasks, relative_error
 from torch import nn
 from torch.testing import assert_close
 
@@ -16,6 +16,7 @@ from app.backbones.drop_block import DropBlock, noise_from
 from app.embedding_algorithm import EmbeddingAlgorithm
 from app.episode import Episode
 from app.errors import InputError
+from datamodules.sinusoid import Sinusoid
 
 DROPPING = partial(ResNet12, width=2, drop_rate=0.3, dropblock_size=2)
 
@@ -130,7 +131,8 @@ def test_chunks_and_processes_do_not_change_the_noise():
 
 @pytest.mark.parametrize("cls", ALGORITHMS, ids=lambda cls: cls.__name__)
 def test_dropping_is_for_methods_without_an_inner_loop(cls):
-    data = type("Data", (), {"input_shape": (1, 16, 16), "output_size": 3, "task_type": "classification"})
+    data = Blots(ways=3) if "classification" in cls.task_types else Sinusoid()
+    data.setup()
     if issubclass(cls, EmbeddingAlgorithm):
         assert any(isinstance(module, DropBlock) for module in algorithm_for(cls, data, backbone=DROPPING).modules())
     elif issubclass(cls, MAML):

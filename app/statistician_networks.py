@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from app.diagonal_gaussian import DiagonalGaussian
 from app.errors import InputError
+from app.diagonal_gaussian import DiagonalGaussian
 from app.losses import widened
 
 
@@ -119,6 +119,9 @@ class StatisticNetwork(nn.Module):
         super().__init__()
         self.before = nn.Sequential(*hidden_layers(num_features, width, num_layers))
         self.after = GaussianMLP((width, 1), context_size, width, num_layers)
+        # Narrow posteriors at the start: the noise of hundreds of wide ones hides the set, and the decoder learns to ignore them.
+        with torch.no_grad():
+            self.after.layers[-1].bias[context_size:] -= 4
 
     def forward(self, features: Tensor, membership: Tensor) -> DiagonalGaussian:
         """Posteriors of all sets of each task.

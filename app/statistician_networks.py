@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from app.errors import InputError
 from app.diagonal_gaussian import DiagonalGaussian
+from app.errors import InputError
 from app.losses import widened
 
 

@@ -21,6 +21,7 @@ import app.algorithms  # noqa: F401  algorithms, callbacks and data sets are fou
 import callbacks  # noqa: F401
 import datamodules  # noqa: F401
 from app.algorithm import MetaAlgorithm
+from app.allocator import keep_freed_memory
 from app.arguments import MetaParser, with_defaults
 from app.errors import InputError
 from app.run import (
@@ -55,6 +56,7 @@ def main() -> int:
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # of a run that is resumed
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    keep_freed_memory()
     try:
         MetaCLI(sys.argv[1:])
     except (ValueError, MisconfigurationException) as error:

@@ -350,7 +350,7 @@ class MetaAlgorithm(LightningModule):
 
     def call_module(self, module: str, params: Params, *inputs: Tensor) -> Tensor:
         """A module of the method, by its name, with its share of these meta-parameters."""
-        return functional_call(getattr(self, module), self.module_params(module, params), inputs)
+        return functional_call(self.get_submodule(module), self.module_params(module, params), inputs)
 
     def as_dtype(self, batch: Episode) -> Episode:
         """The batch with inputs and regression targets in the parameters' dtype."""

@@ -33,6 +33,12 @@ def kl_divergence(q: Tensor, p: Tensor) -> Tensor:
     return 0.5 * (ratio - 1 - ratio.log() + ((q_mean - p_mean) / p_std).square()).sum(-1)
 
 
+def standard(like: Tensor) -> Tensor:
+    """N(0, I) in the shape of a Gaussian."""
+    mean, std = like.chunk(2, -1)
+    return torch.cat([torch.zeros_like(mean), torch.ones_like(std)], -1)
+
+
 def sample(gaussian: Tensor, noise: Tensor) -> Tensor:
     """Draws by standard normal noise, differentiable in the Gaussian (reparametrisation)."""
     mean, std = gaussian.chunk(2, -1)

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from app.algorithm import Metrics
 from app.backbones import BackboneCallable
@@ -53,12 +52,6 @@ class NeuralProcess(StackedAlgorithm):
                 "choose data of points, such as Sinusoid, or MAML"
             )
         return super().build_net(backbone)
-
-    def part(self, params: Params, name: str, *inputs: Tensor) -> Tensor:
-        """Output of a part of the network with these parameters."""
-        prefix = f"net.{name}."
-        own = {key.removeprefix(prefix): value for key, value in params.items() if key.startswith(prefix)}
-        return functional_call(self.net.get_submodule(name), own, inputs)
 
     def losses(self, params: Params, batch: Episode) -> tuple[Tensor, Metrics]:
         """Negative log-likelihood per point: of context and targets where `trains_on_context`, else of the targets."""

@@ -27,6 +27,10 @@ class StackedAlgorithm(MetaAlgorithm):
     def predict_tasks(self, params: Params, adapted: Any, query_x: Tensor) -> Tensor:
         """Outputs of the queries, of shape (tasks, queries, outputs)."""
 
+    def part(self, params: Params, name: str, *inputs: Tensor) -> Any:
+        """Output of a part of the network with these parameters."""
+        return self.call_module(f"net.{name}", params, *inputs)
+
     def adapt(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
         return tree_map(lambda tensor: tensor[0], self.adapt_tasks(params, support_x[None], support_y[None]))
 

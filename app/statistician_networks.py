@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from app.diagonal_gaussian import DiagonalGaussian
 from app.errors import InputError
+from app.gaussian import gaussian
 from app.losses import widened
 
 
@@ -42,8 +42,9 @@ class GaussianMLP(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(*hidden_layers(sum(input_sizes), width, num_layers), nn.Linear(width, 2 * output_size))
 
-    def forward(self, *inputs: Tensor) -> DiagonalGaussian:
-        return DiagonalGaussian(*widened(self.layers(torch.cat(inputs, -1))).chunk(2, -1))
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Means and then standard deviations, whose networks' outputs are the logarithms of variances."""
+        return gaussian(self.layers(torch.cat(inputs, -1)), lambda log_variance: (0.5 * log_variance).exp())
 
 
 class ConvEncoder(nn.Module):
@@ -123,7 +124,7 @@ class StatisticNetwork(nn.Module):
         with torch.no_grad():
             self.after.layers[-1].bias[context_size:] -= 4
 
-    def forward(self, features: Tensor, membership: Tensor) -> DiagonalGaussian:
+    def forward(self, features: Tensor, membership: Tensor) -> Tensor:
         """Posteriors of all sets of each task.
 
         Args:

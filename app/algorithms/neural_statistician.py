@@ -6,12 +6,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from app.algorithm import Metrics
-from app.diagonal_gaussian import DiagonalGaussian
 from app.episode import Episode
 from app.errors import InputError
+from app.gaussian import kl_divergence, sample, standard
 from app.inner_loop import Params
 from app.losses import accuracy
 from app.stacked_algorithm import StackedAlgorithm
@@ -96,20 +96,18 @@ class NeuralStatistician(StackedAlgorithm):
 
     # Classification
 
-    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> DiagonalGaussian:
-        """Context posteriors of the classes, of shape (tasks, ways, context_size)."""
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Tensor:
+        """Context posteriors of the classes, of shape (tasks, ways, 2 * context_size): means, then standard deviations."""
         features = self._features(params, self._targets(support_x))
-        return self._call(params, "statistic", features, self._membership(support_y, features))
+        return self.part(params, "statistic", features, self._membership(support_y, features))
 
-    def predict_tasks(self, params: Params, adapted: DiagonalGaussian, query_x: Tensor) -> Tensor:
+    def predict_tasks(self, params: Params, adapted: Tensor, query_x: Tensor) -> Tensor:
         return self._logits(params, adapted, self._features(params, self._targets(query_x)))
 
-    def _logits(self, params: Params, classes: DiagonalGaussian, features: Tensor) -> Tensor:
+    def _logits(self, params: Params, classes: Tensor, features: Tensor) -> Tensor:
         rows = features.flatten(0, 1)[:, None]  # each query a set of its own
-        queries = self._call(params, "statistic", rows, torch.ones_like(rows[..., :1]))
-        mean, log_variance = (part.view(*features.shape[:2], 1, self.context_size) for part in queries)
-        classes = DiagonalGaussian(classes.mean[:, None], classes.log_variance[:, None])
-        return -classes.divergence(DiagonalGaussian(mean, log_variance))
+        queries = self.part(params, "statistic", rows, torch.ones_like(rows[..., :1]))
+        return -kl_divergence(classes[:, None], queries.view(*features.shape[:2], 1, 2 * self.context_size))
 
     # The bound
 
@@ -124,7 +122,7 @@ class NeuralStatistician(StackedAlgorithm):
         alpha = self._alpha()
         metrics = {"bound": reconstruction - context - latents, "context_divergence": context, "latent_divergence": latents}
         with torch.no_grad():
-            classes = self._call(params, "statistic", features[:, :rows], membership[:, :rows])
+            classes = self.part(params, "statistic", features[:, :rows], membership[:, :rows])
             metrics[self.score_name] = vmap(accuracy)(self._logits(params, classes, features[:, rows:]), batch.query_y)
         return (context + latents) / (1 + alpha) - (1 + alpha) * reconstruction, metrics
 
@@ -140,22 +138,22 @@ class NeuralStatistician(StackedAlgorithm):
             membership: which image is in which set, of shape (tasks, images, sets).
             noise: of these tasks.
         """
-        context = self._call(params, "statistic", features, self._kept(membership, noise.dropout))
-        divergence = context.divergence(DiagonalGaussian.standard(context.mean))
-        contexts = membership.to(context.mean) @ context.sample(noise.context)  # of the set of each image
+        context = self.part(params, "statistic", features, self._kept(membership, noise.dropout))
+        divergence = kl_divergence(context, standard(context))
+        contexts = membership.to(context) @ sample(context, noise.context)  # of the set of each image
         latents, latent_divergence = [contexts[..., :0]], 0
         for layer, layer_noise in enumerate(noise.latents):
-            posterior = self._call(params, f"posterior.{layer}", contexts, latents[-1], features)
-            prior = self._call(params, f"prior.{layer}", contexts, latents[-1])
-            latents.append(posterior.sample(layer_noise))
-            latent_divergence = latent_divergence + posterior.divergence(prior).mean(1)
+            posterior = self.part(params, f"posterior.{layer}", contexts, latents[-1], features)
+            prior = self.part(params, f"prior.{layer}", contexts, latents[-1])
+            latents.append(sample(posterior, layer_noise))
+            latent_divergence = latent_divergence + kl_divergence(posterior, prior).mean(1)
         logits = self._decode(params, contexts, latents)
         reconstruction = -F.binary_cross_entropy_with_logits(logits, targets.to(logits), reduction="none")
         return reconstruction.flatten(2).sum(2).mean(1), divergence.sum(1) / targets.shape[1], latent_divergence
 
     def _decode(self, params: Params, contexts: Tensor, latents: list[Tensor]) -> Tensor:
         vectors = torch.cat([contexts, *latents], -1)
-        return self._call(params, "decoder", vectors.flatten(0, 1)).unflatten(0, vectors.shape[:2])
+        return self.part(params, "decoder", vectors.flatten(0, 1)).unflatten(0, vectors.shape[:2])
 
     def _kept(self, membership: Tensor, uniform: Tensor) -> Tensor:
         """The membership of the images that the posterior of the context sees."""
@@ -184,7 +182,7 @@ class NeuralStatistician(StackedAlgorithm):
     # Samples
 
     @torch.no_grad()
-    def sample(self, params: Params, adapted: DiagonalGaussian, count: int, generator: torch.Generator) -> Tensor:
+    def sample(self, params: Params, adapted: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """New images of each class of one task, as the means of their pixels, of shape (classes, count, *image).
 
         Args:
@@ -193,24 +191,18 @@ class NeuralStatistician(StackedAlgorithm):
             count: images of each class.
             generator: of the latents, on the module's device.
         """
-        contexts = adapted.mean[:, None].expand(-1, count, -1)
+        contexts = adapted.chunk(2, -1)[0][:, None].expand(-1, count, -1)
         latents = [contexts[..., :0]]
         for layer in range(self.num_latents):
-            prior = self._call(params, f"prior.{layer}", contexts, latents[-1])
-            noise = torch.randn(prior.mean.shape, generator=generator, device=self.device)
-            latents.append(prior.sample(noise.to(prior.mean)))
+            prior = self.part(params, f"prior.{layer}", contexts, latents[-1])
+            noise = torch.randn(len(prior), count, self.latent_size, generator=generator, device=self.device)
+            latents.append(sample(prior, noise.to(prior)))
         return self._decode(params, contexts, latents).sigmoid()
 
     # Small things
 
-    def _call(self, params: Params, name: str, *inputs: Tensor) -> Any:
-        """One of the networks, with its share of the meta-parameters."""
-        prefix = f"net.{name}."
-        weights = {key.removeprefix(prefix): value for key, value in params.items() if key.startswith(prefix)}
-        return functional_call(self.net.get_submodule(name), weights, inputs)
-
     def _features(self, params: Params, images: Tensor) -> Tensor:
-        return self._call(params, "encoder", images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        return self.part(params, "encoder", images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
     def _targets(self, images: Tensor) -> Tensor:
         return images if self.pixels == "grey" else (images > 0.5).to(images)

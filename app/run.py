@@ -36,10 +36,11 @@ def new_run_dir(model: str, data: str) -> Path:
 
 
 def discard_empty_run_dir() -> None:
-    """Removes the new folder of a run that failed before it wrote anything."""
+    """Removes the new folder of a run that failed before it wrote anything, and the folders around it that held nothing else."""
     if path := os.environ.pop("META_RUN_DIR", None):
         with suppress(OSError):  # not empty
-            Path(path).rmdir()
+            for folder in (Path(path), *Path(path).parents[:2]):
+                folder.rmdir()
 
 
 def checkpoint_dir(run_dir: str | os.PathLike) -> Path:

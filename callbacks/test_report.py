@@ -11,6 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
+SINGULAR = {"ways": "way", "shots": "shot", "queries": "query"}
 MANY_STEPS = 20
 
 
@@ -80,32 +81,34 @@ def table(results: dict[str, Any]) -> Table:
     main = results["score"]
     others = [name for name, value in results.items() if isinstance(value, dict) and "inner_steps" in value]
     names = [main, *(name for name in others if name not in (main, "loss"))]
-    task = [f"{results[key]} {key}" for key in ("ways", "shots", "queries") if results.get(key)]
+    counts = {key: results[key] for key in ("ways", "shots", "queries") if results.get(key)}
+    task = [f"{count} {key if count > 1 else SINGULAR[key]}" for key, count in counts.items()]
     task += [f"{'-'.join(map(str, results['num_context']))} context points"] if results.get("num_context") else []
     task += [results["units"]] if results.get("units") else []
     mode = "transductive" if results["transductive"] else "non-transductive"
     title = f"{results['algorithm']} on {results['data']}: {results['num_episodes']} test episodes, {', '.join(task)}, {mode}"
     result = Table(title=title, title_justify="left")
-    result.add_column("inner steps", justify="right")
+    result.add_column("inner steps" if len(results[main]["inner_steps"]) > 1 else "", justify="right")
     for name in names:
         result.add_column(f"{name}{' (%)' if name == 'accuracy' else ''} ± 95 % interval", justify="right")
-    for row in _rows(results, names, all_stages=True):
+    for row in _rows(results, names, results["algorithm"], all_stages=True):
         result.add_row(*row)
     for group, part in results.get("groups", {}).items():
         result.add_section()
         result.add_row(f"[bold]{group}[/bold]: {part['num_episodes']}")
-        for row in _rows(part, names, all_stages=False):
+        for row in _rows(part, names, results["algorithm"], all_stages=False):
             result.add_row(*row)
     return result
 
 
-def _rows(part: dict[str, Any], names: list[str], all_stages: bool) -> Iterator[list[str]]:
+def _rows(part: dict[str, Any], names: list[str], algorithm: str, all_stages: bool) -> Iterator[list[str]]:
     """Label and cells of each row: the stages, then other predictors, each with the method's score minus its own."""
     stages = part[names[0]]["inner_steps"]
     for position in range(len(stages)) if all_stages else [len(stages) - 1]:
         if stages[-1] > MANY_STEPS and stages[position] & (stages[position] - 1) and stages[position] != stages[-1]:
             continue
-        label = str(stages[position]) if stages[position] or len(stages) == 1 else "0 (before adaptation)"
+        label = str(stages[position]) if stages[position] else "0 (before adaptation)"
+        label = label if len(stages) > 1 else algorithm  # which adapts in one stage
         yield [label, *(_cell(name, *(part[name][key][position] for key in ("mean", "ci95"))) for name in names)]
     for predictor, scores in part.get("references", {}).items():
         for label, prefix in ((predictor, ""), (f"difference to {predictor}", "difference_")):

@@ -229,11 +229,8 @@ class MetaAlgorithm(LightningModule):
         params = dict(self.named_parameters())
         self._count_episodes(batch)
         gradient, metrics = self.outer_gradient(params, self.as_dtype(batch))
-        trainer = self.trainer
-        at_log_step = (trainer.global_step + 1) % trainer.log_every_n_steps == 0
-        # Between the log steps only the progress bar sees the numbers: no reason for the processes to wait for each other.
         logged = {f"train/{name}": value for name, value in metrics.items()}
-        self.log_dict(logged, prog_bar=True, sync_dist=at_log_step and trainer.world_size > 1)
+        self.log_dict(logged, prog_bar=True, sync_dist=self.trainer.world_size > 1)
         # The derivative of this sum is the gradient itself: DDP, precision plugins, clipping and accumulation see an ordinary
         # loss. A loss that is not finite makes it so as well, on every rank.
         poison = 0.0 * metrics["outer_loss"]

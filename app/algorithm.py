@@ -3,12 +3,9 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from hashlib import sha256
-from math import isfinite
 from typing import Any
 
 import torch
-from lightning import LightningModule
-from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
@@ -19,15 +16,14 @@ from app.episode import Episode
 from app.errors import InputError
 from app.evaluation import logged, summarise
 from app.inner_loop import Params
+from app.learner import Learner, concrete_subclasses
 from app.losses import DEFAULT_LOSS, LOSSES, LossName, accuracy, mse
-from app.lr_schedule import ProgressSchedule
 from app.scores import EpisodeScores
-from datamodules.episodic import EpisodicDataModule
 
 Metrics = dict[str, Tensor]
 
 
-class MetaAlgorithm(LightningModule):
+class MetaAlgorithm(Learner):
     """Base of all methods: a subclass writes one task (`adapt`, `predict`), vmap adds the task axis.
 
     A method that is for classification or regression alone says so in `task_types`, one that learns all training classes at
@@ -49,7 +45,6 @@ class MetaAlgorithm(LightningModule):
     """
 
     task_types: tuple[str, ...] = ("classification", "regression")
-    global_labels = False
 
     def __init__(
         self,
@@ -78,7 +73,6 @@ class MetaAlgorithm(LightningModule):
         self._scores = EpisodeScores()
         self.evaluation: dict[str, Any] = {}
         self._score_names: list[str] = []
-        self.trained_steps = 0
         self.stages: list[int] = []
         self.score_all_stages = False
         self.autocast_inner_loop = True
@@ -268,37 +262,6 @@ class MetaAlgorithm(LightningModule):
         for name, value in logged(summary, split, self.score_name).items():
             self.log(name, rows.new_tensor(value))
 
-    def configure_optimizers(self) -> Any:
-        try:
-            optimizer = self._optimizer(self.parameters())
-        except ValueError as error:
-            raise InputError(f"--model.optimizer: {str(error)[0].lower()}{str(error)[1:]}; give a valid value") from error
-        for group in optimizer.param_groups:
-            if not isfinite(group["lr"]):
-                raise InputError(f"--model.optimizer.lr is {group['lr']}; give a finite number")
-        if self._lr_scheduler is None:
-            return optimizer
-        scheduler = self._lr_scheduler(optimizer)
-        if isinstance(scheduler, ProgressSchedule):
-            scheduler.progress = self.progress
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def progress(self) -> float:
-        """Share of the run that is done, by max_steps or max_time, whichever is further; equal on all ranks."""
-        trainer = self.trainer
-        by_steps = trainer.global_step / trainer.max_steps if trainer.max_steps > 0 else 0.0
-        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer) and callback._duration]
-        if not timers:
-            return by_steps
-        by_time = max(timer.time_elapsed() / timer._duration for timer in timers)
-        return max(by_steps, trainer.strategy.broadcast(by_time))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["algorithm"] = type(self).__name__
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.trained_steps = checkpoint["global_step"]
-
     # Small things
 
     def loss_function(self, option: str, name: LossName | None) -> Callable[..., Tensor]:
@@ -317,11 +280,7 @@ class MetaAlgorithm(LightningModule):
 
     @property
     def monitor(self) -> tuple[str, str]:
-        """What chooses the best checkpoint, and whether more of it is better."""
         return f"val/{self.score_name}", "max" if self.task_type == "classification" else "min"
-
-    def check_data(self, data: EpisodicDataModule) -> None:
-        """Raises an InputError where the tasks do not suit the options; called once before training, and before a test."""
 
     def describe_method(self) -> dict[str, Any]:
         """What `results.json` says about the way of predicting."""
@@ -353,12 +312,3 @@ class MetaAlgorithm(LightningModule):
         """The batch with inputs and regression targets in the parameters' dtype."""
         dtype = next(self.parameters()).dtype
         return Episode(*(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in batch))
-
-
-def concrete_subclasses(base: type) -> list[type]:
-    """All subclasses in which nothing is left to write."""
-    found = []
-    for cls in base.__subclasses__():
-        unwritten = any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
-        found += [cls] * (not unwritten) + concrete_subclasses(cls)
-    return found

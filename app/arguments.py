@@ -17,10 +17,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 import app.backbones
-from app.algorithm import MetaAlgorithm, concrete_subclasses
 from app.errors import InputError
+from app.learner import Learner, concrete_subclasses
 from app.run import is_rank_zero
-from datamodules.episodic import EpisodicDataModule
+from datamodules.resumable import ResumableDataModule
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 DEFAULTS = {"model": "MAML", "data": "Glyphs"}
@@ -174,7 +174,7 @@ class MetaParser(LightningArgumentParser):
         cls = resolve_name(class_path)
         if cls is Module:
             return [f"error: {section}.{name} needs a class; give {section} {' or '.join(BACKBONES)} before it"]
-        bases = [base for base in (MetaAlgorithm, EpisodicDataModule) if issubclass(cls, base)]
+        bases = [base for base in (Learner, ResumableDataModule) if issubclass(cls, base)]
         others = [other for base in bases for other in concrete_subclasses(base) if f"--x.{name}" in _options(other, "x")]
         if not others:
             return self._unknown_option(f"{section}.{name}", _options(cls, section.removeprefix("--")))
@@ -183,7 +183,7 @@ class MetaParser(LightningArgumentParser):
 
     def _known_options(self) -> list[str]:
         known = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
-        for section, base in (("model", MetaAlgorithm), ("data", EpisodicDataModule)):
+        for section, base in (("model", Learner), ("data", ResumableDataModule)):
             known += [option for cls in concrete_subclasses(base) for option in _options(cls, section)]
         return sorted({*known, *_options(Trainer, "trainer")})
 
@@ -202,8 +202,8 @@ def _options(cls: type, section: str) -> list[str]:
 def _class_names(key: str) -> list[str]:
     """The class names that an option takes, as far as they are known."""
     bases = {
-        "model": MetaAlgorithm,
-        "data": EpisodicDataModule,
+        "model": Learner,
+        "data": ResumableDataModule,
         "optimizer": Optimizer,
         "lr_scheduler": LRScheduler,
         "trainer.logger": Logger,

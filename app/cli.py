@@ -17,13 +17,15 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-import app.algorithms  # noqa: F401  algorithms, callbacks and data sets are found by name once imported
+import app.algorithms
+import app.continual.methods  # noqa: F401
 import callbacks  # noqa: F401
 import datamodules  # noqa: F401
-from app.algorithm import MetaAlgorithm
 from app.allocator import keep_freed_memory
 from app.arguments import MetaParser, with_defaults
+from app.continual.learner import ContinualLearner
 from app.errors import InputError
+from app.learner import Learner
 from app.run import (
     check_data,
     check_fits,
@@ -41,12 +43,17 @@ from callbacks.inner_precision import InnerPrecision, refuse_float16
 from callbacks.replica_check import ReplicaCheck
 from callbacks.run_identity import RunIdentity
 from callbacks.step_seed import StepSeed
+from callbacks.stream_report import StreamReport
 from callbacks.test_report import TestReport
-from datamodules.episodic import EpisodicDataModule
+from datamodules.resumable import ResumableDataModule
+from datamodules.stream import StreamDataModule
 
 DEFAULTS = Path(__file__).parent.parent / "configs" / "default.yaml"
 TASK = ("input_shape", "output_size", "train_output_size", "task_type")
-DERIVED = {f"--model.{name}": "--data" for name in TASK} | {"--data.global_labels": "--model", "--data.seed": "--seed_everything"}
+DERIVED = {f"--model.{name}": "--data" for name in (*TASK, "stream")} | {
+    "--data.global_labels": "--model",
+    "--data.seed": "--seed_everything",
+}
 
 
 def main() -> int:
@@ -99,8 +106,8 @@ class MetaCLI(LightningCLI):
         self.then_test, args = with_defaults(args, self.subcommands())
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(
-            MetaAlgorithm,
-            EpisodicDataModule,
+            Learner,
+            ResumableDataModule,
             save_config_callback=None,
             seed_everything_default=0,
             subclass_mode_model=True,
@@ -128,6 +135,7 @@ class MetaCLI(LightningCLI):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         # The method alone knows what it is trained on. Data sets without classes have no such argument.
         parser.link_arguments("model.class_path", "data.init_args.global_labels", compute_fn=has_global_labels)
+        parser.link_arguments("data", "model.init_args.stream", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
@@ -185,7 +193,7 @@ class MetaCLI(LightningCLI):
             ReplicaCheck(),
             InnerPrecision(),
             RunIdentity(self.run_id, resolved),
-            TestReport(),
+            StreamReport() if isinstance(self.model, ContinualLearner) else TestReport(),
             BestCheckpoint(checkpoint_dir(run_dir), *self.model.monitor),
             LastCheckpoint(),
         ]
@@ -204,8 +212,10 @@ class MetaCLI(LightningCLI):
 
     def before_fit(self) -> None:
         self._check()
-        if self.checkpoint and 0 < self.trainer.max_steps <= self.checkpoint["global_step"]:
-            print(f"this run is finished: {self.checkpoint['global_step']} of {self.trainer.max_steps} steps are done")
+        limits = (limit for limit in (self.trainer.max_steps, self.datamodule.num_steps) if limit and limit > 0)
+        end = min(limits, default=None)
+        if self.checkpoint and end is not None and end <= self.checkpoint["global_step"]:
+            print(f"this run is finished: {self.checkpoint['global_step']} of {end} steps are done")
             raise SystemExit(0)
         if is_rank_zero():
             self._save_config()
@@ -253,6 +263,9 @@ class MetaCLI(LightningCLI):
 
     def _check(self) -> None:
         """Finds what is wrong before processes are started and anything is written."""
+        if isinstance(self.datamodule, StreamDataModule) and not isinstance(self.model, ContinualLearner):
+            model, data = type(self.model).__name__, type(self.datamodule).__name__
+            raise InputError(f"--data {data} is a stream, and --model {model} learns from tasks; give --model ContinualLearner")
         if is_rank_zero():
             self.datamodule.prepare_data()
             self.datamodule.setup()

@@ -10,7 +10,7 @@ import torch
 from lightning import LightningModule
 
 from app.errors import InputError
-from datamodules.episodic import EpisodicDataModule
+from datamodules.resumable import ResumableDataModule
 
 
 def is_rank_zero() -> bool:
@@ -102,7 +102,7 @@ def check_fits(checkpoint: dict[str, Any], path: Path, model: LightningModule) -
             )
 
 
-def check_data(checkpoint: dict[str, Any], path: Path, data: EpisodicDataModule) -> None:
+def check_data(checkpoint: dict[str, Any], path: Path, data: ResumableDataModule) -> None:
     """Raises an InputError where the checkpoint was trained on other data."""
     name = type(data).__name__
     if name not in checkpoint:

@@ -19,9 +19,10 @@ class AdaptationCurve(Callback):
         self._draw(trainer, pl_module)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        evaluation, score = pl_module.evaluation, pl_module.score_name
-        if not trainer.is_global_zero or len(evaluation["inner_steps"]) < 2:
+        evaluation = getattr(pl_module, "evaluation", {})
+        if not trainer.is_global_zero or len(evaluation.get("inner_steps", [])) < 2:
             return
+        score = pl_module.score_name
         main = evaluation["scores"][score]
         rows = [list(row) for row in zip(evaluation["inner_steps"], main["mean"], main["ci95"], strict=True)]
         name = f"{evaluation['split']}/adaptation_curve"

@@ -122,14 +122,14 @@ class LastCheckpoint(Checkpoint):
         if trainer.world_size > 1:
             signum = int(trainer.strategy.reduce(torch.tensor(signum, device=trainer.strategy.root_device), reduce_op="max"))
             due = trainer.strategy.reduce_boolean_decision(due, all=False)
-        if signum or due or trainer.global_step - self._saved_step >= self.every_steps:
+        if signum or due or trainer.datamodule.cursor - self._saved_step >= self.every_steps:
             self._save(trainer)
         if signum:
             raise Stopped(signum)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore_handlers()
-        if trainer.global_step != self._saved_step:
+        if trainer.datamodule.cursor != self._saved_step:
             self._save(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -139,7 +139,11 @@ class LastCheckpoint(Checkpoint):
         if trainer.validating:
             self._validate_again(trainer)
         agreed = isinstance(exception, InputError)
-        if (agreed or trainer.world_size == 1) and self._make_consistent(trainer) and trainer.global_step != self._saved_step:
+        if (
+            (agreed or trainer.world_size == 1)
+            and self._make_consistent(trainer)
+            and trainer.datamodule.cursor != self._saved_step
+        ):
             with suppress(InputError):  # a full disk: the first exception is the one to show
                 self._save(trainer, check=False)
 
@@ -169,7 +173,7 @@ class LastCheckpoint(Checkpoint):
         self._start_waiting(trainer)
 
     def _start_waiting(self, trainer: Trainer) -> None:
-        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+        self._saved_at, self._saved_step = time.monotonic(), trainer.datamodule.cursor
 
     def _restore_handlers(self) -> None:
         for signum, handler in self._handlers.items():

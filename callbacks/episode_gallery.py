@@ -37,6 +37,8 @@ class EpisodeGallery(Callback):
         if not trainer.is_global_zero or trainer.state.fn == "validate":
             return
         data = trainer.datamodule
+        if not isinstance(data, EpisodicDataModule):
+            return
         indices = self._indices(data, split)
         if pl_module.task_type == "classification" and len(data.input_shape) == 3:
             shown = []

@@ -24,6 +24,8 @@ class FiniteGuard(Callback):
         self._bad = torch.zeros((), dtype=torch.bool, device=pl_module.device)
         self._first_bad_step = torch.full((), -1, device=pl_module.device)
         self._module = pl_module
+        if not pl_module.automatic_optimization:  # the loss alone is looked at, and the checkpoint before stays
+            return
         for optimizer in trainer.optimizers:
             optimizer.register_step_pre_hook(self._remember)
             optimizer.register_step_post_hook(self._undo)
@@ -62,6 +64,10 @@ class FiniteGuard(Callback):
         return [*self._module.parameters(), *self._module.buffers(), *states]
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if not pl_module.automatic_optimization:
+            now_bad = ~outputs["loss"].isfinite()
+            self._first_bad_step = torch.where(now_bad & ~self._bad, trainer.global_step, self._first_bad_step)
+            self._bad = self._bad | now_bad
         if self._bad.device.type == "cpu" or trainer.global_step % trainer.log_every_n_steps == 0:
             self.stop_if_bad()
 

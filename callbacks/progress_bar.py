@@ -19,7 +19,8 @@ class StepProgressBar(RichProgressBar):
 
     @property
     def total_train_batches(self) -> int | float:
-        return self.trainer.max_steps if self.trainer.max_steps > 0 else float("inf")
+        limits = (self.trainer.max_steps if self.trainer.max_steps > 0 else None, self.trainer.datamodule.num_steps)
+        return min((limit for limit in limits if limit is not None), default=float("inf"))
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict:
         metrics = super().get_metrics(trainer, pl_module)

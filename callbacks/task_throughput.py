@@ -1,4 +1,4 @@
-"""Speed of the outer loop."""
+"""Speed of training."""
 
 import time
 from typing import Any
@@ -7,7 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class TaskThroughput(Callback):
-    """Logs tasks and outer steps per second over all devices, validation and saving left out, at every log interval."""
+    """Logs tasks, or samples of a stream, and steps per second over all devices, without validation, at every log interval."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin()
@@ -21,8 +21,9 @@ class TaskThroughput(Callback):
         self._steps += 1
         if trainer.global_step % trainer.log_every_n_steps == 0:
             steps_per_second = self._steps / (time.monotonic() - self._start)
-            tasks_per_second = steps_per_second * trainer.datamodule.meta_batch_size
-            pl_module.log_dict({"system/tasks_per_second": tasks_per_second, "system/steps_per_second": steps_per_second})
+            things, count = trainer.datamodule.step_size
+            speed = {f"system/{things}_per_second": steps_per_second * count, "system/steps_per_second": steps_per_second}
+            pl_module.log_dict(speed)
             self._begin()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

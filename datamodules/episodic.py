@@ -1,14 +1,14 @@
 """Tasks as a pure function of (seed, split, index)."""
 
 from abc import abstractmethod
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from app.episode import Episode
 from app.errors import InputError
+from datamodules.resumable import ResumableDataModule
 from datamodules.sampler import EpisodeSampler, EvaluationSampler
 
 SPLITS = ("train", "val", "test")
@@ -33,11 +33,11 @@ def _as_is(batch: Draws) -> Draws:
     return batch
 
 
-class EpisodicDataModule(LightningDataModule):
+class EpisodicDataModule(ResumableDataModule):
     """Base of all data sets of tasks.
 
     A subclass gives `task_type`, `input_shape`, `output_size`, `manifest_hash`, `check`, `draw` and, where an episode is more
-    than the numbers that identify it, `realise`. Its state is a cursor, the number of training batches taken.
+    than the numbers that identify it, `realise`.
 
     Args:
         meta_batch_size: tasks in an outer step, over all devices; a multiple of the number of processes.
@@ -47,12 +47,11 @@ class EpisodicDataModule(LightningDataModule):
         seed: of the episodes; linked to `seed_everything` on the command line.
     """
 
-    task_type: Literal["classification", "regression"]
     test_groups: tuple[str, ...] = ()
     axis_names: tuple[str, str] = ("x", "y")  # of pictures
 
     def __init__(self, meta_batch_size: int, val_episodes: int, test_episodes: int, num_workers: int = 0, seed: int = 0):
-        super().__init__()
+        super().__init__(num_workers, seed)
         for name, value in (
             ("meta_batch_size", meta_batch_size),
             ("val_episodes", val_episodes),
@@ -60,36 +59,12 @@ class EpisodicDataModule(LightningDataModule):
         ):
             if value < 1:
                 raise InputError(f"--data.{name} is {value}; give at least 1")
-        if not 0 <= seed < 2**64:
-            raise InputError(f"--seed_everything is {seed}; give a number from 0 to 2**64 - 1")
         self.meta_batch_size = meta_batch_size
         self.num_episodes = {"val": val_episodes, "test": test_episodes}
-        self.num_workers = num_workers
-        self.seed = seed
-        self.cursor = 0
 
     @property
-    @abstractmethod
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input: (channels, height, width) of an image, (features,) of a vector."""
-
-    @property
-    @abstractmethod
-    def output_size(self) -> int:
-        """Ways of a classification task, dimensions of a regression target."""
-
-    @property
-    def train_output_size(self) -> int:
-        """Ways of a training task."""
-        return self.output_size
-
-    @property
-    @abstractmethod
-    def manifest_hash(self) -> str:
-        """Identifies the data and the split, not the episodes; known after `setup`."""
-
-    def setup(self, stage: str | None = None) -> None:
-        """Reads what `prepare_data` made, once."""
+    def step_size(self) -> tuple[str, int]:
+        return "tasks", self.meta_batch_size
 
     @abstractmethod
     def draw(self, split: str, index: int) -> Any:
@@ -98,9 +73,6 @@ class EpisodicDataModule(LightningDataModule):
     def realise(self, split: str, values: Any) -> Episode:
         """The stack of episodes that a stack of draws identifies, on the device of `values`."""
         return Episode(*values)
-
-    def check(self) -> None:
-        """Raises an InputError where the splits cannot give the tasks that are asked for; called after `setup`."""
 
     def describe_task(self) -> dict[str, Any]:
         """What `results.json` says about the task."""
@@ -147,16 +119,7 @@ class EpisodicDataModule(LightningDataModule):
         values = default_collate([self.draw(split, index)])
         return Episode(*(tensor[0] for tensor in self.realise(split, values)))
 
-    def check_hash(self, manifest_hash: str) -> None:
-        """Raises an InputError where training began on data with another hash."""
-        if manifest_hash != self.manifest_hash:
-            raise InputError(
-                f"the checkpoint was trained on data with hash {manifest_hash[:12]}, "
-                f"--data now has {self.manifest_hash[:12]}; restore the data, or start a new run without --ckpt_path"
-            )
-
     def check_processes(self, world_size: int) -> None:
-        """Raises an InputError where the tasks cannot be shared by so many processes."""
         if self.meta_batch_size % world_size:
             raise InputError(
                 f"--data.meta_batch_size {self.meta_batch_size} is not divisible by {world_size} processes; "
@@ -197,14 +160,6 @@ class EpisodicDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Draws | Episode, dataloader_idx: int) -> Episode:
         return self.realise(batch.split, batch.values) if isinstance(batch, Draws) else batch
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"cursor": self.cursor, "manifest_hash": self.manifest_hash}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self.trainer and self.trainer.training:
-            self.check_hash(state_dict["manifest_hash"])
-        self.cursor = state_dict["cursor"]
 
 
 def choose(generator: np.random.Generator, total: int, count: int) -> np.ndarray:

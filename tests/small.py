@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 import app.algorithms
 import app.backbones
-from app.algorithm import MetaAlgorithm, concrete_subclasses
+from app.algorithm import MetaAlgorithm
 from app.algorithms.maml import MAML
 from app.algorithms.matching_net import MatchingNet
 from app.episode import Episode
 from app.inner_loop import Params
+from app.learner import concrete_subclasses
 from callbacks.step_seed import StepSeed
 from datamodules.episodic import EpisodicDataModule
 from datamodules.images import ImageEpisodes, ImageSplit

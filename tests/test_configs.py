@@ -10,9 +10,12 @@ import yaml
 from command_line import ROOT, train
 from small import options
 
+from app.continual.learner import ContinualLearner
 from datamodules.glyphs import Glyphs
 from datamodules.images import ImageEpisodes, ImageSplit
-from datamodules.mnist import MNIST
+from datamodules.mnist import MNIST, LabelledImages
+from datamodules.resumable import ResumableDataModule
+from datamodules.stream import StreamDataModule
 
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 OPTION = {"configs": "--config", "experiment": "--config", "model": "--model", "data": "--data", "trainer": "--trainer"}
@@ -25,11 +28,20 @@ SHORT = {
     "trainer.logger": "false",
     "trainer.enable_progress_bar": "false",
     "trainer.enable_model_summary": "false",
-    "data.meta_batch_size": 2,
-    "data.val_episodes": 2,
 }
 # Of data sets that have them.
-SMALL = {"queries": 2, "train_queries": 2, "image_size": 36, "num_context": [2, 3], "num_target": [2, 3], "path": "table.csv"}
+SMALL = {
+    "meta_batch_size": 2,
+    "val_episodes": 2,
+    "train_images": 6,
+    "test_images": 4,
+    "queries": 2,
+    "train_queries": 2,
+    "image_size": 36,
+    "num_context": [2, 3],
+    "num_target": [2, 3],
+    "path": "table.csv",
+}
 SMALL_GRID = {"model.grid_range": [-5, 5], "model.points_per_unit": 4}
 NAMES = {*SHORT, *SMALL_GRID, *(f"data.{name}" for name in SMALL)}
 CLASSES, IMAGES = 60, 20
@@ -43,8 +55,10 @@ def subclasses(base: type) -> list[type]:
 def random_images(monkeypatch):
     """Every data set of images has random ones: its own tests see to the real."""
 
-    def read_split(self: ImageEpisodes, split: str) -> ImageSplit:
+    def read_split(self: ImageEpisodes | MNIST, split: str) -> ImageSplit | LabelledImages:
         pixels = np.random.default_rng(len(split)).integers(0, 256, (CLASSES * IMAGES, *self.input_shape), dtype=np.uint8)
+        if isinstance(self, MNIST):
+            return LabelledImages(pixels, np.arange(len(pixels)) % 10, split)
         return ImageSplit(pixels, np.full(CLASSES, IMAGES), [f"{split} {number}" for number in range(CLASSES)], split)
 
     for cls in (*subclasses(ImageEpisodes), MNIST):
@@ -61,31 +75,39 @@ def random_table(tmp_path, monkeypatch):
     (tmp_path / "table.csv").write_text("\n".join(",".join(map(str, row)) for row in [columns, *rows]))
 
 
-def data_options(content: dict) -> set[str]:
-    """The options of the data set of a config; glyphs where it names none."""
+def data_class(content: dict) -> type[ResumableDataModule]:
+    """The data set of a config; glyphs where it names none."""
     class_path = content.get("data", content if "datamodules." in str(content.get("class_path")) else {}).get("class_path")
-    return options(resolve_name(class_path) if class_path else Glyphs)
+    return resolve_name(class_path) if class_path else Glyphs
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT / "configs").as_posix())
 def test_two_steps(path: Path, tmp_path):
     content = yaml.safe_load(path.read_text())
-    known = data_options(content)
+    class_path = content.get("class_path")
+    if path.parent.name == "model" and resolve_name(class_path) is ContinualLearner:
+        content, class_path = {"model": content, "data": {"class_path": "datamodules.split_mnist.SplitMNIST"}}, None
+    known, is_stream = options(data_class(content)), issubclass(data_class(content), StreamDataModule)
     short = SHORT | {f"data.{name}": value for name, value in SMALL.items() if name in known}
     args = [f"--{name}={value}" for name, value in short.items()]
     if "callbacks" not in content.get("trainer", {}):  # the default ones are run by default.yaml
         args.append("--trainer.callbacks=[]")
-    if path.parent.name == "model" and "classification" not in resolve_name(content["class_path"]).task_types:
+    if path.parent.name == "data" and is_stream:
+        args.append("--model=ContinualLearner")
+    if path.parent.name == "model" and is_stream:
+        args.append("--data=SplitMNIST")
+    elif path.parent.name == "model" and "classification" not in resolve_name(class_path).task_types:
         args.append("--data=Sinusoid")
     if "ConvCNP" in path.read_text():
         args += [f"--{name}={value}" for name, value in SMALL_GRID.items()]
     run = train("fit", OPTION[path.parent.name], path, *args, "--trainer.default_root_dir", tmp_path / "run")
     assert run.status == 0, run.err
-    for name in ("last", "best"):
+    for name in ("last",) if is_stream else ("last", "best"):  # a stream has no validation
         checkpoint = torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=False)
         assert checkpoint["global_step"] == 2
     resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    sections = content if OPTION[path.parent.name] == "--config" else {path.parent.name: content}
+    file = yaml.safe_load(path.read_text())
+    sections = file if OPTION[path.parent.name] == "--config" else {path.parent.name: file}
     assert_holds(resolved, sections)
 
 

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from math import prod
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -13,9 +14,16 @@ class MLP(nn.Module):
         input_shape: shape of one input, flattened.
         output_size: outputs of the head; null for none, the network is then an embedding.
         hidden_sizes: units of each hidden layer.
+        init: of weights and biases: PyTorch's, or uniform by Glorot and Bengio (2010) and zero.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], output_size: int | None, hidden_sizes: tuple[int, ...] = (40, 40)):
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        output_size: int | None,
+        hidden_sizes: tuple[int, ...] = (40, 40),
+        init: Literal["torch", "xavier"] = "torch",
+    ):
         super().__init__()
         sizes = (prod(input_shape), *hidden_sizes)
         layers: list[nn.Module] = [nn.Flatten()]
@@ -24,6 +32,10 @@ class MLP(nn.Module):
         self.body = nn.Sequential(*layers)
         self.num_features = sizes[-1]
         self.head = nn.Linear(sizes[-1], output_size) if output_size else nn.Identity()
+        for module in self.modules():
+            if init == "xavier" and isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(x))

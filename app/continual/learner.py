@@ -1,0 +1,236 @@
+"""A learner that goes through a stream once and keeps what it knew."""
+
+import time
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app.backbones import BackboneCallable, default_backbone
+from app.continual import metrics
+from app.continual.method import MethodCallable, class_masks
+from app.continual.methods.fine_tuning import FineTuning
+from app.errors import InputError
+from app.learner import Learner
+from datamodules.resumable import ResumableDataModule
+from datamodules.stream import StreamBatch, StreamDataModule, as_inputs
+
+ROWS = 5000  # images that are classified together in an evaluation
+
+
+class ContinualLearner(Learner):
+    """Runs a continual method over a whole stream in one fit, and scores it after each experience on all of them.
+
+    R[i, j], the accuracy on experience j after training on 0..i, is a buffer, as is all that the method keeps: a run that was
+    stopped in the middle of an experience goes on to the same numbers. A class-incremental run is scored task-incrementally as
+    well, with only the classes of the experience competing.
+
+    Args:
+        stream: what it learns from; linked to the data.
+        method: what it does about forgetting.
+        backbone: the network; null for Conv4 on images above 28 pixels a side or with colours, else an MLP of 100 and 100
+            units as in Lopez-Paz and Ranzato (2017).
+        evaluate_every: experiences between two rows of R; the last one is always scored.
+        anytime_every: steps between two further evaluations on a part of the test images, for the anytime metrics; null for
+            the ends of the experiences alone.
+        anytime_images: test images of each experience at these, the first ones.
+    """
+
+    automatic_optimization = False
+
+    def __init__(
+        self,
+        stream: StreamDataModule,
+        method: MethodCallable = FineTuning,
+        backbone: BackboneCallable | None = None,
+        evaluate_every: int = 1,
+        anytime_every: int | None = None,
+        anytime_images: int = 200,
+    ):
+        super().__init__()
+        for name, value in (
+            ("evaluate_every", evaluate_every),
+            ("anytime_every", anytime_every),
+            ("anytime_images", anytime_images),
+        ):
+            if value is not None and value < 1:
+                raise InputError(f"--model.{name} is {value}; give at least 1")
+        if not isinstance(stream, StreamDataModule):
+            raise InputError(f"--model ContinualLearner needs a stream, and --data is {type(stream).__name__}; choose a stream")
+        stream.prepare_data()
+        stream.setup()
+        self.task_type, self.input_shape, self.output_size = "classification", stream.input_shape, stream.output_size
+        net = (backbone or self._default_backbone())(self.input_shape, self.output_size)
+        self.method = method(net, stream)
+        self.evaluate_every, self.anytime_every, self.anytime_images = evaluate_every, anytime_every, anytime_images
+        self.views = {"class": ("class", "task"), "task": ("task",), "domain": ("domain",)}[stream.scenario]
+        total = len(stream.experiences)
+        for view in self.views:  # row 0 is before any training
+            self.register_buffer(f"accuracy_{view}", torch.full((total + 1, total), torch.nan, dtype=torch.float64))
+        instants = -(-stream.num_steps // anytime_every) if anytime_every else 0
+        self.register_buffer("anytime", torch.full((instants, total), torch.nan, dtype=torch.float64))
+        self.register_buffer("anytime_experience", torch.full((instants,), -1, dtype=torch.int64))
+        self.register_buffer("num_correct", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("num_samples", torch.zeros((), dtype=torch.int64))
+        self.seconds = 0.0
+        self.evaluated: int | None = None
+
+    def _default_backbone(self) -> BackboneCallable:
+        if self.input_shape == (1, 28, 28):
+            from app.backbones.mlp import MLP
+
+            return lambda shape, outputs: MLP(shape, outputs, hidden_sizes=(100, 100), init="xavier")
+        return default_backbone(self.input_shape)
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether every process has a stream of its own, because the method cannot share a batch."""
+        return self.method.sequential and self.trainer.world_size > 1
+
+    @property
+    def monitor(self) -> tuple[str, str]:
+        return "val/accuracy", "max"
+
+    def check_data(self, data: ResumableDataModule) -> None:
+        self.method.check_stream(data)
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        self._optimizer = lambda _: self.method.make_optimizer()
+        return super().make_optimizer()
+
+    # Training
+
+    def setup(self, stage: str) -> None:
+        if self.is_replicated and self.trainer.global_rank and not self.trainer.datamodule.replica:
+            self.trainer.datamodule.become_replica(self.trainer.global_rank)
+            self.method.masks.copy_(class_masks(self.trainer.datamodule))
+
+    def on_fit_start(self) -> None:
+        method, trainer = self.method, self.trainer
+        if not method.sequential:
+            method.rank, method.world_size = trainer.global_rank, trainer.world_size
+        method.optimizer = self.optimizers(use_pl_optimizer=False)
+        if trainer.world_size > 1 and trainer.is_global_zero:
+            how = "each process has a stream of its own" if method.sequential else "every batch is shared by the processes"
+            print(f"{type(method).__name__} on {trainer.world_size} processes: {how}")
+
+    def training_step(self, batch: StreamBatch, batch_idx: int) -> Tensor:
+        started = time.monotonic()
+        stream, cursor = self.trainer.datamodule, self.trainer.datamodule.cursor
+        place, self.evaluated = stream.place(cursor), None
+        experience = stream.experiences[place.experience]
+        if cursor == 0:
+            self._evaluate(stream, -1)
+        if place.first and stream.has_boundaries:
+            self.method.begin_experience(place.experience, experience)
+        self.num_correct += (self._answers(batch.x, batch.task) == batch.y).sum()
+        self.num_samples += len(batch.y)
+        loss = self.method.observe(batch, self._generator(stream, cursor)).detach()
+        if place.last and stream.has_boundaries:
+            samples = stream.samples(place.experience, "train", self.device)
+            self.method.end_experience(place.experience, experience, samples)
+        self.seconds += time.monotonic() - started
+        if place.last and self._is_due(stream, place.experience):
+            self._evaluate(stream, place.experience)
+        if self.anytime_every and ((cursor + 1) % self.anytime_every == 0 or cursor + 1 == stream.num_steps):
+            self._evaluate_part(stream, cursor // self.anytime_every, place.experience)
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/prequential_accuracy", self.num_correct / self.num_samples)
+        # Lightning counts calls of the optimiser; here a step is a batch of the stream, whatever the method does with it.
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        progress.increment_completed()
+        return loss
+
+    def _generator(self, stream: StreamDataModule, cursor: int) -> torch.Generator:
+        digest = sha256(f"{stream.seed + stream.replica}:method:{cursor}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))
+
+    # Scores
+
+    def _is_due(self, stream: StreamDataModule, number: int) -> bool:
+        return (number + 1) % self.evaluate_every == 0 or number + 1 == len(stream.experiences)
+
+    def _answers(self, x: Tensor, task: Tensor) -> Tensor:
+        logits = self.method.predict(x)
+        return (logits.masked_fill(~self.method.masks[task], -torch.inf) if self.method.masked else logits).argmax(1)
+
+    def _evaluate(self, stream: StreamDataModule, number: int) -> None:
+        """Fills the row of R after that experience, -1 for before any training."""
+        for view, accuracy in self.score(stream).items():
+            getattr(self, f"accuracy_{view}")[number + 1] = accuracy
+        self.evaluated = number
+
+    def _evaluate_part(self, stream: StreamDataModule, instant: int, number: int) -> None:
+        accuracy = self.score(stream, self.anytime_images)[self.views[0]]
+        self.anytime[instant, : number + 1] = accuracy[: number + 1]
+        self.anytime_experience[instant] = number
+
+    def score(self, stream: StreamDataModule, num_images: int | None = None) -> dict[str, Tensor]:
+        """Accuracy on the test images of each experience, in each view, of shape (experiences,)."""
+        parts = [stream.samples(number, "test", self.device) for number in range(len(stream.experiences))]
+        images, y = (torch.cat([part[at][:num_images] for part in parts]) for at in (0, 1))
+        counts = torch.tensor([len(part.y[:num_images]) for part in parts], device=self.device)
+        task = torch.arange(len(parts), device=self.device).repeat_interleave(counts)
+        training = self.method.training
+        self.method.eval()
+        logits = torch.cat([self.method.predict(as_inputs(rows)) for rows in images.split(ROWS)])
+        self.method.train(training)
+        found = {}
+        for view in self.views:
+            competing = logits.masked_fill(~self.method.masks[task], -torch.inf) if view == "task" else logits
+            correct = (competing.argmax(1) == y).to(torch.float64)
+            found[view] = torch.zeros(len(parts), dtype=torch.float64, device=self.device).index_add_(0, task, correct) / counts
+        return found
+
+    def test_step(self, batch: int, batch_idx: int) -> None:
+        """Scores the finished learner once more on all experiences, as a check of the last row of R."""
+        for view, accuracy in self.score(self.trainer.datamodule).items():
+            self.log(f"test/accuracy_{view}", accuracy.mean().float())
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """All numbers of the stream so far: R, the metrics of each view, and what they cost."""
+        found: dict[str, Any] = {"views": {}}
+        for view in self.views:
+            before, *rows = getattr(self, f"accuracy_{view}").cpu().numpy()
+            found["views"][view] = {"R": np.array(rows), "before": before, "metrics": metrics.summarise(np.array(rows), before)}
+        done = (self.anytime_experience >= 0).cpu().numpy()
+        of_part = metrics.anytime(self.anytime.cpu().numpy()[done], self.anytime_experience.cpu().numpy()[done])
+        found["views"][self.views[0]]["metrics"] |= of_part
+        found["prequential"] = float(self.num_correct / self.num_samples.clamp(min=1))
+        found["cost"] = {
+            "memory_bytes": self.method.memory_bytes,
+            "samples": int(self.num_samples),
+            "gradients": int(self.method.num_gradients),
+            "seconds": round(self.seconds, 2),
+        }
+        return found
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["seconds"] = self.seconds
+        if self.is_replicated:
+            own = {"state": {name: tensor.cpu() for name, tensor in self.state_dict().items()}}
+            own["optimizer"] = self.method.optimizer.state_dict() if self.method.optimizer else None
+            gathered: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, own)
+            checkpoint["replicas"] = gathered
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.seconds = checkpoint["seconds"]
+        replicas = checkpoint.get("replicas")
+        if replicas and self._trainer is not None and self.trainer.training:
+            if len(replicas) != self.trainer.world_size:
+                raise InputError(
+                    f"the checkpoint holds {len(replicas)} streams, one of each process, and there are {self.trainer.world_size} "
+                    f"processes; resume with --trainer.devices {len(replicas)}"
+                )
+            own = replicas[self.trainer.global_rank]
+            checkpoint["state_dict"] = own["state"]
+            checkpoint["optimizer_states"] = [own["optimizer"]]

@@ -1,0 +1,7 @@
+"""Every continual method in this folder is found by itself: one file each."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,36 @@
+"""Experience replay."""
+
+import torch
+from torch import Tensor, nn
+
+from app.continual.memory import ReservoirMemory
+from app.continual.method import ContinualMethod
+from datamodules.stream import StreamBatch, StreamDataModule
+
+
+class ER(ContinualMethod):
+    """Experience replay (Chaudhry et al. 2019): every batch is learned together with samples from a reservoir memory.
+
+    Args:
+        memory: samples that are kept.
+        replay: samples of the memory beside each incoming batch, null for as many as arrive.
+        kwargs: of ContinualMethod.
+    """
+
+    def __init__(self, net: nn.Module, stream: StreamDataModule, memory: int = 200, replay: int | None = None, **kwargs):
+        super().__init__(net, stream, **kwargs)
+        self.memory = ReservoirMemory(memory, stream)
+        self.replay = replay
+
+    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+        for _ in range(self.glances):
+            old = self.memory.draw(self.replay or len(batch.y), generator)
+            parts = zip((batch.x, batch.y, batch.task), (old.x, old.y, old.task), strict=True)
+            loss = self.cross_entropy(*(torch.cat(pair) for pair in parts))
+            self.step(loss)
+        self.memory.add(batch)
+        return loss
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.memory.nbytes

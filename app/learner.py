@@ -1,0 +1,86 @@
+"""What the command line and the callbacks ask of everything that is trained."""
+
+from abc import abstractmethod
+from math import isfinite
+from typing import Any
+
+from lightning import LightningModule
+from lightning.pytorch.callbacks import Timer
+from torch.optim import Optimizer
+
+from app.errors import InputError
+from app.lr_schedule import ProgressSchedule
+from datamodules.resumable import ResumableDataModule
+
+
+class Learner(LightningModule):
+    """Base of the meta-algorithms and of the continual learner.
+
+    Attributes:
+        global_labels: whether it is trained on all classes of the train split at once.
+        trained_steps: outer steps that the loaded checkpoint has seen.
+        _optimizer: makes the outer optimiser of parameters, as a constructor's `optimizer`.
+        _lr_scheduler: makes its schedule, stepped once an outer step; null for none.
+    """
+
+    global_labels = False
+    trained_steps = 0
+    _optimizer: Any
+    _lr_scheduler: Any = None
+
+    @property
+    @abstractmethod
+    def monitor(self) -> tuple[str, str]:
+        """What chooses the best checkpoint, and `max` or `min`."""
+
+    def check_data(self, data: ResumableDataModule) -> None:
+        """Raises an InputError where the data do not suit the options; called once before training, and before a test."""
+
+    def make_optimizer(self) -> Optimizer:
+        """The outer optimiser.
+
+        Raises:
+            InputError: one of its options is out of range.
+        """
+        try:
+            optimizer = self._optimizer(self.parameters())
+        except ValueError as error:
+            raise InputError(f"--model.optimizer: {str(error)[0].lower()}{str(error)[1:]}; give a valid value") from error
+        for group in optimizer.param_groups:
+            if not isfinite(group["lr"]):
+                raise InputError(f"--model.optimizer.lr is {group['lr']}; give a finite number")
+        return optimizer
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer()
+        if self._lr_scheduler is None:
+            return optimizer
+        scheduler = self._lr_scheduler(optimizer)
+        if isinstance(scheduler, ProgressSchedule):
+            scheduler.progress = self.progress
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def progress(self) -> float:
+        """Share of the run that is done, by max_steps or max_time, whichever is further; equal on all ranks."""
+        trainer = self.trainer
+        by_steps = trainer.global_step / trainer.max_steps if trainer.max_steps > 0 else 0.0
+        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer) and callback._duration]
+        if not timers:
+            return by_steps
+        by_time = max(timer.time_elapsed() / timer._duration for timer in timers)
+        return max(by_steps, trainer.strategy.broadcast(by_time))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["algorithm"] = type(self).__name__
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.trained_steps = checkpoint["global_step"]
+
+
+def concrete_subclasses(base: type) -> list[type]:
+    """All subclasses in which nothing is left to write."""
+    found = []
+    for cls in base.__subclasses__():
+        unwritten = any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
+        found += [cls] * (not unwritten) + concrete_subclasses(cls)
+    return found

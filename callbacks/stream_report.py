@@ -1,0 +1,173 @@
+"""What a learner kept and forgot over a stream: the R matrix, its metrics and what they cost."""
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from app.continual.metrics import ANYTIME, METRICS, PREQUENTIAL
+from callbacks.picture import save_and_log
+from callbacks.test_report import write_results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from app.continual.learner import ContinualLearner
+
+FORMULAS = {metric.name: metric.formula for metric in METRICS} | ANYTIME | {"prequential accuracy": PREQUENTIAL}
+TITLES = {"class": "class-incremental", "task": "task-incremental", "domain": "domain-incremental"}
+
+
+class StreamReport(Callback):
+    """Writes the stream's manifest and, after each scored experience, the R matrix as CSV; at the end metrics and a heat map.
+
+    Where every process has a stream of its own, the numbers are the mean over them, with a 95 % interval.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            stream, folder = trainer.datamodule, Path(trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            manifest = {"hash": stream.manifest_hash, **stream.manifest}
+            (folder / "stream.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        number = pl_module.evaluated
+        if number is None or number < 0 or not trainer.is_global_zero:
+            return
+        logged = {"stream/experience": number}
+        for view, part in pl_module.evaluation["views"].items():
+            write_matrix(Path(trainer.default_root_dir) / f"r_matrix_{view}.csv", part["R"], part["before"], titles(trainer))
+            row = part["R"][number]
+            logged |= {f"stream/accuracy_seen_{view}": row[: number + 1].mean(), f"stream/accuracy_new_{view}": row[number]}
+        for logger in trainer.loggers:
+            logger.log_metrics({name: float(value) for name, value in logged.items()}, step=trainer.global_step)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._report(trainer, pl_module)
+        if trainer.is_global_zero:
+            for view, part in pl_module.evaluation["views"].items():
+                if np.isnan(part["R"]).all():  # stopped before the end of the first experience
+                    continue
+                save_and_log(trainer, f"stream/R_{view}", heat_map(part["R"], TITLES[view]), Path(trainer.default_root_dir))
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._report(trainer, pl_module)
+
+    def _report(self, trainer: Trainer, pl_module: "ContinualLearner") -> None:
+        results = self.results(trainer, pl_module)
+        if trainer.is_global_zero:
+            write_results(Path(trainer.default_root_dir) / "results.json", results)
+            console = Console()
+            for part in tables(results):
+                console.print(part)
+
+    def results(self, trainer: Trainer, pl_module: "ContinualLearner") -> dict[str, Any]:
+        """Everything that says what was measured, and the numbers; called on all processes."""
+        evaluations = [pl_module.evaluation]
+        if pl_module.is_replicated and trainer.state.fn == "fit":
+            evaluations = [None] * trainer.world_size
+            torch.distributed.all_gather_object(evaluations, pl_module.evaluation)
+        stream = trainer.datamodule
+        return {
+            "method": type(pl_module.method).__name__,
+            "stream": type(stream).__name__,
+            "scenario": stream.scenario,
+            "seed": stream.seed,
+            "streams": len(evaluations),
+            "steps": int(pl_module.num_samples > 0) and stream.cursor,
+            "views": {
+                view: {
+                    name: _mean([one["views"][view]["metrics"][name] for one in evaluations])
+                    for name in evaluations[0]["views"][view]["metrics"]
+                }
+                for view in pl_module.views
+            },
+            "prequential accuracy": _mean([one["prequential"] for one in evaluations]),
+            "cost": evaluations[0]["cost"],
+            "formulas": FORMULAS,
+            "manifest_hash": stream.manifest_hash,
+        }
+
+
+def _mean(values: list[float]) -> dict[str, float | None]:
+    interval = 1.96 * np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "ci95": interval}
+
+
+def titles(trainer: Trainer) -> list[str]:
+    """Of the experiences of the stream."""
+    return [experience.title for experience in trainer.datamodule.experiences]
+
+
+def write_matrix(path: Path, matrix: np.ndarray, before: np.ndarray, names: list[str]) -> None:
+    """R as CSV: a row for the state before training and for each experience that was scored, a column for each experience."""
+    beside = path.with_suffix(".part")
+    with beside.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["after training on", *names])
+        for label, row in zip(["nothing", *names], [before, *matrix], strict=True):
+            if not np.isnan(row).all():
+                writer.writerow([label, *(f"{value:.6f}" for value in row)])
+    beside.replace(path)
+
+
+def heat_map(matrix: np.ndarray, title: str) -> "Figure":
+    """R as a picture: rows are the experiences trained on so far, columns those that are tested."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.add_subplot(xlabel="tested on experience", ylabel="after training on experience", title=f"R, {title}")
+    scored = ~np.isnan(matrix).all(1)
+    rows = np.flatnonzero(scored) + 1
+    image = axes.imshow(100 * matrix[scored], cmap="viridis", vmin=0, vmax=100, aspect="auto")
+    figure.colorbar(image, label="accuracy (%)")
+    total = matrix.shape[1]
+    if total <= 10:
+        for y, row in enumerate(matrix[scored]):
+            for x, value in enumerate(row):
+                axes.text(x, y, f"{100 * value:.0f}", ha="center", va="center", color="black" if value > 0.6 else "white")
+    step = -(-total // 20)
+    axes.set_xticks(range(0, total, step), range(1, total + 1, step))
+    step = -(-len(rows) // 20)
+    axes.set_yticks(range(0, len(rows), step), rows[::step])
+    return figure
+
+
+def tables(results: dict[str, Any]) -> list[Table]:
+    """The metrics with their formulas, and the costs."""
+    streams = f", mean of {results['streams']} streams" if results["streams"] > 1 else ""
+    title = f"{results['method']} on {results['stream']}, seed {results['seed']}{streams}"
+    scores = Table(title=title, title_justify="left")
+    for name in ("metric", *(TITLES[view] for view in results["views"]), "formula"):
+        scores.add_column(name, justify="left" if name in ("metric", "formula") else "right")
+    names = list(dict.fromkeys(name for view in results["views"].values() for name in view))
+    for name in names:
+        scores.add_row(name, *(_cell(view.get(name)) for view in results["views"].values()), escape(FORMULAS[name]))
+    columns = len(results["views"])
+    scores.add_row("prequential accuracy", _cell(results["prequential accuracy"]), *[""] * (columns - 1), PREQUENTIAL)
+    cost = Table(title="cost", title_justify="left")
+    units = {
+        "memory_bytes": "memory (bytes)",
+        "samples": "samples seen",
+        "gradients": "gradients of single samples",
+        "seconds": "seconds",
+    }
+    for name in units.values():
+        cost.add_column(name, justify="right")
+    cost.add_row(*(f"{results['cost'][name]:,}" for name in units))
+    return [scores, cost]
+
+
+def _cell(value: dict[str, float | None] | None) -> str:
+    if value is None:
+        return ""
+    interval = "" if value["ci95"] is None else f" ± {100 * value['ci95']:.2f}"
+    return f"{100 * value['mean']:.2f}{interval}"

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from pkgutil import resolve_name
@@ -21,6 +22,7 @@ from app.errors import InputError
 from app.learner import Learner, concrete_subclasses
 from app.run import is_rank_zero
 from datamodules.resumable import ResumableDataModule
+from datamodules.stream import StreamDataModule
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 DEFAULTS = {"model": "MAML", "data": "Glyphs"}
@@ -47,7 +49,7 @@ def with_defaults(args: list[str], verbs: Any) -> tuple[bool, list[str]]:
 
 def _separated(args: list[str]) -> list[str]:
     """`--option=value` as two arguments, for the options that are looked at here."""
-    separate = re.compile(r"--(config|model|data|model\.backbone)=")
+    separate = re.compile(r"--(config|model|data|model\.backbone|model\.method)=")
     return [part for argument in args for part in (argument.split("=", 1) if separate.match(argument) else [argument])]
 
 
@@ -73,8 +75,15 @@ def _complete(args: list[str]) -> list[str]:
                     print(f"--{section} {named} replaces the {section} of {args[position]} with all its options", file=sys.stderr)
                 configs[position] = config
                 args = [*args[:position], yaml.safe_dump(config), *args[position + 1 :]]
+    if "--model.method" in args[:-1]:
+        args = _without_method(args, configs)
     # Not in default.yaml: another class would take over all the options that it shares with the default one.
-    for section, default in DEFAULTS.items():
+    defaults = DEFAULTS
+    if _names_a_stream(args, configs.values()):
+        defaults = DEFAULTS | {"model": "ContinualLearner"}
+        if not any("max_steps" in (config.get("trainer") or {}) for config in configs.values()):
+            args = [args[0], "--trainer.max_steps=-1", *args[1:]]  # the stream ends the run
+    for section, default in defaults.items():
         if f"--{section}" not in args and not any(section in config for config in configs.values()):
             args = [args[0], f"--{section}", default, *args[1:]]
     # torchvision has an MLP too: the name alone would be refused as ambiguous.
@@ -82,6 +91,30 @@ def _complete(args: list[str]) -> list[str]:
         f"app.backbones.{argument}" if before == "--model.backbone" and argument in BACKBONES else argument
         for before, argument in zip(["", *args], args, strict=False)
     ]
+
+
+def _names_a_stream(args: list[str], configs: Iterable[dict[str, Any]]) -> bool:
+    """Whether the data set is a stream, which a continual learner goes through once."""
+    names = [str((config.get("data") or {}).get("class_path")) for config in configs]
+    if "--data" in args[:-1]:
+        named = args[args.index("--data") + 1]
+        names = [str(_read(named).get("class_path")) if named.endswith((".yaml", ".yml")) else named]
+    streams = {cls.__name__ for cls in concrete_subclasses(StreamDataModule)}
+    return any(name.rsplit(".", 1)[-1] in streams for name in names)
+
+
+def _without_method(args: list[str], configs: dict[int, dict[str, Any]]) -> list[str]:
+    """The arguments where a continual method that is named beside a config of another one replaces it with all its options."""
+    named = args[args.index("--model.method") + 1]
+    for position, config in configs.items():
+        options = (config.get("model") or {}).get("init_args") or {}
+        old = options.get("method")
+        if isinstance(old, dict) and str(old.get("class_path")).rsplit(".", 1)[-1] != named.rsplit(".", 1)[-1]:
+            del options["method"]
+            if is_rank_zero():
+                print(f"--model.method {named} replaces the method of the config with all its options", file=sys.stderr)
+            args = [*args[:position], yaml.safe_dump(config), *args[position + 1 :]]
+    return args
 
 
 def _class_first(section: str, args: list[str]) -> list[str]:

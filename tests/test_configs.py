@@ -92,8 +92,6 @@ def test_two_steps(path: Path, tmp_path):
     args = [f"--{name}={value}" for name, value in short.items()]
     if "callbacks" not in content.get("trainer", {}):  # the default ones are run by default.yaml
         args.append("--trainer.callbacks=[]")
-    if path.parent.name == "data" and is_stream:
-        args.append("--model=ContinualLearner")
     if path.parent.name == "model" and is_stream:
         args.append("--data=SplitMNIST")
     elif path.parent.name == "model" and "classification" not in resolve_name(class_path).task_types:

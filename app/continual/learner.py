@@ -1,6 +1,7 @@
 """A learner that goes through a stream once and keeps what it knew."""
 
 import time
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -8,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.backbones import BackboneCallable, default_backbone
+from app.backbones import BackboneCallable
+from app.backbones.mlp import MLP
 from app.continual import metrics
 from app.continual.method import MethodCallable, class_masks
 from app.continual.methods.fine_tuning import FineTuning
@@ -18,6 +20,7 @@ from datamodules.resumable import ResumableDataModule
 from datamodules.stream import StreamBatch, StreamDataModule, as_inputs
 
 ROWS = 5000  # images that are classified together in an evaluation
+DEFAULT_BACKBONE = partial(MLP, hidden_sizes=(100, 100), init="xavier")
 
 
 class ContinualLearner(Learner):
@@ -29,9 +32,8 @@ class ContinualLearner(Learner):
 
     Args:
         stream: what it learns from; linked to the data.
-        method: what it does about forgetting.
-        backbone: the network; null for Conv4 on images above 28 pixels a side or with colours, else an MLP of 100 and 100
-            units as in Lopez-Paz and Ranzato (2017).
+        method: what it does about forgetting; null for FineTuning.
+        backbone: the network; null for an MLP of 100 and 100 units, as in Lopez-Paz and Ranzato (2017).
         evaluate_every: experiences between two rows of R; the last one is always scored.
         anytime_every: steps between two further evaluations on a part of the test images, for the anytime metrics; null for
             the ends of the experiences alone.
@@ -42,8 +44,8 @@ class ContinualLearner(Learner):
 
     def __init__(
         self,
-        stream: StreamDataModule,
-        method: MethodCallable = FineTuning,
+        stream: ResumableDataModule,
+        method: MethodCallable | None = None,
         backbone: BackboneCallable | None = None,
         evaluate_every: int = 1,
         anytime_every: int | None = None,
@@ -62,8 +64,8 @@ class ContinualLearner(Learner):
         stream.prepare_data()
         stream.setup()
         self.task_type, self.input_shape, self.output_size = "classification", stream.input_shape, stream.output_size
-        net = (backbone or self._default_backbone())(self.input_shape, self.output_size)
-        self.method = method(net, stream)
+        net = (backbone or DEFAULT_BACKBONE)(self.input_shape, self.output_size)
+        self.method = (method or FineTuning)(net, stream)
         self.evaluate_every, self.anytime_every, self.anytime_images = evaluate_every, anytime_every, anytime_images
         self.views = {"class": ("class", "task"), "task": ("task",), "domain": ("domain",)}[stream.scenario]
         total = len(stream.experiences)
@@ -76,13 +78,6 @@ class ContinualLearner(Learner):
         self.register_buffer("num_samples", torch.zeros((), dtype=torch.int64))
         self.seconds = 0.0
         self.evaluated: int | None = None
-
-    def _default_backbone(self) -> BackboneCallable:
-        if self.input_shape == (1, 28, 28):
-            from app.backbones.mlp import MLP
-
-            return lambda shape, outputs: MLP(shape, outputs, hidden_sizes=(100, 100), init="xavier")
-        return default_backbone(self.input_shape)
 
     @property
     def is_replicated(self) -> bool:
@@ -118,6 +113,7 @@ class ContinualLearner(Learner):
 
     def training_step(self, batch: StreamBatch, batch_idx: int) -> Tensor:
         started = time.monotonic()
+        batch = batch._replace(x=batch.x.to(next(self.parameters()).dtype))
         stream, cursor = self.trainer.datamodule, self.trainer.datamodule.cursor
         place, self.evaluated = stream.place(cursor), None
         experience = stream.experiences[place.experience]
@@ -136,12 +132,13 @@ class ContinualLearner(Learner):
             self._evaluate(stream, place.experience)
         if self.anytime_every and ((cursor + 1) % self.anytime_every == 0 or cursor + 1 == stream.num_steps):
             self._evaluate_part(stream, cursor // self.anytime_every, place.experience)
-        self.log("train/loss", loss, prog_bar=True)
-        self.log("train/prequential_accuracy", self.num_correct / self.num_samples)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.y))
+        self.log("train/prequential_accuracy", self.num_correct / self.num_samples, batch_size=len(batch.y))
         # Lightning counts calls of the optimiser; here a step is a batch of the stream, whatever the method does with it.
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
         progress.increment_completed()
+        self.trainer.should_stop |= cursor + 1 == stream.num_steps
         return loss
 
     def _generator(self, stream: StreamDataModule, cursor: int) -> torch.Generator:
@@ -188,7 +185,7 @@ class ContinualLearner(Learner):
     def test_step(self, batch: int, batch_idx: int) -> None:
         """Scores the finished learner once more on all experiences, as a check of the last row of R."""
         for view, accuracy in self.score(self.trainer.datamodule).items():
-            self.log(f"test/accuracy_{view}", accuracy.mean().float())
+            self.log(f"test/accuracy_{view}", accuracy.mean().float(), batch_size=1)
 
     @property
     def evaluation(self) -> dict[str, Any]:

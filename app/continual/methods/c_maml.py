@@ -1,0 +1,14 @@
+"""Continual MAML within one stream."""
+
+from torch import Tensor
+
+from app.continual.look_ahead import LookAheadMethod
+
+
+class CMAML(LookAheadMethod):
+    """C-MAML (Gupta, Yadav, Paull 2020): the fast weights have one constant step size; the optimiser updates the slow ones."""
+
+    learns_rates = False
+
+    def update(self, weights: list[Tensor], rates: list[Tensor]) -> None:
+        self.descend(weights)

@@ -1,0 +1,95 @@
+"""Meta-experience replay."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from app.backbones.mlp import MLP
+from app.continual import mlp_descent
+from app.continual.memory import ReservoirMemory
+from app.continual.method import ContinualMethod
+from app.errors import InputError
+from datamodules.stream import StreamBatch, StreamDataModule
+
+
+class MER(ContinualMethod):
+    """Meta-experience replay, algorithm 1 (Riemer et al. 2019): Reptile within and across batches of replayed samples.
+
+    For each incoming sample, `num_batches` times: gradient descent on it and on samples of the memory, one after the other, of
+    which the share `beta` is kept; of all of this the share `gamma`. With an MLP the descent is done in closed form.
+
+    Args:
+        memory: samples that are kept.
+        replay: samples of the memory in each batch.
+        num_batches: batches for each incoming sample.
+        lr: step size of the descent.
+        beta: step of Reptile within a batch.
+        gamma: step of Reptile across the batches.
+    """
+
+    sequential = True
+
+    def __init__(
+        self,
+        net: nn.Module,
+        stream: StreamDataModule,
+        memory: int = 200,
+        replay: int = 10,
+        num_batches: int = 5,
+        lr: float = 0.1,
+        beta: float = 0.01,
+        gamma: float = 1.0,
+    ):
+        for name, value in (("replay", replay), ("num_batches", num_batches), ("lr", lr), ("beta", beta), ("gamma", gamma)):
+            if value <= 0:
+                raise InputError(f"--model.method.{name} is {value}; give a number above 0")
+        super().__init__(net, stream, lambda params: torch.optim.SGD(params, lr=lr))
+        self.memory = ReservoirMemory(memory, stream)
+        self.replay, self.num_batches, self.lr, self.beta, self.gamma = replay, num_batches, lr, beta, gamma
+        self.closed_form = isinstance(net, MLP) and len(list(net.parameters())) >= 4
+
+    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+        total = batch.x.new_zeros(())
+        weights = list(self.net.parameters())
+        for row in range(len(batch.y)):
+            sample = StreamBatch(*(part[row : row + 1] for part in batch))
+            before = [weight.detach().clone() for weight in weights]
+            for _ in range(self.num_batches):
+                old = self.memory.draw(self.replay, generator)
+                new = zip((sample.x, sample.y, sample.task), (old.x, old.y, old.task), strict=True)
+                x, y, task = (torch.cat(pair) for pair in new)
+                start = [weight.detach().clone() for weight in weights]
+                with torch.no_grad():
+                    total += functional.cross_entropy(self.logits(sample.x, sample.task), sample.y)
+                self._descend_on(x, y, task)
+                self._return(start, self.beta)
+                self.num_gradients += len(y)
+            self._return(before, self.gamma)
+            self.memory.add(sample)
+        return total / (len(batch.y) * self.num_batches)
+
+    def _descend_on(self, x: Tensor, y: Tensor, task: Tensor) -> None:
+        """A gradient step on each sample."""
+        if not self.closed_form:
+            for row in range(len(y)):
+                one = slice(row, row + 1)
+                self.step(functional.cross_entropy(self.logits(x[one], task[one]), y[one]))
+            return
+        rows, layers = x.flatten(1), mlp_descent.layers_of(self.net)
+        targets = functional.one_hot(y, self.masks.shape[1]).to(rows.dtype)
+        with torch.no_grad():
+            products = (rows @ rows.T)[..., None]
+            descent = mlp_descent.descend(layers, self.lr, rows, targets, self.masks[task] if self.masked else None, products)
+            after = [tensor for layer in mlp_descent.weights_after(layers, self.lr, rows, descent) for tensor in layer]
+            torch._foreach_copy_(list(self.net.parameters()), after)
+
+    @torch.no_grad()
+    def _return(self, start: list[Tensor], share: float) -> None:
+        """Keeps this share of the way from the start."""
+        weights = list(self.net.parameters())
+        torch._foreach_lerp_(start, weights, share)
+        torch._foreach_copy_(weights, start)
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.memory.nbytes

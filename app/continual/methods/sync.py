@@ -1,0 +1,23 @@
+"""La-MAML with synchronous updates."""
+
+from torch import Tensor, nn
+
+from app.continual.look_ahead import LookAheadMethod
+from datamodules.stream import StreamDataModule
+
+
+class Sync(LookAheadMethod):
+    """Sync La-MAML (Gupta, Yadav, Paull 2020): the step sizes are learned, and the optimiser updates the slow weights.
+
+    Args:
+        rate_lr: learning rate of the step sizes.
+        kwargs: of LookAheadMethod.
+    """
+
+    def __init__(self, net: nn.Module, stream: StreamDataModule, rate_lr: float = 0.3, **kwargs):
+        super().__init__(net, stream, **kwargs)
+        self.rate_lr = rate_lr
+
+    def update(self, weights: list[Tensor], rates: list[Tensor]) -> None:
+        self.step_rates(rates, self.rate_lr)
+        self.descend(weights)

@@ -82,7 +82,7 @@ class StreamReport(Callback):
             "scenario": stream.scenario,
             "seed": stream.seed,
             "streams": len(evaluations),
-            "steps": int(pl_module.num_samples > 0) and stream.cursor,
+            "steps": stream.cursor,
             "views": {
                 view: {
                     name: _mean([one["views"][view]["metrics"][name] for one in evaluations])
@@ -91,6 +91,10 @@ class StreamReport(Callback):
                 for view in pl_module.views
             },
             "prequential accuracy": _mean([one["prequential"] for one in evaluations]),
+            "prequential accuracy by experience": {
+                title: _mean([one["prequential_of"][number] for one in evaluations])
+                for number, title in enumerate(titles(trainer))
+            },
             "cost": evaluations[0]["cost"],
             "formulas": FORMULAS,
             "manifest_hash": stream.manifest_hash,
@@ -146,13 +150,16 @@ def tables(results: dict[str, Any]) -> list[Table]:
     streams = f", mean of {results['streams']} streams" if results["streams"] > 1 else ""
     title = f"{results['method']} on {results['stream']}, seed {results['seed']}{streams}"
     scores = Table(title=title, title_justify="left")
-    for name in ("metric", *(TITLES[view] for view in results["views"]), "formula"):
+    for name in ("metric", *([TITLES[view] for view in results["views"]] or ["stream"]), "formula"):
         scores.add_column(name, justify="left" if name in ("metric", "formula") else "right")
     names = list(dict.fromkeys(name for view in results["views"].values() for name in view))
     for name in names:
         scores.add_row(name, *(_cell(view.get(name)) for view in results["views"].values()), escape(FORMULAS[name]))
-    columns = len(results["views"])
-    scores.add_row("prequential accuracy", _cell(results["prequential accuracy"]), *[""] * (columns - 1), PREQUENTIAL)
+    others = [""] * (len(results["views"]) - 1)
+    scores.add_row("prequential accuracy", _cell(results["prequential accuracy"]), *others, PREQUENTIAL)
+    if not results["views"]:
+        for title, value in results["prequential accuracy by experience"].items():
+            scores.add_row(f"... on {title}", _cell(value), "the same, over the steps of that data set")
     cost = Table(title="cost", title_justify="left")
     units = {
         "memory_bytes": "memory (bytes)",

@@ -96,6 +96,7 @@ class StreamDataModule(ResumableDataModule):
     task_type: Literal["classification"] = "classification"
     scenario: Scenario = "domain"
     has_boundaries = True
+    has_tests = True  # images to score each experience by
 
     def __init__(self, batch_size: int = 10, passes: int = 1, num_workers: int = 0, seed: int = 0):
         super().__init__(num_workers, seed)

@@ -14,6 +14,7 @@ from app.continual.learner import ContinualLearner
 from datamodules.glyphs import Glyphs
 from datamodules.images import ImageEpisodes, ImageSplit
 from datamodules.mnist import MNIST, LabelledImages
+from datamodules.osaka import Osaka
 from datamodules.resumable import ResumableDataModule
 from datamodules.stream import StreamDataModule
 
@@ -64,6 +65,9 @@ def random_images(monkeypatch):
     for cls in (*subclasses(ImageEpisodes), MNIST):
         monkeypatch.setattr(cls, "prepare_data", lambda self: None)
         monkeypatch.setattr(cls, "read_split", read_split)
+    monkeypatch.setattr(
+        Osaka, "_fashion", lambda self, kind, shape: np.arange(np.prod(shape)).reshape(shape).astype(np.uint8) % 10
+    )
 
 
 @pytest.fixture(autouse=True)

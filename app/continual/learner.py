@@ -3,6 +3,7 @@
 import time
 from functools import partial
 from hashlib import sha256
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -67,15 +68,16 @@ class ContinualLearner(Learner):
         net = (backbone or DEFAULT_BACKBONE)(self.input_shape, self.output_size)
         self.method = (method or FineTuning)(net, stream)
         self.evaluate_every, self.anytime_every, self.anytime_images = evaluate_every, anytime_every, anytime_images
-        self.views = {"class": ("class", "task"), "task": ("task",), "domain": ("domain",)}[stream.scenario]
+        views = {"class": ("class", "task"), "task": ("task",), "domain": ("domain",)}
+        self.views = views[stream.scenario] if stream.has_tests else ()
         total = len(stream.experiences)
         for view in self.views:  # row 0 is before any training
             self.register_buffer(f"accuracy_{view}", torch.full((total + 1, total), torch.nan, dtype=torch.float64))
         instants = -(-stream.num_steps // anytime_every) if anytime_every else 0
         self.register_buffer("anytime", torch.full((instants, total), torch.nan, dtype=torch.float64))
         self.register_buffer("anytime_experience", torch.full((instants,), -1, dtype=torch.int64))
-        self.register_buffer("num_correct", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("num_samples", torch.zeros((), dtype=torch.int64))
+        for counted in ("num_correct", "num_samples"):  # of each experience, before its labels are used
+            self.register_buffer(counted, torch.zeros(total, dtype=torch.int64))
         self.seconds = 0.0
         self.evaluated: int | None = None
 
@@ -117,12 +119,12 @@ class ContinualLearner(Learner):
         stream, cursor = self.trainer.datamodule, self.trainer.datamodule.cursor
         place, self.evaluated = stream.place(cursor), None
         experience = stream.experiences[place.experience]
-        if cursor == 0:
+        if cursor == 0 and self.views:
             self._evaluate(stream, -1)
         if place.first and stream.has_boundaries:
             self.method.begin_experience(place.experience, experience)
-        self.num_correct += (self._answers(batch.x, batch.task) == batch.y).sum()
-        self.num_samples += len(batch.y)
+        self.num_correct[place.experience] += (self._answers(batch.x, batch.task) == batch.y).sum()
+        self.num_samples[place.experience] += len(batch.y)
         loss = self.method.observe(batch, self._generator(stream, cursor)).detach()
         if place.last and stream.has_boundaries:
             samples = stream.samples(place.experience, "train", self.device)
@@ -130,10 +132,10 @@ class ContinualLearner(Learner):
         self.seconds += time.monotonic() - started
         if place.last and self._is_due(stream, place.experience):
             self._evaluate(stream, place.experience)
-        if self.anytime_every and ((cursor + 1) % self.anytime_every == 0 or cursor + 1 == stream.num_steps):
+        if self.views and self.anytime_every and ((cursor + 1) % self.anytime_every == 0 or cursor + 1 == stream.num_steps):
             self._evaluate_part(stream, cursor // self.anytime_every, place.experience)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.y))
-        self.log("train/prequential_accuracy", self.num_correct / self.num_samples, batch_size=len(batch.y))
+        self.log("train/prequential_accuracy", self.num_correct.sum() / self.num_samples.sum(), batch_size=len(batch.y))
         # Lightning counts calls of the optimiser; here a step is a batch of the stream, whatever the method does with it.
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
@@ -151,7 +153,7 @@ class ContinualLearner(Learner):
         return (number + 1) % self.evaluate_every == 0 or number + 1 == len(stream.experiences)
 
     def _answers(self, x: Tensor, task: Tensor) -> Tensor:
-        logits = self.method.predict(x)
+        logits = self.method.predict(x, task if self.method.masked else None)
         return (logits.masked_fill(~self.method.masks[task], -torch.inf) if self.method.masked else logits).argmax(1)
 
     def _evaluate(self, stream: StreamDataModule, number: int) -> None:
@@ -173,7 +175,8 @@ class ContinualLearner(Learner):
         task = torch.arange(len(parts), device=self.device).repeat_interleave(counts)
         training = self.method.training
         self.method.eval()
-        logits = torch.cat([self.method.predict(as_inputs(rows)) for rows in images.split(ROWS)])
+        chunks = zip(images.split(ROWS), task.split(ROWS) if self.method.masked else repeat(None), strict=False)
+        logits = torch.cat([self.method.predict(as_inputs(rows), of_rows) for rows, of_rows in chunks])
         self.method.train(training)
         found = {}
         for view in self.views:
@@ -195,12 +198,14 @@ class ContinualLearner(Learner):
             before, *rows = getattr(self, f"accuracy_{view}").cpu().numpy()
             found["views"][view] = {"R": np.array(rows), "before": before, "metrics": metrics.summarise(np.array(rows), before)}
         done = (self.anytime_experience >= 0).cpu().numpy()
-        of_part = metrics.anytime(self.anytime.cpu().numpy()[done], self.anytime_experience.cpu().numpy()[done])
-        found["views"][self.views[0]]["metrics"] |= of_part
-        found["prequential"] = float(self.num_correct / self.num_samples.clamp(min=1))
+        if self.views:
+            of_part = metrics.anytime(self.anytime.cpu().numpy()[done], self.anytime_experience.cpu().numpy()[done])
+            found["views"][self.views[0]]["metrics"] |= of_part
+        found["prequential"] = float(self.num_correct.sum() / self.num_samples.sum().clamp(min=1))
+        found["prequential_of"] = (self.num_correct / self.num_samples).tolist()
         found["cost"] = {
             "memory_bytes": self.method.memory_bytes,
-            "samples": int(self.num_samples),
+            "samples": int(self.num_samples.sum()),
             "gradients": int(self.method.num_gradients),
             "seconds": round(self.seconds, 2),
         }

@@ -77,8 +77,13 @@ class ContinualMethod(nn.Module):
             samples: its training samples, for what a method computes of them; not to be kept.
         """
 
-    def predict(self, x: Tensor) -> Tensor:
-        """Logits of all outputs, without gradients."""
+    def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        """Logits of all outputs, without gradients.
+
+        Args:
+            x: inputs.
+            task: number of the experience of each, where the stream gives task ids.
+        """
         with torch.no_grad():
             return self.net(x)
 

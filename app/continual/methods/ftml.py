@@ -1,0 +1,135 @@
+"""Following the meta-leader."""
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+from torch.nn import functional
+
+from app.continual.method import ContinualMethod
+from app.errors import InputError
+from datamodules.stream import StreamBatch, StreamDataModule, as_inputs
+
+Weights = dict[str, Tensor]
+
+
+class FTML(ContinualMethod):
+    """Follow the meta-leader (Finn et al. 2019): MAML online, on the data of all experiences seen so far.
+
+    At each step, `meta_steps` times: draw one of the experiences seen, and two disjoint batches of what is kept of it; take
+    gradient steps on the first, and an outer step against the loss of the second. What is predicted comes from weights adapted
+    to the kept samples of an experience: with task ids each sample's own, else the one at hand.
+
+    Args:
+        per_experience: samples that are kept of each experience, a uniform sample of it; null for all of them.
+        inner_lr: step size of the inner loop.
+        inner_steps: gradient steps of the inner loop.
+        inner_batch_size: samples of each of the two batches; all that are kept are used for predictions.
+        meta_steps: outer steps for each incoming batch.
+        first_order: inner gradients are not differentiated.
+        optimizer: of the outer steps.
+    """
+
+    needs = frozenset({"boundaries"})
+    sequential = True
+
+    def __init__(
+        self,
+        net: nn.Module,
+        stream: StreamDataModule,
+        per_experience: int | None = None,
+        inner_lr: float = 0.1,
+        inner_steps: int = 1,
+        inner_batch_size: int = 10,
+        meta_steps: int = 1,
+        first_order: bool = False,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+    ):
+        super().__init__(net, stream, optimizer)
+        counts = (("inner_steps", inner_steps), ("inner_batch_size", inner_batch_size), ("meta_steps", meta_steps))
+        for name, value in (*counts, ("per_experience", per_experience or 2)):
+            if value < 1 + (name == "per_experience"):
+                raise InputError(f"--model.method.{name} is {value}; give at least {1 + (name == 'per_experience')}")
+        self.inner_lr, self.inner_steps, self.inner_batch_size = inner_lr, inner_steps, inner_batch_size
+        self.meta_steps, self.first_order = meta_steps, first_order
+        total = len(stream.experiences)
+        self.capacity = per_experience or max(stream.num_train(number) for number in range(total))
+        self.register_buffer("images", torch.zeros(total, self.capacity, *stream.input_shape, dtype=torch.uint8))
+        self.register_buffer("y", torch.zeros(total, self.capacity, dtype=torch.int64))
+        self.register_buffer("num_seen", torch.zeros(total, dtype=torch.int64))
+        self.register_buffer("current", torch.zeros((), dtype=torch.int64))
+
+    def begin_experience(self, number, experience) -> None:
+        self.current.fill_(number)
+
+    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+        number = int(self.current)
+        self._add(batch, number)
+        loss = batch.x.new_zeros(())
+        for _ in range(self.meta_steps):
+            drawn = int(torch.randint(number + 1, (), generator=generator))
+            there = self.kept(drawn)
+            size = min(self.inner_batch_size, there // 2)
+            if not size:  # a single sample cannot be both support and query
+                continue
+            order = torch.randperm(there, generator=generator)[: 2 * size].to(batch.y.device)
+            support, query = (self._samples(drawn, rows) for rows in order.split(size))
+            loss = self.outer_loss(dict(self.net.named_parameters()), support, query, drawn)
+            self.num_gradients += size * (self.inner_steps + 1)
+            self.step(loss)
+        return loss.detach()
+
+    def outer_loss(self, weights: Weights, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], number: int) -> Tensor:
+        """The loss of the query set after adapting to the support set."""
+        return self._loss(self.adapt(weights, *support, number), *query, number)
+
+    def adapt(self, weights: Weights, x: Tensor, y: Tensor, number: int) -> Weights:
+        """Weights after `inner_steps` gradient steps on samples of an experience."""
+        for _ in range(self.inner_steps):
+            gradients = grad(self._loss)(weights, x, y, number)
+            if self.first_order:
+                gradients = {name: gradient.detach() for name, gradient in gradients.items()}
+            weights = {name: weight - self.inner_lr * gradients[name] for name, weight in weights.items()}
+        return weights
+
+    def _loss(self, weights: Weights, x: Tensor, y: Tensor, number: int) -> Tensor:
+        outputs = functional_call(self.net, weights, (x,))
+        if self.masked:
+            outputs = outputs.masked_fill(~self.masks[number], -torch.inf)
+        return functional.cross_entropy(outputs, y)
+
+    def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        # An experience that was not seen is predicted by the weights adapted to the one at hand.
+        own = torch.full((len(x),), int(self.current), device=x.device) if task is None else task
+        own = torch.where(self.num_seen[own] > 0, own, self.current)
+        outputs = x.new_zeros(len(x), self.masks.shape[1])
+        slow = {name: weight.detach() for name, weight in self.net.named_parameters()}
+        with torch.no_grad():
+            for number in own.unique().tolist():
+                rows = torch.arange(self.kept(number), device=x.device)
+                weights = self.adapt(slow, *self._samples(number, rows), number) if len(rows) else slow
+                outputs[own == number] = functional_call(self.net, weights, (x[own == number],))
+        return outputs
+
+    def kept(self, number: int) -> int:
+        """Samples that are kept of an experience."""
+        return min(int(self.num_seen[number]), self.capacity)
+
+    def _samples(self, number: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return as_inputs(self.images[number, rows]), self.y[number, rows]
+
+    @torch.no_grad()
+    def _add(self, batch: StreamBatch, number: int) -> None:
+        """Reservoir sampling, for each experience by itself."""
+        for row in range(len(batch.y)):
+            seen = int(self.num_seen[number])
+            slot = seen
+            if seen >= self.capacity:
+                slot = int(self.stream.generator("reservoir", number, seen).integers(seen + 1))
+            if slot < self.capacity:
+                self.images[number, slot], self.y[number, slot] = batch.images[row], batch.y[row]
+            self.num_seen[number] += 1
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.images.nbytes + self.y.nbytes

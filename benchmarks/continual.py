@@ -1,0 +1,204 @@
+"""The table of a stream: every method with its own config, over several seeds, beside what it cost.
+
+uv run python -m benchmarks.continual --stream rotated_mnist [--methods er la_maml] [--seeds 3]
+
+Every cell is a run of train.py in a folder of its own; a cell that is finished is not run again, one that was broken off goes on.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENTS = ROOT / "configs" / "experiment"
+SCENARIOS = {"split_mnist": ("class", "task", "domain")}
+SHOWN = ("ACC", "LA", "BWT", "forgetting", "FWT")
+QUIET = ("--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
+
+
+class Cell(NamedTuple):
+    """One run.
+
+    Attributes:
+        method: the part of the config's name after the stream's.
+        scenario: class, task or domain; null for the config's own.
+        seed: of the stream and the weights.
+        glances: gradient steps on each batch (MER: batches for each sample), null for the config's own.
+    """
+
+    method: str
+    scenario: str | None
+    seed: int
+    glances: int | None = None
+
+    def folder(self, root: Path) -> Path:
+        """Where the run lies."""
+        budget = [f"glances_{self.glances}"] if self.glances else []
+        return root.joinpath(self.method, self.scenario or "own", *budget, f"seed_{self.seed}")
+
+
+def methods_of(stream: str) -> list[str]:
+    """All that have a config for the stream."""
+    return sorted(path.stem.removeprefix(f"{stream}_") for path in EXPERIMENTS.glob(f"{stream}_*.yaml"))
+
+
+def repetitions(stream: str, method: str) -> str | None:
+    """The option that says how often a method learns each batch."""
+    config = yaml.safe_load((EXPERIMENTS / f"{stream}_{method}.yaml").read_text())
+    name = config["model"]["init_args"]["method"]["class_path"].rsplit(".", 1)[-1]
+    return {"MER": "num_batches", "GDumb": None, "Joint": None, "NearestClassMean": None}.get(name, "glances")
+
+
+def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict[str, Any]:
+    """The results of a cell, from its folder if it is finished.
+
+    Raises:
+        RuntimeError: the run failed; with what it printed.
+    """
+    folder = cell.folder(root)
+    results = folder / "results.json"
+    if not results.exists():
+        options = [*QUIET, "--trainer.callbacks=[]", "--trainer.accelerator=cpu", f"--trainer.default_root_dir={folder}", *extra]
+        options += [f"--data.data_dir={data_dir}", f"--seed_everything={cell.seed}"]
+        options += [f"--data.scenario={cell.scenario}"] if cell.scenario else []
+        options += [f"--model.method.{repetitions(stream, cell.method)}={cell.glances}"] if cell.glances else []
+        options += ["--ckpt_path=last"] if (folder / "checkpoints" / "last.ckpt").exists() else []
+        config = str(EXPERIMENTS / f"{stream}_{cell.method}.yaml")
+        # Two runs side by side on two cores are faster than one after the other: a thread each.
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(ROOT / "train.py"), "fit", "--config", config, *options]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+        if done.returncode:
+            raise RuntimeError(f"{stream}_{cell.method}, seed {cell.seed}: {(done.stderr or done.stdout).strip()[-500:]}")
+    return json.loads(results.read_text())
+
+
+def glances_for(budget: float, stream: str, method: str, root: Path, data_dir: str) -> int | None:
+    """How often a method must learn each batch to take that many gradients for each sample of the stream."""
+    if repetitions(stream, method) is None:
+        return None
+    pilot = run(Cell(method, None, 0, 1), stream, root / "pilot", data_dir, "--trainer.max_steps=40")
+    return max(1, round(budget / (pilot["cost"]["gradients"] / pilot["cost"]["samples"])))
+
+
+def mean_and_interval(values: list[float]) -> tuple[float, float | None]:
+    """Mean and half width of the 95 % interval, 1.96 s / sqrt(n)."""
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return mean, None
+    return mean, 1.96 * math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+
+
+def rows_of(results: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each method and view, over the seeds."""
+    found = []
+    for method, scenario in dict.fromkeys((cell.method, cell.scenario) for cell in results):
+        runs = [result for cell, result in results.items() if (cell.method, cell.scenario) == (method, scenario)]
+        for view in runs[0]["views"]:
+            scores = {
+                name: mean_and_interval([one["views"][view][name]["mean"] for one in runs]) for name in runs[0]["views"][view]
+            }
+            cost = {name: sum(one["cost"][name] for one in runs) / len(runs) for name in runs[0]["cost"]}
+            trained = f"{view}-incremental" + (", trained class-incrementally" if scenario == "class" and view == "task" else "")
+            found.append({"method": method, "view": trained, "seeds": len(runs), "scores": scores, "cost": cost})
+    return found
+
+
+def tables(rows: list[dict[str, Any]], stream: str) -> Iterable[Table]:
+    """A table for each view, the best accuracy first."""
+    for view in dict.fromkeys(row["view"] for row in rows):
+        table = Table(title=f"{stream}, {view}: accuracy in %, mean ± 95 % interval over seeds", title_justify="left")
+        table.add_column("method")
+        for name in (*SHOWN, "memory (KiB)", "samples", "gradients", "seconds"):
+            table.add_column(name, justify="right")
+        for row in sorted((row for row in rows if row["view"] == view), key=lambda row: -row["scores"]["ACC"][0]):
+            cells = [_cell(row["scores"].get(name)) for name in SHOWN]
+            cost = row["cost"]
+            cells += [f"{cost['memory_bytes'] / 1024:,.0f}", f"{cost['samples']:,.0f}", f"{cost['gradients']:,.0f}"]
+            cells += [f"{cost['seconds']:.1f}"]
+            table.add_row(row["method"], *cells)
+        yield table
+
+
+def _cell(value: tuple[float, float | None] | None) -> str:
+    if value is None:
+        return ""
+    return f"{100 * value[0]:.1f}" + (f" ± {100 * value[1]:.1f}" if value[1] is not None else "")
+
+
+def main() -> int:
+    """Runs what is missing and prints the table."""
+    streams = sorted({path.stem for path in (ROOT / "configs" / "data").glob("*_mnist.yaml")} | {"glyphs_stream"})
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--stream", required=True, choices=streams)
+    parser.add_argument("--methods", nargs="+", help="default: all with a config for the stream")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of stream and weights (default 3)")
+    parser.add_argument("--data_dir", default="data", help="folder of the files of MNIST")
+    parser.add_argument("--gradients_per_sample", type=float, help="equal budget: every method repeats itself to take so many")
+    parser.add_argument("--processes", type=int, default=2, help="runs side by side, a thread each (default 2)")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/continual"), help="folder of the runs")
+    options = parser.parse_args()
+    there = methods_of(options.stream)
+    if unknown := sorted(set(options.methods or []) - set(there)):
+        print(
+            f"error: --methods {', '.join(unknown)}: no config for {options.stream}; there are {', '.join(there)}",
+            file=sys.stderr,
+        )
+        return 1
+    if options.seeds < 1 or options.processes < 1:
+        print("error: --seeds and --processes must be at least 1", file=sys.stderr)
+        return 1
+    root, data_dir = (options.out / options.stream).absolute(), str(Path(options.data_dir).absolute())
+    try:
+        glances = {}
+        if options.gradients_per_sample:
+            budget = options.gradients_per_sample
+            glances = {name: glances_for(budget, options.stream, name, root, data_dir) for name in options.methods or there}
+        cells = [
+            Cell(method, scenario, seed, glances.get(method))
+            for seed in range(options.seeds)
+            for method in options.methods or there
+            for scenario in SCENARIOS.get(options.stream, (None,))
+        ]
+        results = {}
+        with Progress(transient=True) as progress, ThreadPoolExecutor(options.processes) as pool:
+            bar = progress.add_task("runs", total=len(cells))
+            running = {pool.submit(run, cell, options.stream, root, data_dir): cell for cell in cells}
+            try:
+                for future in as_completed(running):
+                    results[running[future]] = future.result()
+                    progress.advance(bar)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    rows = rows_of({cell: results[cell] for cell in cells})
+    console = Console()
+    console = console if console.is_terminal else Console(width=150)
+    for table in tables(rows, options.stream):
+        console.print(table)
+    formulas = results[cells[0]]["formulas"]
+    console.print("\n".join(f"{name}: {escape(formulas[name])}" for name in SHOWN))
+    console.print("memory: what a method keeps beside the network; gradients: of the loss of single samples")
+    (root / "table.json").write_text(json.dumps({"rows": rows, "formulas": formulas}, indent=2) + "\n")
+    print(f"{root / 'table.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -260,13 +260,17 @@ class MetaAlgorithm(LightningModule):
         self._finish_evaluation("test")
 
     def _finish_evaluation(self, split: str) -> None:
-        rows = self._scores.compute()
+        rows = self.gathered(self._scores.compute())
         self._scores.reset()
         with_references = split == "test" and self.trainer.is_global_zero
         summary = summarise(rows, self._score_names, self.trainer.datamodule, split, with_references)
         self.evaluation = {"split": split, "inner_steps": self.stages, **summary}
         for name, value in logged(summary, split, self.score_name).items():
             self.log(name, rows.new_tensor(value))
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """The scores of all episodes as they are reported, of shape (episodes, stages, 1 + scores), under `_score_names`."""
+        return rows
 
     def configure_optimizers(self) -> Any:
         try:

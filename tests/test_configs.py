@@ -30,6 +30,7 @@ SHORT = {
 }
 # Of data sets that have them.
 SMALL = {"queries": 2, "train_queries": 2, "image_size": 36, "num_context": [2, 3], "num_target": [2, 3], "path": "table.csv"}
+SMALL |= {"val_num_classes": [2, 3], "test_num_classes": [2, 3]}
 SMALL_GRID = {"model.grid_range": [-5, 5], "model.points_per_unit": 4}
 NAMES = {*SHORT, *SMALL_GRID, *(f"data.{name}" for name in SMALL)}
 CLASSES, IMAGES = 60, 20

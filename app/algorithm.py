@@ -31,7 +31,8 @@ class MetaAlgorithm(LightningModule):
     """Base of all methods: a subclass writes one task (`adapt`, `predict`), vmap adds the task axis.
 
     A method that is for classification or regression alone says so in `task_types`, one that learns all training classes at
-    once in `global_labels`: the labels of its training tasks are then the numbers of the classes within the train split.
+    once in `global_labels`: the labels of its training tasks are then the numbers of the classes within the train split. One
+    that is tested on streams of any number of classes says so in `learns_streams`.
 
     Args:
         input_shape: shape of one input; linked to the data set.
@@ -50,6 +51,7 @@ class MetaAlgorithm(LightningModule):
 
     task_types: tuple[str, ...] = ("classification", "regression")
     global_labels = False
+    learns_streams = False
 
     def __init__(
         self,
@@ -326,6 +328,12 @@ class MetaAlgorithm(LightningModule):
 
     def check_data(self, data: EpisodicDataModule) -> None:
         """Raises an InputError where the tasks do not suit the options; called once before training, and before a test."""
+        if data.has_streams and not self.learns_streams:
+            fitting = [cls.__name__ for cls in concrete_subclasses(MetaAlgorithm) if cls.learns_streams]
+            raise InputError(
+                f"--data {type(data).__name__} tests on streams of up to {data.output_size} classes, and --model "
+                f"{type(self).__name__} is for tasks of one size; choose one of {', '.join(sorted(fitting))}"
+            )
 
     def describe_method(self) -> dict[str, Any]:
         """What `results.json` says about the way of predicting."""

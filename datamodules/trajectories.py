@@ -57,6 +57,7 @@ class Trajectories(EpisodicDataModule):
 
     task_type: Literal["classification"] = "classification"
     input_shape = (1, 28, 28)
+    has_streams = True
 
     def __init__(
         self,

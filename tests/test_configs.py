@@ -78,6 +78,8 @@ def test_two_steps(path: Path, tmp_path):
         args.append("--trainer.callbacks=[]")
     if path.parent.name == "model" and "classification" not in resolve_name(content["class_path"]).task_types:
         args.append("--data=Sinusoid")
+    if path.parent.name == "data" and resolve_name(content["class_path"]).has_streams:
+        args.append("--model=OML")
     if "ConvCNP" in path.read_text():
         args += [f"--{name}={value}" for name, value in SMALL_GRID.items()]
     run = train("fit", OPTION[path.parent.name], path, *args, "--trainer.default_root_dir", tmp_path / "run")

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from small import algorithm_for
 
+from app.algorithms.gemcl import GeMCL
+from app.algorithms.protonet import ProtoNet
 from app.errors import InputError
 from datamodules.glyphs import Glyphs
 from datamodules.images import ImageSplit
@@ -147,6 +150,13 @@ def test_what_the_data_cannot_give(wanted, message):
 def test_options_that_cannot_be(wanted, message):
     with pytest.raises(InputError, match=message):
         Trajectories(**wanted)
+
+
+def test_a_method_for_tasks_of_one_size():
+    data = trajectories(num_remembered=0, global_labels=False)
+    with pytest.raises(InputError, match=r"--data Trajectories .* 8 classes, and --model ProtoNet .* choose one of .*OML"):
+        algorithm_for(ProtoNet, data).check_data(data)
+    algorithm_for(GeMCL, data).check_data(data)
 
 
 def test_glyphs_have_defaults_of_their_own():

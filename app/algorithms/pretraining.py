@@ -13,7 +13,8 @@ from app.inner_loop import Params
 class Pretraining(DeployedAlgorithm):
     """Learns to tell all training classes apart, as ordinary classification does ("Pretraining" of Javed and White 2019).
 
-    The images of support and query set are one batch. Test streams are learned by a new head on the frozen features.
+    The images of support and query set are one batch. Test streams are learned by a new head on the frozen features. The best
+    checkpoint is that of the class mean: a plainly trained encoder is not chosen for streams.
     """
 
     global_labels = True
@@ -21,6 +22,10 @@ class Pretraining(DeployedAlgorithm):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.head = nn.Linear(self.net.num_features, self.train_output_size)
+
+    @property
+    def monitor(self) -> tuple[str, str]:
+        return "val/accuracy_class_mean", "max"
 
     def losses(self, params: Params, batch: Episode) -> tuple[Tensor, Metrics]:
         if not self.training:

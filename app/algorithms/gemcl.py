@@ -23,13 +23,20 @@ class Posterior(NamedTuple):
         mean: of shape (tasks, classes, features).
         count: images of each class, of shape (tasks, classes, 1).
         alpha: shape of the precision's Gamma distribution, of shape (tasks, classes, 1).
-        beta: its rate, of shape (tasks, classes, features).
+        prior_beta: its rate before the first image, of shape (tasks, 1, 1).
+        growth: what the images added to the rate, as a share of `prior_beta`, of shape (tasks, classes, features).
     """
 
     mean: Tensor
     count: Tensor
     alpha: Tensor
-    beta: Tensor
+    prior_beta: Tensor
+    growth: Tensor
+
+    @property
+    def beta(self) -> Tensor:
+        """The rate, of shape (tasks, classes, features)."""
+        return self.prior_beta * (1 + self.growth)
 
 
 class GeMCL(DeployedAlgorithm):
@@ -68,27 +75,30 @@ class GeMCL(DeployedAlgorithm):
         members = one_hot(labels, classes, features)
         count, mean = members.sum(1)[..., None], class_means(features, labels, classes)
         deviations = features - mean.take_along_dim(labels[..., None], 1)
-        alpha = params["log_alpha"].exp() + count / 2
-        return Posterior(mean, count, alpha, params["log_beta"].exp() + members.mT @ deviations.square() / 2)
+        alpha, beta = params["log_alpha"].exp() + count / 2, params["log_beta"].exp().expand(len(features), 1, 1)
+        return Posterior(mean, count, alpha, beta, members.mT @ deviations.square() / (2 * beta))
 
     def predict_tasks(self, params: Params, adapted: Posterior, query_x: Tensor) -> Tensor:
         return self.log_densities(adapted, self.encode(params, query_x)[..., :-1])
 
     def log_densities(self, posterior: Posterior, features: Tensor) -> Tensor:
-        """Log densities of the features under each class, of shape (tasks, rows, classes)."""
+        """Log densities of the features under each class but for a term that all share, of shape (tasks, rows, classes).
+
+        Left out is the prior's -log(2 pi beta) / 2 of each feature: beside it float32 would lose what tells classes apart.
+        """
         if self.training:
             return self._log_densities(posterior, features)
         return torch.cat([self._log_densities(posterior, rows) for rows in features.split(CHUNK, 1)], 1)
 
     def _log_densities(self, posterior: Posterior, features: Tensor) -> Tensor:
-        mean, count, alpha, beta = (tensor[:, None] for tensor in posterior)  # an axis for the rows
-        squares = (features[:, :, None] - mean).square()
+        mean, count, alpha, prior_beta, growth = (tensor[:, None] for tensor in posterior)  # an axis for the rows
+        squares = (features[:, :, None] - mean).square() / (2 * prior_beta * (1 + growth))
         if self.predictive == "map":
-            precision = (alpha - 0.5) / beta
-            return (precision.log() - precision * squares).sum(-1) / 2
-        scale = 2 * beta * (count + 1) / count  # degrees of freedom times the squared scale
-        constant = torch.lgamma(alpha + 0.5) - torch.lgamma(alpha) - 0.5 * (torch.pi * scale).log()
-        return (constant - (alpha + 0.5) * torch.log1p(squares / scale)).sum(-1)
+            shape = alpha - 0.5
+            return (shape.log() / 2 - growth.log1p() / 2 - shape * squares).sum(-1)
+        odds = count / (count + 1)
+        constant = torch.lgamma(alpha + 0.5) - torch.lgamma(alpha) + odds.log() / 2
+        return (constant - growth.log1p() / 2 - (alpha + 0.5) * torch.log1p(odds * squares)).sum(-1)
 
     @torch.no_grad()
     def scores(self, params: Params, batch: Episode) -> Metrics:

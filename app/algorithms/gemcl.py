@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import vmap
 
 from app.algorithm import Metrics
 from app.continual.deployed_algorithm import DeployedAlgorithm, num_classes, share
@@ -67,8 +68,9 @@ class GeMCL(DeployedAlgorithm):
 
     def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Posterior:
         classes = self.train_output_size if self.training else num_classes(support_y)
+        features = self.encode(params, support_x)[..., :-1]
         with self.full_precision():
-            return self.posterior(params, self.encode(params, support_x)[..., :-1], support_y, classes)
+            return self.posterior(params, features, support_y, classes)
 
     def posterior(self, params: Params, features: Tensor, labels: Tensor, classes: int) -> Posterior:
         """Of features of shape (tasks, rows, features) with labels of shape (tasks, rows)."""
@@ -106,5 +108,5 @@ class GeMCL(DeployedAlgorithm):
         outputs = self.predict_tasks(params, adapted, batch.query_x)
         learned = self.predict_tasks(params, adapted, batch.support_x)
         own = {"accuracy": share(outputs[:, None], batch.query_y), "train_accuracy": share(learned[:, None], batch.support_y)}
-        loss = torch.func.vmap(self.outer_loss)(outputs, batch.query_y)[:, None]
+        loss = vmap(self.outer_loss)(outputs, batch.query_y)[:, None]
         return {**own, "loss": loss, **super().scores(params, batch)}

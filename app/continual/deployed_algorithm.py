@@ -5,6 +5,7 @@ from math import isfinite, log
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
@@ -78,7 +79,8 @@ class DeployedAlgorithm(StackedAlgorithm):
         with torch.no_grad():
             features, classes = self.encode(params, support_x), num_classes(support_y)
         lrs = features.new_full((len(features), 1), self.deployment_lr(f"accuracy{self.sgd}", classes))
-        return deployed_heads(features, support_y, self.fresh_heads(features, classes), lrs)[:, 0]
+        with self.full_precision():
+            return deployed_heads(features, support_y, self.fresh_heads(features, classes), lrs)[:, 0]
 
     def predict_tasks(self, params: Params, adapted: Tensor, query_x: Tensor) -> Tensor:
         features = self.encode(params, query_x)
@@ -89,7 +91,7 @@ class DeployedAlgorithm(StackedAlgorithm):
         """New rows of a head for each task, of shape (tasks, rows, features + 1); the bias is 0."""
         size = features.shape[-1] - 1
         drawn = [fresh_rows(rows, size, generator) for generator in self.generators(len(features))]
-        return torch.nn.functional.pad(torch.stack(drawn), (0, 1)).to(features)
+        return F.pad(torch.stack(drawn), (0, 1)).to(features)
 
     def deployment_lr(self, kind: str, classes: int) -> float:
         """The learning rate that validation chose for the nearest length."""

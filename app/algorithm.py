@@ -19,6 +19,7 @@ from app.inner_loop import Params
 from app.learner import Learner, concrete_subclasses
 from app.losses import DEFAULT_LOSS, LOSSES, LossName, accuracy, mse
 from app.scores import EpisodeScores
+from datamodules.episodic import EpisodicDataModule
 
 Metrics = dict[str, Tensor]
 
@@ -27,7 +28,8 @@ class MetaAlgorithm(Learner):
     """Base of all methods: a subclass writes one task (`adapt`, `predict`), vmap adds the task axis.
 
     A method that is for classification or regression alone says so in `task_types`, one that learns all training classes at
-    once in `global_labels`: the labels of its training tasks are then the numbers of the classes within the train split.
+    once in `global_labels`: the labels of its training tasks are then the numbers of the classes within the train split. One
+    that is tested on streams of any number of classes says so in `learns_streams`.
 
     Args:
         input_shape: shape of one input; linked to the data set.
@@ -45,6 +47,7 @@ class MetaAlgorithm(Learner):
     """
 
     task_types: tuple[str, ...] = ("classification", "regression")
+    learns_streams = False
 
     def __init__(
         self,
@@ -254,13 +257,17 @@ class MetaAlgorithm(Learner):
         self._finish_evaluation("test")
 
     def _finish_evaluation(self, split: str) -> None:
-        rows = self._scores.compute()
+        rows = self.gathered(self._scores.compute())
         self._scores.reset()
         with_references = split == "test" and self.trainer.is_global_zero
         summary = summarise(rows, self._score_names, self.trainer.datamodule, split, with_references)
         self.evaluation = {"split": split, "inner_steps": self.stages, **summary}
         for name, value in logged(summary, split, self.score_name).items():
             self.log(name, rows.new_tensor(value))
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """The scores of all episodes as they are reported, of shape (episodes, stages, 1 + scores), under `_score_names`."""
+        return rows
 
     # Small things
 
@@ -281,6 +288,14 @@ class MetaAlgorithm(Learner):
     @property
     def monitor(self) -> tuple[str, str]:
         return f"val/{self.score_name}", "max" if self.task_type == "classification" else "min"
+
+    def check_data(self, data: EpisodicDataModule) -> None:
+        if data.has_streams and not self.learns_streams:
+            fitting = [cls.__name__ for cls in concrete_subclasses(MetaAlgorithm) if cls.learns_streams]
+            raise InputError(
+                f"--data {type(data).__name__} tests on streams of up to {data.output_size} classes, and --model "
+                f"{type(self).__name__} is for tasks of one size; choose one of {', '.join(sorted(fitting))}"
+            )
 
     def describe_method(self) -> dict[str, Any]:
         """What `results.json` says about the way of predicting."""

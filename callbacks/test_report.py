@@ -90,7 +90,8 @@ def table(results: dict[str, Any]) -> Table:
     result = Table(title=title, title_justify="left")
     result.add_column("inner steps" if len(results[main]["inner_steps"]) > 1 else "", justify="right")
     for name in names:
-        result.add_column(f"{name}{' (%)' if name == 'accuracy' else ''} ± 95 % interval", justify="right")
+        header = name if len(names) < 4 else name.replace("_", " ")  # many narrow columns break between words
+        result.add_column(f"{header}{' (%)' if 'accuracy' in name else ''} ± 95 % interval", justify="right")
     for row in _rows(results, names, results["algorithm"], all_stages=True):
         result.add_row(*row)
     for group, part in results.get("groups", {}).items():
@@ -117,6 +118,6 @@ def _rows(part: dict[str, Any], names: list[str], algorithm: str, all_stages: bo
 
 
 def _cell(name: str, mean: float | None, ci95: float | None) -> str:
-    scale, digits = (100, 2) if name == "accuracy" else (1, 4)
+    scale, digits = (100, 2) if "accuracy" in name else (1, 4)
     score = "not finite" if mean is None else f"{mean * scale:.{digits}f}"
     return f"{score}, one episode" if ci95 is None else f"{score} ± {ci95 * scale:.{digits}f}"

@@ -48,6 +48,7 @@ class EpisodicDataModule(ResumableDataModule):
     """
 
     test_groups: tuple[str, ...] = ()
+    has_streams = False  # evaluation tasks have numbers of classes of their own
     axis_names: tuple[str, str] = ("x", "y")  # of pictures
 
     def __init__(self, meta_batch_size: int, val_episodes: int, test_episodes: int, num_workers: int = 0, seed: int = 0):

@@ -49,6 +49,8 @@ ALGORITHMS = sorted(
     key=lambda cls: cls.__name__,
 )
 SMALL_METHODS = {
+    "ANML": {"inner_lr": 0.01},  # a step an image
+    "GeMCL": {"beta": 100.0},  # of few features
     "NeuralStatistician": {"context_size": 16, "latent_size": 4, "hidden_size": 32, "num_layers": 1, "width": 8},
 }
 METHODS = {cls.__name__: (cls, SMALL_METHODS.get(cls.__name__, {})) for cls in ALGORITHMS} | {

@@ -26,6 +26,7 @@ LEARNING = {
             "inner_lr": 0.3,
             "inner_steps": 2,
             "step_size_range": (0.3, 0.3),
+            "deployment_lrs": (0.3,),
             "optimizer": partial(torch.optim.Adam, lr=0.01),
         },
     },

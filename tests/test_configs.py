@@ -42,6 +42,8 @@ SMALL = {
     "num_context": [2, 3],
     "num_target": [2, 3],
     "path": "table.csv",
+    "val_num_classes": [2, 3],
+    "test_num_classes": [2, 3],
 }
 SMALL_GRID = {"model.grid_range": [-5, 5], "model.points_per_unit": 4}
 NAMES = {*SHORT, *SMALL_GRID, *(f"data.{name}" for name in SMALL)}
@@ -100,6 +102,8 @@ def test_two_steps(path: Path, tmp_path):
         args.append("--data=SplitMNIST")
     elif path.parent.name == "model" and "classification" not in resolve_name(class_path).task_types:
         args.append("--data=Sinusoid")
+    if path.parent.name == "data" and getattr(data_class(content), "has_streams", False):
+        args.append("--model=OML")
     if "ConvCNP" in path.read_text():
         args += [f"--{name}={value}" for name, value in SMALL_GRID.items()]
     run = train("fit", OPTION[path.parent.name], path, *args, "--trainer.default_root_dir", tmp_path / "run")

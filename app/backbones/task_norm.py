@@ -13,6 +13,7 @@ from app.losses import widened
 
 _reference_rows: ContextVar[int | None] = ContextVar("reference_rows", default=None)
 _num_tasks: ContextVar[int] = ContextVar("num_tasks", default=1)
+_one_by_one: ContextVar[bool] = ContextVar("one_by_one", default=False)
 MOMENTUM = 0.1
 
 
@@ -38,6 +39,19 @@ def folded(num_tasks: int) -> Iterator[None]:
         yield
     finally:
         _num_tasks.reset(token)
+
+
+@contextmanager
+def one_by_one() -> Iterator[None]:
+    """Inside, every TaskNorm normalises each row by the row's own mean and variance, of all channels and positions.
+
+    For streams, where an image is learned alone: layer normalisation, which has statistics even of a map of one position.
+    """
+    token = _one_by_one.set(True)
+    try:
+        yield
+    finally:
+        _one_by_one.reset(token)
 
 
 class TaskNorm(nn.Module):
@@ -75,6 +89,8 @@ class TaskNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = widened(x)
+        if _one_by_one.get():
+            return self._row_by_row(wide).to(x.dtype)
         if self.uses_running_statistics and not self.training:
             result = F.batch_norm(wide, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         elif is_functorch_wrapped_tensor(wide) or is_functorch_wrapped_tensor(self.weight) or _reference_rows.get():
@@ -92,6 +108,15 @@ class TaskNorm(nn.Module):
         variance = (reference - mean).square().mean(dims, keepdim=True)
         scale = self.weight.view(shape) * torch.rsqrt(variance + self.eps)
         return (x - mean) * scale + self.bias.view(shape)
+
+    def _row_by_row(self, x: Tensor) -> Tensor:
+        dims, shape = tuple(range(1, x.ndim)), (1, -1, *(1 for _ in range(2, x.ndim)))
+        if is_functorch_wrapped_tensor(x) or is_functorch_wrapped_tensor(self.weight):
+            centred = x - x.mean(dims, keepdim=True)
+            normal = centred * torch.rsqrt(centred.square().mean(dims, keepdim=True) + self.eps)
+        else:
+            normal = F.layer_norm(x, x.shape[1:], eps=self.eps)
+        return normal * self.weight.view(shape) + self.bias.view(shape)
 
     def _fused(self, x: Tensor) -> Tensor:
         """The same by torch's own kernel: several times faster, and right where no functorch transform is around it."""

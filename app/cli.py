@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import app.algorithms
+import app.continual.initialisation
 import app.continual.methods  # noqa: F401
 import callbacks  # noqa: F401
 import datamodules  # noqa: F401

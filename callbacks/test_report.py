@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 SINGULAR = {"ways": "way", "shots": "shot", "queries": "query"}
-MANY_STEPS = 20
+MANY_STEPS, MANY_SCORES = 20, 5
 
 
 class TestReport(Callback):
@@ -88,10 +88,11 @@ def table(results: dict[str, Any]) -> Table:
     mode = "transductive" if results["transductive"] else "non-transductive"
     title = f"{results['algorithm']} on {results['data']}: {results['num_episodes']} test episodes, {', '.join(task)}, {mode}"
     result = Table(title=title, title_justify="left")
+    if len(names) >= MANY_SCORES and len(results[main]["inner_steps"]) == 1:
+        return _by_score(result, results, names)
     result.add_column("inner steps" if len(results[main]["inner_steps"]) > 1 else "", justify="right")
     for name in names:
-        header = name if len(names) < 4 else name.replace("_", " ")  # many narrow columns break between words
-        result.add_column(f"{header}{' (%)' if 'accuracy' in name else ''} ± 95 % interval", justify="right")
+        result.add_column(f"{name}{' (%)' if 'accuracy' in name else ''} ± 95 % interval", justify="right")
     for row in _rows(results, names, results["algorithm"], all_stages=True):
         result.add_row(*row)
     for group, part in results.get("groups", {}).items():
@@ -99,6 +100,18 @@ def table(results: dict[str, Any]) -> Table:
         result.add_row(f"[bold]{group}[/bold]: {part['num_episodes']}")
         for row in _rows(part, names, results["algorithm"], all_stages=False):
             result.add_row(*row)
+    return result
+
+
+def _by_score(result: Table, results: dict[str, Any], names: list[str]) -> Table:
+    """A row for each of many scores, a column for all episodes and for each group."""
+    parts = {"all": results, **results.get("groups", {})}
+    result.add_column("± 95 % interval")
+    for label, part in parts.items():
+        result.add_column(f"{label}: {part['num_episodes']}", justify="right")
+    for name in names:
+        cells = [_cell(name, *(part[name][key][-1] for key in ("mean", "ci95"))) for part in parts.values()]
+        result.add_row(f"{name.replace('_', ' ')}{' (%)' if 'accuracy' in name else ''}", *cells)
     return result
 
 

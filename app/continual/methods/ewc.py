@@ -11,7 +11,7 @@ from app.continual.weight_anchor import WeightAnchor
 from app.errors import InputError
 from datamodules.stream import Experience, Samples, StreamDataModule, as_inputs
 
-ELEMENTS = 2**24  # of the gradients of single samples that are in memory together
+ELEMENTS = 2**22  # of the gradients of single samples that are in memory together; more leave the cache
 
 
 class EWC(WeightAnchor):
@@ -76,7 +76,7 @@ class EWC(WeightAnchor):
         if self.labels == "sampled":  # every process draws those of all rows
             parts = rows.split(5000)
             outputs = torch.cat([self.predict(as_inputs(samples.images[part])) for part in parts])
-            odds = outputs.masked_fill(~mask, -torch.inf).softmax(1).cpu()
+            odds = outputs.masked_fill(~mask, -torch.inf).softmax(1).cpu().nan_to_num(1)  # a run that diverged shows in its loss
             labels = torch.multinomial(odds, 1, generator=generator)[:, 0].to(rows.device)
         for part, y in zip(rows[mine].split(at_once), labels[mine].split(at_once), strict=True):
             gradients = vmap(grad(log_likelihood), (None, 0, 0))(params, as_inputs(samples.images[part]), y)

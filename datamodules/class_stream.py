@@ -105,8 +105,8 @@ class ClassStream(StreamDataModule):
             wanted = self.num_classes or len(there) - len(there) % self.per_experience
             if wanted > len(there):
                 raise InputError(
-                    f"--data.num_classes is {wanted}, and the {self.split} split of {type(self.source).__name__} has {len(there)} "
-                    f"classes with the {needed} images of --data.train_images + --data.test_images; give at most that"
+                    f"--data.num_classes is {wanted}, and the {self.split} split of {type(self.source).__name__} has "
+                    f"{len(there)} classes with the {needed} images of --data.train_images + --data.test_images; give at most that"
                 )
             if wanted % self.per_experience or not wanted:
                 raise InputError(

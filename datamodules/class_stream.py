@@ -106,7 +106,7 @@ class ClassStream(StreamDataModule):
             if wanted > len(there):
                 raise InputError(
                     f"--data.num_classes is {wanted}, and the {self.split} split of {type(self.source).__name__} has "
-                    f"{len(there)} classes with the {needed} images of --data.train_images + --data.test_images; give at most that"
+                    f"{len(there)} classes with {needed} images, --data.train_images + --data.test_images; give at most those"
                 )
             if wanted % self.per_experience or not wanted:
                 raise InputError(

@@ -23,7 +23,7 @@ class ClassStream(StreamDataModule):
         cache_dir: where the decoded images are kept, null for the user's cache folder.
         image_size: side of the images of an image_folder, in pixels.
         split: whose classes come: test, those that no meta-training has seen; val, for the choice of hyperparameters.
-        num_classes: classes of the stream, null for all of the split.
+        num_classes: classes of the stream, drawn from those with enough images; null for all of the split.
         classes_per_experience: classes of an experience; a divisor of `num_classes`.
         scenario: class, all classes compete; task, only those of the experience, whose number is given; domain, the output is
             the place of a class within its experience.
@@ -100,12 +100,13 @@ class ClassStream(StreamDataModule):
     def classes(self) -> np.ndarray:
         """Numbers, within the split, of the classes of the stream, in their order."""
         if not hasattr(self, "_classes"):
-            there = len(self._images.class_names)
-            wanted = self.num_classes or there - there % self.per_experience
-            if wanted > there:
+            needed = sum(self.sizes.values())
+            there = np.flatnonzero((self._images.counts >= needed) | (self.num_classes is None))
+            wanted = self.num_classes or len(there) - len(there) % self.per_experience
+            if wanted > len(there):
                 raise InputError(
-                    f"--data.num_classes is {wanted}, and the {self.split} split of {type(self.source).__name__} has {there} "
-                    "classes; give at most that"
+                    f"--data.num_classes is {wanted}, and the {self.split} split of {type(self.source).__name__} has "
+                    f"{len(there)} classes with {needed} images, --data.train_images + --data.test_images; give at most those"
                 )
             if wanted % self.per_experience or not wanted:
                 raise InputError(

@@ -1,34 +1,34 @@
-"""A stream of a few steps, of images that need no files."""
+"""Continual methods found by themselves, and a stream of a second."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
+from small import options
 
-from datamodules.stream import Experience, StreamDataModule
+import app.continual.methods  # noqa: F401, every method is a subclass once it is imported
+from app.backbones.mlp import MLP
+from app.continual.method import ContinualMethod
+from app.learner import concrete_subclasses
+from datamodules.stream import Experience, Scenario, StreamDataModule
 
-SIZE = 6
+METHODS = {
+    cls.__name__: cls
+    for cls in sorted(concrete_subclasses(ContinualMethod), key=lambda cls: cls.__name__)
+    if cls.__module__.startswith("app.continual.methods.")
+}
+SMALL = {"memory": 9, "epochs": 2, "strength": 0.5, "fisher_samples": 11, "reference": 7}
 
 
 class Patterns(StreamDataModule):
-    """Two classes of random 6x6 patterns with noise in each experience.
+    """Experiences of two classes, each a random picture of 5x5 pixels with noise."""
 
-    Args:
-        scenario: class, task or domain.
-        num_experiences: experiences.
-        num_images: training images of each.
-        has_boundaries: whether methods are told where one ends.
-        kwargs: of StreamDataModule.
-    """
+    input_shape = (1, 5, 5)
 
-    input_shape = (1, SIZE, SIZE)
-    digest = "patterns"
-
-    def __init__(
-        self, scenario: str = "class", num_experiences: int = 3, num_images: int = 23, has_boundaries: bool = True, **kwargs: Any
-    ):
-        super().__init__(**{"batch_size": 5} | kwargs)
-        self.scenario, self.num_experiences, self.num_images = scenario, num_experiences, num_images
-        self.has_boundaries = has_boundaries
+    def __init__(self, scenario: Scenario = "class", num_experiences: int = 3, train: int = 22, batch_size: int = 6, **kwargs):
+        super().__init__(batch_size=batch_size, **kwargs)
+        self.scenario, self.num_experiences, self.sizes = scenario, num_experiences, {"train": train, "test": 20}
 
     @property
     def output_size(self) -> int:
@@ -36,16 +36,47 @@ class Patterns(StreamDataModule):
 
     @property
     def experiences(self) -> list[Experience]:
-        first = [0 if self.scenario == "domain" else 2 * number for number in range(self.num_experiences)]
-        return [Experience(f"patterns {number}", (start, start + 1)) for number, start in enumerate(first)]
+        domain = self.scenario == "domain"
+        return [Experience(str(k), (0, 1) if domain else (2 * k, 2 * k + 1)) for k in range(self.num_experiences)]
 
     def num_train(self, number: int) -> int:
-        return self.num_images
+        return self.sizes["train"]
 
     def read(self, number: int, split: str) -> tuple[np.ndarray, np.ndarray]:
-        patterns = self.generator("patterns", number).integers(0, 256, (2, 1, SIZE, SIZE))
-        count = self.num_images if split == "train" else 14
-        draw = self.generator("noise", number, split)
-        kind = draw.integers(0, 2, count)
-        noisy = patterns[kind] + draw.normal(0, 40, (count, 1, SIZE, SIZE))
-        return noisy.clip(0, 255).astype(np.uint8), np.array(self.experiences[number].classes)[kind]
+        means = self.generator("means", number).integers(0, 200, (2, *self.input_shape))
+        generator = self.generator("noise", number, split)
+        y = generator.permutation(self.sizes[split]) % 2
+        images = (means[y] + generator.integers(0, 56, (len(y), *self.input_shape))).astype(np.uint8)
+        return images, y + self.experiences[number].classes[0]
+
+    @property
+    def digest(self) -> str:
+        return "patterns"
+
+
+def method_for(name: str, stream: StreamDataModule, **wanted: Any) -> ContinualMethod:
+    """The method on a tiny network, with those of the wanted and small arguments that it has."""
+    cls, known = METHODS[name], options(METHODS[name])
+    torch.manual_seed(3)
+    net = MLP(stream.input_shape, stream.output_size, hidden_sizes=(8, 7))
+    small = SMALL | {"optimizer": partial(torch.optim.SGD, lr=0.1, momentum=0.5)}
+    method = cls(net, stream, **{key: value for key, value in small.items() if key in known} | wanted)
+    method.optimizer = method.make_optimizer()
+    return method
+
+
+def go_on(method: ContinualMethod, stream: StreamDataModule, cursor: int = 0, end: int | None = None) -> None:
+    """Takes the steps `cursor` to `end` of the stream, with evaluations as the learner makes them."""
+    for step in range(cursor, stream.num_steps if end is None else end):
+        place = stream.place(step)
+        experience = stream.experiences[place.experience]
+        if place.first:
+            method.begin_experience(place.experience, experience)
+        batch = stream.batch(step)
+        method.predict(batch.x)
+        method.observe(batch, torch.Generator().manual_seed(step))
+        if place.last:
+            method.end_experience(place.experience, experience, stream.samples(place.experience, "train"))
+            method.eval()
+            method.predict(batch.x)
+            method.train()

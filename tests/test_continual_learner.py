@@ -13,18 +13,15 @@ import pytest
 import torch
 from command_line import QUIET, start, train
 from small import trainer
-from streams import Patterns
+from streams import METHODS, Patterns
 
 from app.continual.learner import ContinualLearner
-from app.continual.method import ContinualMethod
 from app.continual.methods import er
-from app.learner import concrete_subclasses
 
-METHODS = {cls.__name__: cls for cls in concrete_subclasses(ContinualMethod) if "Method" not in cls.__name__}
 RUN = [*QUIET, "--model=ContinualLearner", "--data=streams.Patterns"]
 DOUBLE = "--trainer.precision=64-true"
 SAVING = ["--trainer.callbacks+=LastCheckpoint", "--trainer.callbacks.every_steps=2"]
-SMALL = {"LaMAML": ["--model.method.glances=2"], "MER": ["--model.method.num_batches=2"]}
+SMALL = {"LaMAML": ["--model.method.glances=2"], "GDumb": ["--model.method.epochs=2"]}
 
 
 @pytest.fixture(autouse=True)
@@ -76,12 +73,12 @@ def test_scores_are_those_of_the_network(tmp_path):
         assert evaluation["views"]["class"]["R"][-1, number] == pytest.approx(float(expected))
         pair = logits[:, 2 * number : 2 * number + 2].argmax(1) + 2 * number
         assert evaluation["views"]["task"]["R"][-1, number] == pytest.approx(float((pair == samples.y).double().mean()))
-    assert run.global_step == stream.cursor == stream.num_steps == 15
-    assert evaluation["cost"]["samples"] == evaluation["cost"]["gradients"] == 69
+    assert run.global_step == stream.cursor == stream.num_steps == 12
+    assert evaluation["cost"]["samples"] == evaluation["cost"]["gradients"] == 66
 
 
 def test_fine_tuning_forgets_the_classes_that_are_gone():
-    stream = Patterns(num_images=200)
+    stream = Patterns(train=200)
     learner = ContinualLearner(stream)
     trainer(max_steps=-1).fit(learner, datamodule=stream)
     R = learner.evaluation["views"]["class"]["R"]
@@ -89,23 +86,23 @@ def test_fine_tuning_forgets_the_classes_that_are_gone():
 
 
 def test_replay_keeps_them():
-    stream = Patterns(num_images=200)
+    stream = Patterns(train=200)
     learner = ContinualLearner(stream, lambda net, data: er.ER(net, data, memory=60))
     trainer(max_steps=-1).fit(learner, datamodule=stream)
     assert learner.evaluation["views"]["class"]["R"][-1].mean() > 0.6  # fine-tuning: a third
 
 
 def test_task_ids_restrict_the_answers():
-    stream = Patterns("task", num_images=200)
+    stream = Patterns("task", train=200)
     learner = ContinualLearner(stream)
     trainer(max_steps=-1).fit(learner, datamodule=stream)
     found = learner.evaluation
-    assert list(found["views"]) == ["task"] and found["views"]["task"]["R"][-1].min() > 0.8
+    assert list(found["views"]) == ["task"] and found["views"]["task"]["R"][-1].min() > 0.7
 
 
 def test_anytime_evaluations_at_the_ends_are_the_rows_of_R():
     stream = Patterns()
-    learner = ContinualLearner(stream, anytime_every=5)  # the steps of an experience
+    learner = ContinualLearner(stream, anytime_every=4)  # the steps of an experience
     trainer(max_steps=-1).fit(learner, datamodule=stream)
     R = learner.evaluation["views"]["class"]["R"]
     for number in range(3):
@@ -115,7 +112,7 @@ def test_anytime_evaluations_at_the_ends_are_the_rows_of_R():
 
 
 def test_prequential_accuracy_of_shuffled_labels_is_chance():
-    stream = Patterns("domain", num_images=400)
+    stream = Patterns("domain", train=400)
     read = stream.read
 
     def shuffled(number, split):
@@ -137,14 +134,16 @@ def test_the_folder_of_a_run(tmp_path):
     assert R.shape == (4, 3) and results["views"]["class"]["ACC"]["mean"] == pytest.approx(R[-1].mean(), abs=1e-5)
     assert "WC-ACC" in results["views"]["class"] and "mean_j R[T,j]" in run.out
     assert json.loads((folder / "stream.json").read_text())["hash"] == results["manifest_hash"]
-    assert {path.name for path in (folder / "pictures").iterdir()} == {"stream_R_class_0000015.png", "stream_R_task_0000015.png"}
+    assert {path.name for path in (folder / "pictures").iterdir()} == {"stream_R_class_0000012.png", "stream_R_task_0000012.png"}
     tested = train("test", "--config", folder / "config.yaml", "--ckpt_path=last", *QUIET)
     assert tested.status == 0, tested.err
     again = train("fit", "--config", folder / "config.yaml", "--ckpt_path=last", *QUIET)
-    assert again.status == 0 and "this run is finished: 15 of 15 steps" in again.out
+    assert again.status == 0 and "this run is finished: 12 of 12 steps" in again.out
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+# One that shards, one in closed form, one with a penalty and a memory of its own, one that trains at evaluation. All methods are
+# broken off and resumed in test_continual_methods.
+@pytest.mark.parametrize("method", ["ER", "LaMAML", "EWC", "GDumb"])
 def test_killed_in_the_middle_of_an_experience(method, tmp_path):
     whole, broken, log = tmp_path / "whole", tmp_path / "broken", tmp_path / "log"
     assert train(*fit(whole, method)).status == 0
@@ -187,7 +186,8 @@ def test_processes_of_a_sequential_method_have_streams_of_their_own(tmp_path):
     assert "each process has a stream of its own" in two(folder, "LaMAML")
     replicas = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)["replicas"]
     first, second = (part["state"]["accuracy_class"][1:].numpy() for part in replicas)
-    assert np.allclose(first, matrix(folder)[1:], atol=1e-6) and not np.array_equal(first, second)
+    assert np.allclose(first, matrix(folder)[1:], atol=1e-6)
+    assert not torch.equal(*(part["state"]["method.net.head.weight"] for part in replicas))
     results = json.loads((folder / "results.json").read_text())
     accuracy = results["views"]["class"]["ACC"]
     assert results["streams"] == 2 and accuracy["mean"] == pytest.approx((first[-1].mean() + second[-1].mean()) / 2)

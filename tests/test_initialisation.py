@@ -56,7 +56,7 @@ def test_encoders_of_other_methods_are_deployed(model, tmp_path):
     assert set(deployed["chosen_lrs"]["accuracy"]) == {2, 3}
     test = train("test", f"--config={tmp_path / 'run' / 'config.yaml'}", "--ckpt_path=last", *QUIET)
     assert test.status == 0 and model in (tmp_path / "run" / "results.json").read_text()
-    assert "accuracy class mean (%)" in " ".join(test.out.replace("│", " ").split())
+    assert "class mean" in test.out
 
 
 @pytest.mark.parametrize(

@@ -83,13 +83,17 @@ class ReservoirMemory(nn.Module):
             slot = self.slot(first + row)
             if slot < self.capacity:
                 stored[slot] = row  # a later sample of the same batch replaces an earlier one
+        self._store(batch, stored, logits)
+        self._seen = first + len(batch.y)
+        self.num_seen.fill_(self._seen)
+
+    def _store(self, batch: StreamBatch, stored: dict[int, int], logits: Tensor | None = None) -> None:
+        """Writes rows of a batch, by the slots that they go to."""
         if stored:
             slots, rows = (torch.tensor(list(part), device=batch.y.device) for part in (stored, stored.values()))
             self.images[slots], self.y[slots], self.task[slots] = batch.images[rows], batch.y[rows], batch.task[rows]
             if self.logits is not None and logits is not None:
                 self.logits[slots] = logits[rows].to(self.logits.dtype)
-        self._seen = first + len(batch.y)
-        self.num_seen.fill_(self._seen)
 
     def draw(self, count: int, generator: torch.Generator) -> Remembered:
         """At most `count` different samples, fewer while the memory holds fewer.

@@ -128,11 +128,16 @@ class ContinualMethod(nn.Module):
         """Gradient of the loss in the trained weights, summed over the processes."""
         gradients = list(torch.autograd.grad(loss, self.trained, materialize_grads=True))
         if self.world_size > 1 and not self.sequential:
-            flat = torch.cat([gradient.flatten() for gradient in gradients])
-            torch.distributed.all_reduce(flat)
+            flat = self.total(torch.cat([gradient.flatten() for gradient in gradients]))
             parts = flat.split([gradient.numel() for gradient in gradients])
             gradients = [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
         return gradients
+
+    def total(self, part: Tensor) -> Tensor:
+        """The sum of the parts of all processes that share a batch."""
+        if self.world_size > 1 and not self.sequential:
+            torch.distributed.all_reduce(part)
+        return part
 
     @property
     def trained(self) -> list[nn.Parameter]:

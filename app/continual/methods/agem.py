@@ -1,0 +1,57 @@
+"""Averaged gradient episodic memory."""
+
+import torch
+from torch import Tensor, nn
+
+from app.continual.memory import ReservoirMemory
+from app.continual.method import ContinualMethod
+from app.errors import InputError
+from datamodules.stream import Experience, Samples, StreamBatch, StreamDataModule, as_inputs
+
+
+class AGEM(ContinualMethod):
+    """A-GEM (Chaudhry et al. 2019): no step may, to first order, raise the loss on a draw from the memory of past experiences.
+
+    A gradient g that points against that of the draw, g_ref, becomes g - (g . g_ref / g_ref . g_ref) g_ref. As in the paper's
+    algorithm the memory takes in an experience when it has ended, here by reservoir sampling.
+
+    Args:
+        memory: samples that are kept.
+        reference: samples of the memory that g_ref is computed on.
+        kwargs: of ContinualMethod.
+    """
+
+    needs = frozenset({"boundaries"})
+
+    def __init__(self, net: nn.Module, stream: StreamDataModule, memory: int = 200, reference: int = 256, **kwargs):
+        super().__init__(net, stream, **kwargs)
+        if reference < 1:
+            raise InputError(f"--model.method.reference is {reference}; give at least 1")
+        self.memory = ReservoirMemory(memory, stream)
+        self.reference = reference
+
+    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+        for _ in range(self.glances):
+            loss = self.cross_entropy(batch.x, batch.y, batch.task)
+            gradients = self.gradient(loss)
+            if len(self.memory):
+                old = self.memory.draw(self.reference, generator)
+                gradients = project(gradients, self.gradient(self.cross_entropy(old.x, old.y, old.task)))
+            self.descend(gradients)
+        return loss
+
+    def end_experience(self, number: int, experience: Experience, samples: Samples) -> None:
+        task = torch.full_like(samples.y, number)
+        self.memory.add(StreamBatch(samples.images, as_inputs(samples.images), samples.y, task))
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.memory.nbytes
+
+
+def project(gradients: list[Tensor], references: list[Tensor]) -> list[Tensor]:
+    """The nearest gradients whose product with the references is not negative."""
+    product = sum((gradient * reference).sum() for gradient, reference in zip(gradients, references, strict=True))
+    square = sum(reference.square().sum() for reference in references)
+    against = (product / square.clamp(min=torch.finfo(square.dtype).tiny)).clamp(max=0)
+    return [gradient - against * reference for gradient, reference in zip(gradients, references, strict=True)]

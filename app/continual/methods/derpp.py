@@ -1,0 +1,64 @@
+"""Dark experience replay."""
+
+import torch
+from torch import Tensor, nn
+
+from app.continual.memory import Remembered, ReservoirMemory
+from app.continual.method import ContinualMethod
+from app.errors import InputError
+from datamodules.stream import StreamBatch, StreamDataModule
+
+
+class DERPP(ContinualMethod):
+    """DER++ (Buzzega et al. 2020): the network keeps its own answers of old, and the labels, on samples of a reservoir memory.
+
+    The loss is CE(batch) + alpha * MSE(logits, stored logits) on one draw + beta * CE on another; the MSE is a mean over samples
+    and outputs. What is stored is what the network says when the sample arrives, before it learns from it.
+
+    Args:
+        memory: samples that are kept, each with its logits.
+        replay: samples in each of the two draws, null for as many as arrive.
+        alpha: weight of the logits; 0 and beta 1 are experience replay.
+        beta: weight of the labels.
+        kwargs: of ContinualMethod.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        stream: StreamDataModule,
+        memory: int = 200,
+        replay: int | None = None,
+        alpha: float = 0.5,
+        beta: float = 0.5,
+        **kwargs,
+    ):
+        super().__init__(net, stream, **kwargs)
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            if not 0 <= value < float("inf"):
+                raise InputError(f"--model.method.{name} is {value}; give a number of at least 0")
+        if replay is not None and replay < 1:
+            raise InputError(f"--model.method.replay is {replay}; give at least 1, or null for as many as arrive")
+        self.memory = ReservoirMemory(memory, stream, num_logits=stream.output_size)
+        self.replay, self.alpha, self.beta = replay, alpha, beta
+
+    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+        stored = self.predict(batch.x)  # of all rows, on every process: all keep the same
+        for _ in range(self.glances):
+            loss = self.cross_entropy(batch.x, batch.y, batch.task)
+            if len(self.memory):
+                one, other = (self.memory.draw(self.replay or len(batch.y), generator) for _ in range(2))
+                loss = loss + self.alpha * self.mismatch(one) + self.beta * self.cross_entropy(other.x, other.y, other.task)
+            self.step(loss)
+        self.memory.add(batch, stored)
+        return loss
+
+    def mismatch(self, old: Remembered) -> Tensor:
+        """This process's part of the mean squared difference to the stored logits."""
+        mine = self.share(len(old.y))
+        self.num_gradients += len(old.y)
+        return (self.net(old.x[mine]) - old.logits[mine]).square().sum() / old.logits.numel()
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.memory.nbytes

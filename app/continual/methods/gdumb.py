@@ -1,0 +1,62 @@
+"""GDumb."""
+
+import torch
+from torch import Tensor, nn
+
+from app.continual.balanced_memory import BalancedMemory
+from app.continual.from_scratch import FromScratch
+from app.errors import InputError
+from datamodules.stream import StreamBatch, StreamDataModule
+
+
+class GDumb(FromScratch):
+    """GDumb (Prabhu et al. 2020): keeps a class-balanced memory, and at each evaluation trains a network from scratch on it.
+
+    Between evaluations, where the prequential accuracy is taken, the last of these networks answers.
+
+    Args:
+        memory: samples that are kept; at least one for each class.
+        epochs: passes over the memory.
+        scratch_batch_size: samples of a step.
+        cosine: whether the learning rate falls to zero on a half cosine.
+        kwargs: of ContinualMethod.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        stream: StreamDataModule,
+        memory: int = 200,
+        epochs: int = 30,
+        scratch_batch_size: int | None = 16,
+        cosine: bool = True,
+        **kwargs,
+    ):
+        super().__init__(net, stream, epochs=epochs, scratch_batch_size=scratch_batch_size, cosine=cosine, **kwargs)
+        self.memory = BalancedMemory(memory, stream)
+        self.register_buffer("trained_on", torch.zeros((), dtype=torch.int64))  # samples seen when a network was trained
+
+    def check_stream(self, stream: StreamDataModule) -> None:
+        super().check_stream(stream)
+        if self.memory.capacity < stream.output_size:
+            raise InputError(
+                f"--model.method.memory is {self.memory.capacity}, and {type(stream).__name__} has {stream.output_size} classes; "
+                "GDumb needs at least one sample of each"
+            )
+
+    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+        self.memory.add(batch)
+        return super().observe(batch, generator)
+
+    def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        if not self.training and len(self.memory):
+            seen = self.memory.num_seen_on_host
+            if int(self.trained_on) != seen:
+                rows = slice(len(self.memory))
+                self.train_afresh(self.memory.images[rows], self.memory.y[rows], self.memory.task[rows], seen)
+                self.trained_on.fill_(seen)
+        return super().predict(x, task)
+
+    @property
+    def memory_bytes(self) -> int:
+        return super().memory_bytes + self.memory.nbytes

@@ -1,0 +1,52 @@
+"""Joint training."""
+
+import torch
+from torch import nn
+
+from app.continual.from_scratch import FromScratch
+from datamodules.stream import Experience, Samples, StreamDataModule
+
+
+class Joint(FromScratch):
+    """Trains a fresh network on all experiences so far, mixed, when one ends: what a learner without forgetting could reach.
+
+    One epoch sees as many samples as the stream brought; with so few, it is no upper bound, so give a converged row as well.
+
+    Args:
+        epochs: passes over all samples so far.
+        scratch_batch_size: samples of a step, null for that of the stream.
+        cosine: whether the learning rate falls to zero on a half cosine.
+        only_last: whether it trains after the last experience alone, so that only the last row of R, with ACC and nothing else,
+            means anything.
+        kwargs: of ContinualMethod.
+    """
+
+    needs = frozenset({"boundaries"})
+
+    def __init__(
+        self,
+        net: nn.Module,
+        stream: StreamDataModule,
+        epochs: int = 1,
+        scratch_batch_size: int | None = None,
+        cosine: bool = False,
+        only_last: bool = False,
+        **kwargs,
+    ):
+        super().__init__(net, stream, epochs=epochs, scratch_batch_size=scratch_batch_size, cosine=cosine, **kwargs)
+        self.only_last = only_last
+
+    def end_experience(self, number: int, experience: Experience, samples: Samples) -> None:
+        if self.only_last and number + 1 < len(self.stream.experiences):
+            return
+        parts = [self.stream.samples(before, "train", samples.y.device) for before in range(number)] + [samples]
+        images, y = (torch.cat([part[at] for part in parts]) for at in (0, 1))
+        task = torch.cat([torch.full_like(part.y, before) for before, part in enumerate(parts)])
+        self.train_afresh(images, y, task, number)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of all images and labels of the stream, besides the first weights."""
+        total = sum(self.stream.num_train(number) for number in range(len(self.stream.experiences)))
+        channels, height, width = self.stream.input_shape
+        return super().memory_bytes + total * (channels * height * width + 8)  # a label is an int64

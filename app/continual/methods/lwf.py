@@ -1,0 +1,66 @@
+"""Learning without forgetting."""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from app.continual.method import ContinualMethod
+from app.errors import InputError
+from datamodules.stream import Experience, Samples, StreamBatch, StreamDataModule
+
+FAR = -1e9  # a logit that does not compete; minus infinity in all of them would have no softmax
+
+
+class LwF(ContinualMethod):
+    """Learning without forgetting (Li and Hoiem 2016): on new images, old outputs stay what the last experience's network says.
+
+    The loss is CE + strength * temperature^2 * the cross-entropy between the softened old and new answers. Task ids give each
+    past experience a softmax of its own; else there is one, over the classes of the past experiences.
+
+    Args:
+        strength: of the distillation.
+        temperature: that softens both answers.
+        kwargs: of ContinualMethod.
+    """
+
+    needs = frozenset({"boundaries"})
+
+    def __init__(self, net: nn.Module, stream: StreamDataModule, strength: float = 1.0, temperature: float = 2.0, **kwargs):
+        super().__init__(net, stream, **kwargs)
+        if not 0 <= strength < float("inf"):
+            raise InputError(f"--model.method.strength is {strength}; give a number of at least 0")
+        if not temperature > 0:
+            raise InputError(f"--model.method.temperature is {temperature}; give a number above 0")
+        self.strength, self.temperature = strength, temperature
+        self.teacher = deepcopy(net).requires_grad_(False)
+        groups = len(stream.experiences) if self.masked else 1
+        self.register_buffer("groups", torch.zeros(groups, stream.output_size, dtype=torch.bool))
+
+    def train(self, mode: bool = True) -> "LwF":
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+        for _ in range(self.glances):
+            loss = self.cross_entropy(batch.x, batch.y, batch.task) + self.strength * self.distillation(batch.x)
+            self.step(loss)
+        return loss
+
+    def distillation(self, x: Tensor) -> Tensor:
+        """This process's part of the mean over a batch of the distance to the teacher; 0 during the first experience."""
+        mine = self.share(len(x))
+        outputs, targets = (
+            net(x[mine])[:, None].div(self.temperature).masked_fill(~self.groups, FAR) for net in (self.net, self.teacher)
+        )
+        found = outputs.log_softmax(-1).masked_fill(~self.groups, 0)
+        return -(self.temperature**2) * (targets.softmax(-1) * found).sum() / len(x)
+
+    def end_experience(self, number: int, experience: Experience, samples: Samples) -> None:
+        self.groups[number if self.masked else 0] |= self.masks[number]
+        self.teacher.load_state_dict(self.net.state_dict())
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.teacher.state_dict().values())

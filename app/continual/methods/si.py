@@ -1,0 +1,45 @@
+"""Synaptic intelligence."""
+
+import torch
+from torch import Tensor, nn
+
+from app.continual.weight_anchor import WeightAnchor
+from app.errors import InputError
+from datamodules.stream import Experience, Samples, StreamDataModule
+
+
+class SI(WeightAnchor):
+    """Synaptic intelligence (Zenke et al. 2017): what matters is a weight whose way through the experience lowered the loss.
+
+    The loss that a weight took away is the integral of -gradient * movement over the steps, without the penalty's gradient. Over
+    its squared movement, plus xi, it is added to the importance; as in the authors' code a sum below zero becomes zero, for the
+    penalty would drive such a weight away without bound.
+
+    Args:
+        strength: twice the c of the paper.
+        xi: damping.
+        kwargs: of ContinualMethod.
+    """
+
+    def __init__(self, net: nn.Module, stream: StreamDataModule, strength: float = 2.0, xi: float = 0.1, **kwargs):
+        super().__init__(net, stream, strength, **kwargs)
+        if not xi > 0:
+            raise InputError(f"--model.method.xi is {xi}; give a number above 0")
+        self.xi = xi
+        self.register_buffer("path", torch.zeros_like(self.anchor))
+
+    def begin_experience(self, number: int, experience: Experience) -> None:
+        self.anchor.copy_(self.weights)
+
+    def follow(self, gradient: Tensor, moved: Tensor) -> None:
+        self.path -= gradient * moved
+
+    def end_experience(self, number: int, experience: Experience, samples: Samples) -> None:
+        away = self.weights - self.anchor
+        self.importance.add_(self.path / (away**2 + self.xi)).clamp_(min=0)
+        self.anchor.copy_(self.weights)
+        self.path.zero_()
+
+    @property
+    def memory_bytes(self) -> int:
+        return super().memory_bytes + self.path.nbytes

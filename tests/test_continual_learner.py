@@ -15,6 +15,8 @@ from command_line import QUIET, start, train
 from small import trainer
 from streams import METHODS, Patterns
 
+from app.backbones.conv4 import Conv4
+from app.backbones.task_norm import one_by_one
 from app.continual.learner import ContinualLearner
 from app.continual.methods import er
 
@@ -211,3 +213,15 @@ def test_bad_input(args, message, tmp_path, monkeypatch):
 
 def _no_network(*args: Any, **kwargs: Any) -> None:
     raise OSError("no network")
+
+
+def test_what_is_predicted_for_an_image_depends_on_no_other_image():
+    stream = Patterns(train=40)
+    learner = ContinualLearner(stream, backbone=partial(Conv4, width=4, num_halvings=1))
+    trainer(max_steps=-1).fit(learner, datamodule=stream)
+    together = learner.score(stream)["task"][0]
+    images, y = stream.samples(0, "test")
+    learner.method.eval()
+    with one_by_one():
+        alone = torch.cat([learner.method.predict(image[None] / 255) for image in images])
+    assert float((alone[:, :2].argmax(1) == y).double().mean()) == pytest.approx(float(together))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from app.backbones import BackboneCallable
 from app.backbones.mlp import MLP
+from app.backbones.task_norm import one_by_one
 from app.continual import metrics
 from app.continual.method import MethodCallable, class_masks
 from app.continual.methods.fine_tuning import FineTuning
@@ -34,7 +35,8 @@ class ContinualLearner(Learner):
     Args:
         stream: what it learns from; linked to the data.
         method: what it does about forgetting; null for FineTuning.
-        backbone: the network; null for an MLP of 100 and 100 units, as in Lopez-Paz and Ranzato (2017).
+        backbone: the network; null for an MLP of 100 and 100 units, as in Lopez-Paz and Ranzato (2017). Its norms normalise each
+            image by itself.
         evaluate_every: experiences between two rows of R; the last one is always scored.
         anytime_every: steps between two further evaluations on a part of the test images, for the anytime metrics; null for
             the ends of the experiences alone.
@@ -114,6 +116,10 @@ class ContinualLearner(Learner):
             print(f"{type(method).__name__} on {trainer.world_size} processes: {how}")
 
     def training_step(self, batch: StreamBatch, batch_idx: int) -> Tensor:
+        with one_by_one():  # an image's features depend on no other image
+            return self._step(batch)
+
+    def _step(self, batch: StreamBatch) -> Tensor:
         started = time.monotonic()
         batch = batch._replace(x=batch.x.to(next(self.parameters()).dtype))
         stream, cursor = self.trainer.datamodule, self.trainer.datamodule.cursor
@@ -176,7 +182,8 @@ class ContinualLearner(Learner):
         training = self.method.training
         self.method.eval()
         chunks = zip(images.split(ROWS), task.split(ROWS) if self.method.masked else repeat(None), strict=False)
-        logits = torch.cat([self.method.predict(as_inputs(rows), of_rows) for rows, of_rows in chunks])
+        with one_by_one():
+            logits = torch.cat([self.method.predict(as_inputs(rows), of_rows) for rows, of_rows in chunks])
         self.method.train(training)
         found = {}
         for view in self.views:

@@ -18,6 +18,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 import app.backbones
+import app.continual.methods
+from app.continual.method import ContinualMethod
 from app.errors import InputError
 from app.learner import Learner, concrete_subclasses
 from app.run import is_rank_zero
@@ -27,7 +29,16 @@ from datamodules.stream import StreamDataModule
 CONFIGS = Path(__file__).parent.parent / "configs"
 DEFAULTS = {"model": "MAML", "data": "Glyphs"}
 FIRST_RUN = CONFIGS / "experiment" / "glyphs_maml_5w1s.yaml"
-BACKBONES = [name for name, cls in vars(app.backbones).items() if isinstance(cls, type) and issubclass(cls, Module)]
+BACKBONES = {
+    name: f"app.backbones.{name}"
+    for name, cls in vars(app.backbones).items()
+    if isinstance(cls, type) and issubclass(cls, Module)
+}
+METHODS = {
+    cls.__name__: f"{cls.__module__}.{cls.__name__}"
+    for cls in concrete_subclasses(ContinualMethod)
+    if cls.__module__.startswith("app.continual.methods.")
+}
 
 
 def with_defaults(args: list[str], verbs: Any) -> tuple[bool, list[str]]:
@@ -86,11 +97,9 @@ def _complete(args: list[str]) -> list[str]:
     for section, default in defaults.items():
         if f"--{section}" not in args and not any(section in config for config in configs.values()):
             args = [args[0], f"--{section}", default, *args[1:]]
-    # torchvision has an MLP too: the name alone would be refused as ambiguous.
-    return [
-        f"app.backbones.{argument}" if before == "--model.backbone" and argument in BACKBONES else argument
-        for before, argument in zip(["", *args], args, strict=False)
-    ]
+    # By their full names: torchvision has an MLP too, and an option that takes a function does not know names of classes.
+    names = {"--model.backbone": BACKBONES, "--model.method": METHODS}
+    return [names.get(before, {}).get(argument, argument) for before, argument in zip(["", *args], args, strict=False)]
 
 
 def _names_a_stream(args: list[str], configs: Iterable[dict[str, Any]]) -> bool:
@@ -242,7 +251,7 @@ def _class_names(key: str) -> list[str]:
         "trainer.logger": Logger,
         "trainer.callbacks": Callback,
     }
-    if key == "backbone":
-        return BACKBONES
+    if key in ("backbone", "method"):
+        return sorted(BACKBONES if key == "backbone" else METHODS)
     names = {cls.__name__ for cls in concrete_subclasses(bases[key])} if key in bases else set()
     return sorted(name for name in names if not name.startswith("_"))

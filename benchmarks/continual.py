@@ -6,13 +6,14 @@ Every cell is a run of train.py in a folder of its own; a cell that is finished 
 """
 
 import argparse
+import io
 import json
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +69,8 @@ def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict
     Raises:
         RuntimeError: the run failed; with what it printed.
     """
+    from app.cli import main as main_of_train  # seconds, and only in the processes that run something
+
     folder = cell.folder(root)
     results = folder / "results.json"
     if not results.exists():
@@ -76,22 +79,33 @@ def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict
         options += [f"--data.scenario={cell.scenario}"] if cell.scenario else []
         options += [f"--model.method.{repetitions(stream, cell.method)}={cell.glances}"] if cell.glances else []
         options += ["--ckpt_path=last"] if (folder / "checkpoints" / "last.ckpt").exists() else []
-        config = str(EXPERIMENTS / f"{stream}_{cell.method}.yaml")
-        # Two runs side by side on two cores are faster than one after the other: a thread each.
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(ROOT / "train.py"), "fit", "--config", config, *options]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
-        if done.returncode:
-            raise RuntimeError(f"{stream}_{cell.method}, seed {cell.seed}: {(done.stderr or done.stdout).strip()[-500:]}")
+        sys.argv = ["train.py", "fit", "--config", str(EXPERIMENTS / f"{stream}_{cell.method}.yaml"), *options]
+        printed = io.StringIO()
+        with redirect_stdout(printed), redirect_stderr(printed):
+            status = main_of_train()
+        if status:
+            raise RuntimeError(f"{stream}_{cell.method}, seed {cell.seed}: {printed.getvalue().strip()[-500:]}")
     return json.loads(results.read_text())
 
 
+def begin() -> None:
+    """Prepares a process that runs many cells: libraries are imported once, and runs side by side have a thread each."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def glances_for(budget: float, stream: str, method: str, root: Path, data_dir: str) -> int | None:
-    """How often a method must learn each batch to take that many gradients for each sample of the stream."""
+    """How often a method must learn each batch to take that many gradients for each sample of the stream; null for its own way."""
     if repetitions(stream, method) is None:
         return None
     pilot = run(Cell(method, None, 0, 1), stream, root / "pilot", data_dir, "--trainer.max_steps=40")
     return max(1, round(budget / (pilot["cost"]["gradients"] / pilot["cost"]["samples"])))
+
+
+def pool_of(processes: int) -> ProcessPoolExecutor:
+    """Processes that run cells."""
+    return ProcessPoolExecutor(processes, get_context("spawn"), initializer=begin)
 
 
 def mean_and_interval(values: list[float]) -> tuple[float, float | None]:
@@ -166,7 +180,12 @@ def main() -> int:
         glances = {}
         if options.gradients_per_sample:
             budget = options.gradients_per_sample
-            glances = {name: glances_for(budget, options.stream, name, root, data_dir) for name in options.methods or there}
+            with pool_of(1) as pool:
+                asked = {
+                    name: pool.submit(glances_for, budget, options.stream, name, root, data_dir)
+                    for name in options.methods or there
+                }
+                glances = {name: future.result() for name, future in asked.items()}
         cells = [
             Cell(method, scenario, seed, glances.get(method))
             for seed in range(options.seeds)
@@ -174,7 +193,7 @@ def main() -> int:
             for scenario in SCENARIOS.get(options.stream, (None,))
         ]
         results = {}
-        with Progress(transient=True) as progress, ThreadPoolExecutor(options.processes) as pool:
+        with Progress(transient=True) as progress, pool_of(options.processes) as pool:
             bar = progress.add_task("runs", total=len(cells))
             running = {pool.submit(run, cell, options.stream, root, data_dir): cell for cell in cells}
             try:
@@ -182,7 +201,7 @@ def main() -> int:
                     results[running[future]] = future.result()
                     progress.advance(bar)
             except BaseException:
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown(wait=False, cancel_futures=True)
                 raise
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)

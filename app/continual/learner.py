@@ -70,8 +70,10 @@ class ContinualLearner(Learner):
         net = (backbone or DEFAULT_BACKBONE)(self.input_shape, self.output_size)
         self.method = (method or FineTuning)(net, stream)
         self.evaluate_every, self.anytime_every, self.anytime_images = evaluate_every, anytime_every, anytime_images
-        views = {"class": ("class", "task"), "task": ("task",), "domain": ("domain",)}
-        self.views = views[stream.scenario] if stream.has_tests else ()
+        views = {"class": ("class", "task"), "task": ("task",), "domain": ("domain",)}[stream.scenario]
+        if all(len(experience.classes) == 1 for experience in stream.experiences):
+            views = ("class",)  # with its experience given, nothing is left to tell
+        self.views = views if stream.has_tests else ()
         total = len(stream.experiences)
         for view in self.views:  # row 0 is before any training
             self.register_buffer(f"accuracy_{view}", torch.full((total + 1, total), torch.nan, dtype=torch.float64))

@@ -96,7 +96,7 @@ def begin() -> None:
 
 
 def glances_for(budget: float, stream: str, method: str, root: Path, data_dir: str) -> int | None:
-    """How often a method must learn each batch to take that many gradients for each sample of the stream; null for its own way."""
+    """How often a method must learn each batch to take so many gradients a sample; null where it has no such number."""
     if repetitions(stream, method) is None:
         return None
     pilot = run(Cell(method, None, 0, 1), stream, root / "pilot", data_dir, "--trainer.max_steps=40")

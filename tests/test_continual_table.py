@@ -1,0 +1,53 @@
+"""The table of a stream."""
+
+import sys
+
+import pytest
+
+from benchmarks import continual
+from benchmarks.continual import Cell, mean_and_interval, methods_of, repetitions, rows_of, run, tables
+
+
+def result(accuracy: float, seconds: float) -> dict:
+    views = {view: {"ACC": {"mean": accuracy + shift, "ci95": None}} for view, shift in (("class", 0.0), ("task", 0.1))}
+    return {"views": views, "cost": {"memory_bytes": 2048, "samples": 10, "gradients": 20, "seconds": seconds}}
+
+
+def test_a_row_is_the_mean_over_seeds_with_its_interval():
+    rows = rows_of({Cell("er", None, seed): result(accuracy, 2.0 * seed) for seed, accuracy in enumerate((0.5, 0.6, 0.7))})
+    assert [row["view"] for row in rows] == ["class-incremental", "task-incremental"]
+    mean, interval = rows[0]["scores"]["ACC"]
+    assert mean == pytest.approx(0.6) and interval == pytest.approx(1.96 * 0.1 / 3**0.5)
+    assert rows[0]["cost"]["seconds"] == pytest.approx(2.0) and rows[0]["seeds"] == 3
+    assert mean_and_interval([0.5]) == (0.5, None)
+
+
+def test_the_best_method_stands_first():
+    rows = rows_of({Cell("worse", None, 0): result(0.2, 1.0), Cell("better", None, 0): result(0.4, 1.0)})
+    table, *_ = tables(rows, "split_mnist")
+    assert list(table.columns[0].cells) == ["better", "worse"] and list(table.columns[1].cells) == ["40.0", "20.0"]
+
+
+def test_every_config_of_a_stream_is_a_row():
+    assert {"er", "la_maml", "finetune", "mer"} <= set(methods_of("rotated_mnist"))
+    assert repetitions("rotated_mnist", "er") == "glances" and repetitions("rotated_mnist", "mer") == "num_batches"
+    assert repetitions("split_mnist", "gdumb") is None
+
+
+def test_a_finished_cell_is_not_run_again_and_a_broken_one_goes_on(tmp_path, data_dir, monkeypatch):
+    small = ("--data.num_experiences=2", "--data.train_images=30", "--data.test_images=20")
+    cell = Cell("er", None, 1, glances=2)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    broken = run(cell, "rotated_mnist", tmp_path, str(data_dir), *small, "--trainer.max_steps=4")
+    assert broken["steps"] == 4
+    (cell.folder(tmp_path) / "results.json").unlink()
+    found = run(cell, "rotated_mnist", tmp_path, str(data_dir), *small)
+    assert found["steps"] == 6 and found["cost"]["gradients"] == 2 * (60 + 50) and found["seed"] == 1
+    monkeypatch.setattr("app.cli.main", None)
+    assert run(cell, "rotated_mnist", tmp_path, str(data_dir)) == found
+
+
+def test_wrong_options(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["continual", "--stream", "rotated_mnist", "--methods", "err"])
+    assert continual.main() == 1
+    assert "--methods err: no config for rotated_mnist; there are agem" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def with_defaults(args: list[str], verbs: Any) -> tuple[bool, list[str]]:
 
 def _separated(args: list[str]) -> list[str]:
     """`--option=value` as two arguments, for the options that are looked at here."""
-    separate = re.compile(r"--(config|model|data|model\.backbone|model\.method)=")
+    separate = re.compile(r"--(config|model|data|model\.backbone|model\.method|trainer\.logger)=")
     return [part for argument in args for part in (argument.split("=", 1) if separate.match(argument) else [argument])]
 
 
@@ -97,6 +97,10 @@ def _complete(args: list[str]) -> list[str]:
     for section, default in defaults.items():
         if f"--{section}" not in args and not any(section in config for config in configs.values()):
             args = [args[0], f"--{section}", default, *args[1:]]
+    if "--trainer.logger" in args[:-1]:
+        after = len(args) - args[::-1].index("--trainer.logger") + 1
+        if args[after - 1].rsplit(".", 1)[-1] in ("CSVLogger", "TensorBoardLogger"):  # which insist on it; it will be the run's
+            args = [*args[:after], "--trainer.logger.save_dir=.", *args[after:]]
     # By their full names: torchvision has an MLP too, and an option that takes a function does not know names of classes.
     names = {"--model.backbone": BACKBONES, "--model.method": METHODS}
     return [names.get(before, {}).get(argument, argument) for before, argument in zip(["", *args], args, strict=False)]

@@ -1,5 +1,6 @@
 """Two processes do what one does."""
 
+import csv
 import json
 import os
 import signal
@@ -100,6 +101,18 @@ def test_killed_and_resumed(tmp_path):
     assert last(broken)["global_step"] == last(whole)["global_step"] == 9
     for name, tensor in last(whole)["state_dict"].items():
         assert torch.equal(last(broken)["state_dict"][name], tensor), name
+
+
+def test_two_processes_log_at_every_interval(tmp_path):
+    """Lightning refuses a sync that differs between the steps that are logged and the others."""
+    folder = tmp_path / "run"
+    logged = ["--trainer.logger=CSVLogger", "--trainer.log_every_n_steps=2", "--trainer.callbacks+=TaskThroughput"]
+    processes = start_pair("--trainer.max_steps=7", "--trainer.val_check_interval=3", *logged, folder=folder)
+    assert end(processes) == [0, 0], output(folder)
+    (path,) = folder.rglob("metrics.csv")
+    lines = list(csv.DictReader(path.read_text().splitlines()))
+    assert [line["step"] for line in lines if line["train/outer_loss"]] == ["1", "3", "5"]
+    assert [line["step"] for line in lines if line["system/tasks_per_second"]] == ["1", "3", "5"]
 
 
 def test_signal_to_one_of_two_processes_stops_both(tmp_path):

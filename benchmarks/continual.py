@@ -25,8 +25,10 @@ from rich.table import Table
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = ROOT / "configs" / "experiment"
+STREAMS = ("glyphs_stream", "osaka", "permuted_mnist", "rotated_mnist", "split_mnist")
 SCENARIOS = {"split_mnist": ("class", "task", "domain")}
-SHOWN = ("ACC", "LA", "BWT", "forgetting", "FWT")
+PREQUENTIAL = "prequential accuracy"
+SHOWN = ("ACC", "LA", "BWT", "forgetting", "FWT", PREQUENTIAL)
 QUIET = ("--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 
 
@@ -52,15 +54,27 @@ class Cell(NamedTuple):
 
 
 def methods_of(stream: str) -> list[str]:
-    """All that have a config for the stream."""
-    return sorted(path.stem.removeprefix(f"{stream}_") for path in EXPERIMENTS.glob(f"{stream}_*.yaml"))
+    """All that have a config for the stream and learn within it."""
+    paths = EXPERIMENTS.glob(f"{stream}_*.yaml")
+    return sorted(path.stem.removeprefix(f"{stream}_") for path in paths if "method" in _model_options(path))
+
+
+def _model_options(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text())["model"].get("init_args", {})
 
 
 def repetitions(stream: str, method: str) -> str | None:
     """The option that says how often a method learns each batch."""
-    config = yaml.safe_load((EXPERIMENTS / f"{stream}_{method}.yaml").read_text())
-    name = config["model"]["init_args"]["method"]["class_path"].rsplit(".", 1)[-1]
-    return {"MER": "num_batches", "GDumb": None, "Joint": None, "NearestClassMean": None}.get(name, "glances")
+    options = _model_options(EXPERIMENTS / f"{stream}_{method}.yaml")
+    name = options["method"]["class_path"].rsplit(".", 1)[-1]
+    return {
+        "ContinualMAML": None,
+        "FTML": "meta_steps",
+        "MER": "num_batches",
+        "GDumb": None,
+        "Joint": None,
+        "NearestClassMean": None,
+    }.get(name, "glances")
 
 
 def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict[str, Any]:
@@ -75,7 +89,8 @@ def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict
     results = folder / "results.json"
     if not results.exists():
         options = [*QUIET, "--trainer.callbacks=[]", "--trainer.accelerator=cpu", f"--trainer.default_root_dir={folder}", *extra]
-        options += [f"--data.data_dir={data_dir}", f"--seed_everything={cell.seed}"]
+        options += [f"--data.data_dir={data_dir}"] * (stream != "glyphs_stream")
+        options += [f"--seed_everything={cell.seed}"]
         options += [f"--data.scenario={cell.scenario}"] if cell.scenario else []
         options += [f"--model.method.{repetitions(stream, cell.method)}={cell.glances}"] if cell.glances else []
         options += ["--ckpt_path=last"] if (folder / "checkpoints" / "last.ckpt").exists() else []
@@ -121,12 +136,13 @@ def rows_of(results: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for method, scenario in dict.fromkeys((cell.method, cell.scenario) for cell in results):
         runs = [result for cell, result in results.items() if (cell.method, cell.scenario) == (method, scenario)]
-        for view in runs[0]["views"]:
-            scores = {
-                name: mean_and_interval([one["views"][view][name]["mean"] for one in runs]) for name in runs[0]["views"][view]
-            }
+        for view in runs[0]["views"] or ["boundary-free"]:
+            names = runs[0]["views"].get(view, {})
+            scores = {name: mean_and_interval([one["views"][view][name]["mean"] for one in runs]) for name in names}
+            scores[PREQUENTIAL] = mean_and_interval([one[PREQUENTIAL]["mean"] for one in runs])
             cost = {name: sum(one["cost"][name] for one in runs) / len(runs) for name in runs[0]["cost"]}
-            trained = f"{view}-incremental" + (", trained class-incrementally" if scenario == "class" and view == "task" else "")
+            trained = f"{view}-incremental" if names else view
+            trained += ", trained class-incrementally" * (scenario == "class" and view == "task")
             found.append({"method": method, "view": trained, "seeds": len(runs), "scores": scores, "cost": cost})
     return found
 
@@ -138,13 +154,17 @@ def tables(rows: list[dict[str, Any]], stream: str) -> Iterable[Table]:
         table.add_column("method")
         for name in (*SHOWN, "memory (KiB)", "samples", "gradients", "seconds"):
             table.add_column(name, justify="right")
-        for row in sorted((row for row in rows if row["view"] == view), key=lambda row: -row["scores"]["ACC"][0]):
+        for row in sorted((row for row in rows if row["view"] == view), key=_accuracy, reverse=True):
             cells = [_cell(row["scores"].get(name)) for name in SHOWN]
             cost = row["cost"]
             cells += [f"{cost['memory_bytes'] / 1024:,.0f}", f"{cost['samples']:,.0f}", f"{cost['gradients']:,.0f}"]
             cells += [f"{cost['seconds']:.1f}"]
             table.add_row(row["method"], *cells)
         yield table
+
+
+def _accuracy(row: dict[str, Any]) -> float:
+    return row["scores"].get("ACC", row["scores"][PREQUENTIAL])[0]
 
 
 def _cell(value: tuple[float, float | None] | None) -> str:
@@ -155,9 +175,8 @@ def _cell(value: tuple[float, float | None] | None) -> str:
 
 def main() -> int:
     """Runs what is missing and prints the table."""
-    streams = sorted({path.stem for path in (ROOT / "configs" / "data").glob("*_mnist.yaml")} | {"glyphs_stream"})
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--stream", required=True, choices=streams)
+    parser.add_argument("--stream", required=True, choices=STREAMS)
     parser.add_argument("--methods", nargs="+", help="default: all with a config for the stream")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of stream and weights (default 3)")
     parser.add_argument("--data_dir", default="data", help="folder of the files of MNIST")

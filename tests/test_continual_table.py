@@ -10,7 +10,11 @@ from benchmarks.continual import Cell, mean_and_interval, methods_of, repetition
 
 def result(accuracy: float, seconds: float) -> dict:
     views = {view: {"ACC": {"mean": accuracy + shift, "ci95": None}} for view, shift in (("class", 0.0), ("task", 0.1))}
-    return {"views": views, "cost": {"memory_bytes": 2048, "samples": 10, "gradients": 20, "seconds": seconds}}
+    return {
+        "views": views,
+        "prequential accuracy": {"mean": 0.3},
+        "cost": {"memory_bytes": 2048, "samples": 10, "gradients": 20, "seconds": seconds},
+    }
 
 
 def test_a_row_is_the_mean_over_seeds_with_its_interval():
@@ -28,10 +32,18 @@ def test_the_best_method_stands_first():
     assert list(table.columns[0].cells) == ["better", "worse"] and list(table.columns[1].cells) == ["40.0", "20.0"]
 
 
+def test_a_stream_without_tests_has_its_prequential_accuracy():
+    bare = result(0.5, 1.0) | {"views": {}}
+    (row,) = rows_of({Cell("cmaml", None, 0): bare})
+    assert row["view"] == "boundary-free" and row["scores"] == {"prequential accuracy": (0.3, None)}
+    (table,) = tables([row], "osaka")
+    assert "30.0" in [cell for column in table.columns for cell in column.cells]
+
+
 def test_every_config_of_a_stream_is_a_row():
     assert {"er", "la_maml", "finetune", "mer"} <= set(methods_of("rotated_mnist"))
     assert repetitions("rotated_mnist", "er") == "glances" and repetitions("rotated_mnist", "mer") == "num_batches"
-    assert repetitions("split_mnist", "gdumb") is None
+    assert repetitions("split_mnist", "gdumb") is None and methods_of("glyphs_stream") == ["er"]
 
 
 def test_a_finished_cell_is_not_run_again_and_a_broken_one_goes_on(tmp_path, data_dir, monkeypatch):

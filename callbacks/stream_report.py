@@ -14,7 +14,7 @@ from rich.table import Table
 
 from app.continual.metrics import ANYTIME, METRICS, PREQUENTIAL
 from callbacks.picture import save_and_log
-from callbacks.test_report import write_results
+from callbacks.test_report import FILE_WIDTH, write_results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,6 +66,7 @@ class StreamReport(Callback):
         if trainer.is_global_zero:
             write_results(Path(trainer.default_root_dir) / "results.json", results)
             console = Console()
+            console = console if console.is_terminal else Console(width=FILE_WIDTH)
             for part in tables(results):
                 console.print(part)
 

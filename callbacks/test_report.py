@@ -13,6 +13,7 @@ from rich.table import Table
 
 SINGULAR = {"ways": "way", "shots": "shot", "queries": "query"}
 MANY_STEPS, MANY_SCORES = 20, 5
+FILE_WIDTH = 120  # of a table that is written to a file
 
 
 class TestReport(Callback):
@@ -25,7 +26,9 @@ class TestReport(Callback):
             return
         results = self.results(trainer, pl_module)
         write_results(Path(trainer.default_root_dir) / "results.json", results)
-        Console().print(table(results))
+        console = Console()
+        console = console if console.is_terminal else Console(width=FILE_WIDTH)
+        console.print(table(results))
 
     def results(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Everything that says what was measured, and the numbers."""

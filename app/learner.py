@@ -19,12 +19,14 @@ class Learner(LightningModule):
     Attributes:
         global_labels: whether it is trained on all classes of the train split at once.
         trained_steps: outer steps that the loaded checkpoint has seen.
+        remedy_for_nan: what to do where numbers are no longer finite.
         _optimizer: makes the outer optimiser of parameters, as a constructor's `optimizer`.
         _lr_scheduler: makes its schedule, stepped once an outer step; null for none.
     """
 
     global_labels = False
     trained_steps = 0
+    remedy_for_nan = "lower --model.optimizer.lr or --model.inner_lr, or set --trainer.gradient_clip_val"
     _optimizer: Any
     _lr_scheduler: Any = None
 

@@ -136,6 +136,8 @@ class LastCheckpoint(Checkpoint):
         self._restore_handlers()
         if trainer.state.fn != "fit" or not hasattr(self, "_saved_step"):
             return
+        if not pl_module.automatic_optimization:
+            return  # a step may be broken off with some of its updates done: the checkpoint before it is the last whole one
         if trainer.validating:
             self._validate_again(trainer)
         agreed = isinstance(exception, InputError)

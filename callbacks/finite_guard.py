@@ -24,7 +24,7 @@ class FiniteGuard(Callback):
         self._bad = torch.zeros((), dtype=torch.bool, device=pl_module.device)
         self._first_bad_step = torch.full((), -1, device=pl_module.device)
         self._module = pl_module
-        if not pl_module.automatic_optimization:  # the loss alone is looked at, and the checkpoint before stays
+        if not pl_module.automatic_optimization:  # loss and weights are looked at after the step, and the checkpoint before stays
             return
         for optimizer in trainer.optimizers:
             optimizer.register_step_pre_hook(self._remember)
@@ -65,7 +65,10 @@ class FiniteGuard(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not pl_module.automatic_optimization:
-            now_bad = ~outputs["loss"].isfinite()
+            norms = torch.stack(torch._foreach_norm([parameter.detach() for parameter in pl_module.parameters()]))
+            now_bad = ~(outputs["loss"].isfinite() & norms.isfinite().all())
+            if trainer.world_size > 1:  # all ranks stop together
+                now_bad = trainer.strategy.reduce(now_bad.int(), reduce_op="max").bool()
             self._first_bad_step = torch.where(now_bad & ~self._bad, trainer.global_step, self._first_bad_step)
             self._bad = self._bad | now_bad
         if self._bad.device.type == "cpu" or trainer.global_step % trainer.log_every_n_steps == 0:
@@ -76,5 +79,5 @@ class FiniteGuard(Callback):
         if self._bad:
             raise InputError(
                 f"the loss or its gradient became NaN or infinite at step {int(self._first_bad_step)}; last.ckpt holds the last "
-                "finite weights: lower --model.optimizer.lr or --model.inner_lr, or set --trainer.gradient_clip_val"
+                f"finite weights: {self._module.remedy_for_nan}"
             )

@@ -59,6 +59,8 @@ class StreamReport(Callback):
                 save_and_log(trainer, f"stream/R_{view}", heat_map(part["R"], TITLES[view]), Path(trainer.default_root_dir))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if pl_module.num_streams > 1:  # the fit has written the mean over the streams of all processes
+            return
         self._report(trainer, pl_module)
 
     def _report(self, trainer: Trainer, pl_module: "ContinualLearner") -> None:

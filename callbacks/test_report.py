@@ -67,7 +67,7 @@ def _finite(values: Any) -> Any:
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
     """Writes the file beside and renames it; a file with other content that lies there is renamed to results.<number>.json."""
-    text = json.dumps(results, indent=2) + "\n"
+    text = json.dumps(_finite(results), indent=2) + "\n"
     if path.exists() and path.read_text() != text:
         number = 1
         while (kept := path.with_name(f"results.{number}.json")).exists():

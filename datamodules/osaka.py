@@ -1,5 +1,6 @@
 """A stream without boundaries whose tasks and data sets change."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ class Osaka(StreamDataModule):
         labels = np.repeat(np.arange(len(characters.counts)), characters.counts)
         self._images = [torch.from_numpy(np.array(part)) for part in (characters.images, digits.images, clothes[0])]
         self._rows_of = [_by_class(part) for part in (labels, digits.labels, clothes[1])]
-        self._digests = [characters.digest, digits.digest]
+        fashion = sha256(clothes[0].tobytes() + clothes[1].tobytes()).hexdigest()
+        self._digests = [characters.digest, digits.digest, fashion]
 
     def _fashion(self, kind: str, shape: tuple[int, ...]) -> np.ndarray:
         name = f"t10k-{kind}-idx{len(shape)}-ubyte"
@@ -133,7 +135,7 @@ class Osaka(StreamDataModule):
     def task(self, segment: int) -> tuple[int, np.ndarray]:
         """Data set and classes of a task."""
         generator = self.generator("task", segment)
-        source = int(generator.choice(len(SOURCES), p=self.probabilities))
+        source = int(generator.choice(len(SOURCES), p=np.array(self.probabilities) / sum(self.probabilities)))
         return source, generator.permutation(len(self._rows_of[source]))[: self.ways]
 
     def place(self, cursor: int) -> Place:

@@ -174,6 +174,44 @@ def two(folder: Path, method: str, *args: Any) -> str:
     return logs[0].read_text()
 
 
+def test_processes_with_streams_of_their_own_are_resumed(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    two(whole, "LaMAML")
+    two(broken, "LaMAML", "--trainer.max_steps=7")
+    two(broken, "LaMAML", "--ckpt_path=last")
+    found, expected = (torch.load(one / "checkpoints" / "last.ckpt", weights_only=False)["replicas"] for one in (broken, whole))
+    assert not torch.equal(*(part["state"]["method.memory.images"] for part in expected))
+    for rank in range(2):
+        assert_same(found[rank], expected[rank])
+
+
+def test_a_step_that_was_broken_off_is_taken_again(tmp_path, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert train(*fit(whole, "ER")).status == 0
+    score = ContinualLearner.score
+
+    def interrupted(self: ContinualLearner, *args: Any) -> dict:
+        if self.trainer.datamodule.cursor == 7:  # the evaluation after the second experience
+            raise KeyboardInterrupt
+        return score(self, *args)
+
+    monkeypatch.setattr(ContinualLearner, "score", interrupted)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        raise SystemExit(train(*fit(broken, "ER")).status)
+    monkeypatch.setattr(ContinualLearner, "score", score)
+    assert state(broken)["global_step"] < 7
+    assert train(*fit(broken, "ER"), "--ckpt_path=last").status == 0
+    assert_same(state(broken), state(whole))
+
+
+def test_numbers_that_are_not_finite_stop_the_run_and_leave_finite_weights(tmp_path):
+    diverging = ["--model.method.optimizer=SGD", "--model.method.optimizer.lr=1e30"]
+    run = train(*fit(tmp_path / "run", "FineTuning", *diverging))
+    assert run.status == 1 and "NaN or infinite at step" in run.err and "--model.method" in run.err
+    weights = [tensor for name, tensor in state(tmp_path / "run")["state_dict"].items() if "net" in name]
+    assert weights and all(bool(tensor.isfinite().all()) for tensor in weights)
+
+
 def test_processes_share_every_batch(tmp_path):
     assert "every batch is shared by the processes" in two(tmp_path / "two", "ER")
     assert train(*fit(tmp_path / "one", "ER"), DOUBLE).status == 0

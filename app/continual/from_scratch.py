@@ -42,7 +42,7 @@ class FromScratch(ContinualMethod):
     def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
         """The loss of the last network that was trained."""
         with torch.no_grad():
-            return nn.functional.cross_entropy(self.logits(batch.x, batch.task), batch.y)
+            return nn.functional.cross_entropy(self.logits(batch.x, batch.task), batch.y) / self.world_size
 
     def train_afresh(self, images: Tensor, y: Tensor, task: Tensor, key: int) -> None:
         """Trains the network from its first weights on these samples, in any grad mode and on all processes alike.

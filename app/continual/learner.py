@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from app.backbones import BackboneCallable
+from app.backbones.drop_block import DropBlock
 from app.backbones.mlp import MLP
 from app.backbones.task_norm import one_by_one
 from app.continual import metrics
@@ -44,6 +45,7 @@ class ContinualLearner(Learner):
     """
 
     automatic_optimization = False
+    remedy_for_nan = "lower the learning rate of --model.method (optimizer.lr, lr, alpha or strength)"
 
     def __init__(
         self,
@@ -68,6 +70,8 @@ class ContinualLearner(Learner):
         stream.setup()
         self.task_type, self.input_shape, self.output_size = "classification", stream.input_shape, stream.output_size
         net = (backbone or DEFAULT_BACKBONE)(self.input_shape, self.output_size)
+        if any(isinstance(module, DropBlock) for module in net.modules()):
+            raise InputError("--model.backbone.drop_rate is above 0, and a continual learner drops no features; give 0")
         self.method = (method or FineTuning)(net, stream)
         self.evaluate_every, self.anytime_every, self.anytime_images = evaluate_every, anytime_every, anytime_images
         views = {"class": ("class", "task"), "task": ("task",), "domain": ("domain",)}[stream.scenario]
@@ -82,7 +86,8 @@ class ContinualLearner(Learner):
         self.register_buffer("anytime_experience", torch.full((instants,), -1, dtype=torch.int64))
         for counted in ("num_correct", "num_samples"):  # of each experience, before its labels are used
             self.register_buffer(counted, torch.zeros(total, dtype=torch.int64))
-        self.seconds = 0.0
+        self.seconds, self.num_streams = 0.0, 1
+        self._own_state: dict[str, Tensor] | None = None
         self.evaluated: int | None = None
 
     @property
@@ -106,34 +111,49 @@ class ContinualLearner(Learner):
     def setup(self, stage: str) -> None:
         if self.is_replicated and self.trainer.global_rank and not self.trainer.datamodule.replica:
             self.trainer.datamodule.become_replica(self.trainer.global_rank)
-            self.method.masks.copy_(class_masks(self.trainer.datamodule))
 
     def on_fit_start(self) -> None:
         method, trainer = self.method, self.trainer
         if not method.sequential:
             method.rank, method.world_size = trainer.global_rank, trainer.world_size
         method.optimizer = self.optimizers(use_pl_optimizer=False)
+        if self.is_replicated:
+            self._become_replica()
         if trainer.world_size > 1 and trainer.is_global_zero:
             how = "each process has a stream of its own" if method.sequential else "every batch is shared by the processes"
             print(f"{type(method).__name__} on {trainer.world_size} processes: {how}")
+
+    def _become_replica(self) -> None:
+        """Takes up this process's own state, which DDP has just overwritten with the first one's, and keeps it from doing so."""
+        trainer = self.trainer
+        num_steps = self.all_gather(torch.tensor(trainer.datamodule.num_steps, device=self.device)).flatten().tolist()
+        if len(set(num_steps)) > 1:
+            raise InputError(
+                f"{type(self.method).__name__} has a stream of its own on each process, and these have {num_steps} steps; use "
+                "one process, or experiences of equal size"
+            )
+        trainer.model.forward_sync_buffers = trainer.model.require_forward_param_sync = False
+        if self._own_state is not None:
+            self.load_state_dict(self._own_state)
+        self.method.masks.copy_(class_masks(trainer.datamodule))
 
     def training_step(self, batch: StreamBatch, batch_idx: int) -> Tensor:
         with one_by_one():  # an image's features depend on no other image
             return self._step(batch)
 
     def _step(self, batch: StreamBatch) -> Tensor:
-        started = time.monotonic()
         batch = batch._replace(x=batch.x.to(next(self.parameters()).dtype))
         stream, cursor = self.trainer.datamodule, self.trainer.datamodule.cursor
         place, self.evaluated = stream.place(cursor), None
         experience = stream.experiences[place.experience]
         if cursor == 0 and self.views:
             self._evaluate(stream, -1)
+        started = time.monotonic()
         if place.first and stream.has_boundaries:
             self.method.begin_experience(place.experience, experience)
         self.num_correct[place.experience] += (self._answers(batch.x, batch.task) == batch.y).sum()
         self.num_samples[place.experience] += len(batch.y)
-        loss = self.method.observe(batch, self._generator(stream, cursor)).detach()
+        loss = self.method.total(self.method.observe(batch, self._generator(stream, cursor)).detach().clone())
         if place.last and stream.has_boundaries:
             samples = stream.samples(place.experience, "train", self.device)
             self.method.end_experience(place.experience, experience, samples)
@@ -206,10 +226,8 @@ class ContinualLearner(Learner):
         for view in self.views:
             before, *rows = getattr(self, f"accuracy_{view}").cpu().numpy()
             found["views"][view] = {"R": np.array(rows), "before": before, "metrics": metrics.summarise(np.array(rows), before)}
-        done = (self.anytime_experience >= 0).cpu().numpy()
-        if self.views:
-            of_part = metrics.anytime(self.anytime.cpu().numpy()[done], self.anytime_experience.cpu().numpy()[done])
-            found["views"][self.views[0]]["metrics"] |= of_part
+        for view in self.views:
+            found["views"][view]["metrics"] |= self._anytime_metrics(view)
         found["prequential"] = float(self.num_correct.sum() / self.num_samples.sum().clamp(min=1))
         found["prequential_of"] = (self.num_correct / self.num_samples).tolist()
         found["cost"] = {
@@ -219,6 +237,18 @@ class ContinualLearner(Learner):
             "seconds": round(self.seconds, 2),
         }
         return found
+
+    def _anytime_metrics(self, view: str) -> dict[str, float]:
+        """Of the evaluations in between, or, without them, of the rows of R."""
+        if self.anytime_every:
+            done = self.anytime_experience >= 0
+            accuracies, experiences = self.anytime[done], self.anytime_experience[done]
+            return metrics.anytime(accuracies.cpu().numpy(), experiences.cpu().numpy()) if view == self.views[0] else {}
+        R = getattr(self, f"accuracy_{view}")[1:].cpu().numpy()
+        if np.isnan(R).any():
+            return {}
+        seen = np.tril(np.ones_like(R, dtype=bool))
+        return metrics.anytime(np.where(seen, R, np.nan), np.arange(len(R)))
 
     # Checkpoints
 
@@ -236,6 +266,7 @@ class ContinualLearner(Learner):
         super().on_load_checkpoint(checkpoint)
         self.seconds = checkpoint["seconds"]
         replicas = checkpoint.get("replicas")
+        self.num_streams = len(replicas) if replicas else 1
         if replicas and self._trainer is not None and self.trainer.training:
             if len(replicas) != self.trainer.world_size:
                 raise InputError(
@@ -243,5 +274,5 @@ class ContinualLearner(Learner):
                     f"processes; resume with --trainer.devices {len(replicas)}"
                 )
             own = replicas[self.trainer.global_rank]
-            checkpoint["state_dict"] = own["state"]
+            self._own_state = checkpoint["state_dict"] = own["state"]
             checkpoint["optimizer_states"] = [own["optimizer"]]

@@ -61,7 +61,8 @@ class ContinualMAML(ContinualMethod):
         for number, (_, weight) in enumerate(net.named_parameters()):
             self.register_buffer(f"fast_{number}", weight.detach().clone())
         self.register_buffer("support_images", torch.zeros(stream.batch_size, *stream.input_shape, dtype=torch.uint8))
-        self.register_buffer("support_y", torch.zeros(stream.batch_size, dtype=torch.int64))
+        for kept in ("support_y", "support_task"):
+            self.register_buffer(kept, torch.zeros(stream.batch_size, dtype=torch.int64))
         self.register_buffer("num_support", torch.zeros((), dtype=torch.int64))
         self.register_buffer("num_changes", torch.zeros((), dtype=torch.int64))
 
@@ -78,47 +79,48 @@ class ContinualMAML(ContinualMethod):
         """The fast weights."""
         return {name: getattr(self, f"fast_{number}") for number, name in enumerate(self.names)}
 
-    def loss(self, weights: Weights, x: Tensor, y: Tensor) -> Tensor:
+    def loss(self, weights: Weights, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
         """Mean cross-entropy."""
-        return functional.cross_entropy(functional_call(self.net, weights, (x,)), y)
+        outputs = functional_call(self.net, weights, (x,))
+        return functional.cross_entropy(outputs.masked_fill(~self.masks[task], -torch.inf) if self.masked else outputs, y)
 
-    def adapt(self, weights: Weights, x: Tensor, y: Tensor, first_order: bool = True) -> Weights:
+    def adapt(self, weights: Weights, x: Tensor, y: Tensor, task: Tensor, first_order: bool = True) -> Weights:
         """Weights after `inner_steps` gradient steps; differentiable in weights and step sizes."""
         for _ in range(self.inner_steps):
             start = {name: weight.detach().requires_grad_() for name, weight in weights.items()} if first_order else weights
-            gradients = torch.autograd.grad(self.loss(start, x, y), list(start.values()), create_graph=not first_order)
+            gradients = torch.autograd.grad(self.loss(start, x, y, task), list(start.values()), create_graph=not first_order)
             steps = zip(weights.items(), self.rates, gradients, strict=True)
             weights = {name: weight - rate * gradient for (name, weight), rate, gradient in steps}
             self.num_gradients += len(y)
         return weights
 
     def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
-        x, y = batch.x, batch.y
+        x, y, task = batch.x, batch.y, batch.task
         count = int(self.num_support)
-        afresh = self._detached(self.adapt(self.slow, x, y))
+        afresh = self._detached(self.adapt(self.slow, x, y, task))
         if not count:
             self._keep(batch, afresh)
-            return self.loss(afresh, x, y)
-        loss, gradients = self.outer_gradient(x, y, count)
+            return self.loss(afresh, x, y, task)
+        loss, gradients = self.outer_gradient(x, y, task, count)
         with torch.no_grad():
             # A decision by the data: the host waits for the device once a step.
-            changed = bool(self.loss(afresh, x, y) + self.gamma <= loss)
+            changed = bool(self.loss(afresh, x, y, task) + self.gamma <= loss)
         self.num_changes += changed
         if not changed:
             scale = 1.0 if self.modulation is None else 1 - torch.exp(-self.modulation * loss)
             self.descend([scale * gradient for gradient in gradients])
             start = self.fast if self.prolonged else self.slow
-            afresh = self._detached(self.adapt(start, x, y))
+            afresh = self._detached(self.adapt(start, x, y, task))
         self._keep(batch, afresh)
         return loss
 
-    def outer_gradient(self, x: Tensor, y: Tensor, count: int) -> tuple[Tensor, list[Tensor]]:
+    def outer_gradient(self, x: Tensor, y: Tensor, task: Tensor, count: int) -> tuple[Tensor, list[Tensor]]:
         """Loss of the fast weights on a new batch, and its gradient in what the optimiser trains."""
         support, wanted = as_inputs(self.support_images[:count]), self.trained
-        fast = self.adapt(self.slow, support, self.support_y[:count], self.first_order)
+        fast = self.adapt(self.slow, support, self.support_y[:count], self.support_task[:count], self.first_order)
         if self.prolonged:  # the values of the fast weights, with the derivative of a single adaptation
             fast = {name: weight + (self.fast[name] - weight).detach() for name, weight in fast.items()}
-        loss = self.loss(fast, x, y)
+        loss = self.loss(fast, x, y, task)
         self.num_gradients += len(y)
         return loss.detach(), list(torch.autograd.grad(loss, wanted, materialize_grads=True))
 
@@ -130,6 +132,7 @@ class ContinualMAML(ContinualMethod):
         torch._foreach_copy_(list(self.fast.values()), list(fast.values()))
         count = len(batch.y)
         self.support_images[:count], self.support_y[:count] = batch.images, batch.y
+        self.support_task[:count] = batch.task
         self.num_support.fill_(count)
 
     def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:

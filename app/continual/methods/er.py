@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from app.continual.memory import ReservoirMemory
 from app.continual.method import ContinualMethod
+from app.errors import InputError
 from datamodules.stream import StreamBatch, StreamDataModule
 
 
@@ -20,6 +21,8 @@ class ER(ContinualMethod):
     def __init__(self, net: nn.Module, stream: StreamDataModule, memory: int = 200, replay: int | None = None, **kwargs):
         super().__init__(net, stream, **kwargs)
         self.memory = ReservoirMemory(memory, stream)
+        if replay is not None and replay < 1:
+            raise InputError(f"--model.method.replay is {replay}; give at least 1, or null for as many as arrive")
         self.replay = replay
 
     def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:

@@ -2,17 +2,20 @@
 
 uv run python -m benchmarks.continual --stream rotated_mnist [--methods er la_maml] [--seeds 3]
 
-Every cell is a run of train.py in a folder of its own; a cell that is finished is not run again, one that was broken off goes on.
+Every cell is a run of train.py in a folder of its own; a finished cell is not run again unless its config has changed, and
+one that was broken off goes on.
 """
 
 import argparse
 import io
 import json
 import math
+import shutil
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stderr, redirect_stdout
+from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +28,7 @@ from rich.table import Table
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = ROOT / "configs" / "experiment"
-STREAMS = ("glyphs_stream", "osaka", "permuted_mnist", "rotated_mnist", "split_mnist")
+STREAMS = ("glyphs_stream", "omniglot_stream", "osaka", "permuted_mnist", "rotated_mnist", "split_mnist")
 SCENARIOS = {"split_mnist": ("class", "task", "domain")}
 PREQUENTIAL = "prequential accuracy"
 SHOWN = ("ACC", "LA", "BWT", "forgetting", "FWT", PREQUENTIAL)
@@ -86,7 +89,12 @@ def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict
     from app.cli import main as main_of_train  # seconds, and only in the processes that run something
 
     folder = cell.folder(root)
-    results = folder / "results.json"
+    results, recipe = folder / "results.json", folder / "recipe"
+    made_of = sha256(f"{(EXPERIMENTS / f'{stream}_{cell.method}.yaml').read_text()}{cell}".encode()).hexdigest()
+    if folder.exists() and recipe.exists() and recipe.read_text() != made_of:
+        shutil.rmtree(folder)  # its config has changed since
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe.write_text(made_of)
     if not results.exists():
         options = [*QUIET, "--trainer.callbacks=[]", "--trainer.accelerator=cpu", f"--trainer.default_root_dir={folder}", *extra]
         options += [f"--data.data_dir={data_dir}"] * (stream != "glyphs_stream")

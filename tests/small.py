@@ -86,6 +86,7 @@ def networks() -> dict[str, partial]:
                 continue
             small = {option: value for option, value in SMALL.items() if option in arguments}
             choices = {option: get_args(a.annotation) for option, a in arguments.items() if get_origin(a.annotation) is Literal}
+            choices.pop("init", None)  # where the weights start is no variant of the network
             for variant in product(*choices.values()):
                 found["_".join([name, *variant])] = partial(cls, **small, **dict(zip(choices, variant, strict=True)))
     return found

@@ -20,6 +20,7 @@ class Learner(LightningModule):
         global_labels: whether it is trained on all classes of the train split at once.
         trained_steps: outer steps that the loaded checkpoint has seen.
         remedy_for_nan: what to do where numbers are no longer finite.
+        optimizer_option: where the outer optimiser is chosen.
         _optimizer: makes the outer optimiser of parameters, as a constructor's `optimizer`.
         _lr_scheduler: makes its schedule, stepped once an outer step; null for none.
     """
@@ -27,6 +28,7 @@ class Learner(LightningModule):
     global_labels = False
     trained_steps = 0
     remedy_for_nan = "lower --model.optimizer.lr or --model.inner_lr, or set --trainer.gradient_clip_val"
+    optimizer_option = "--model.optimizer"
     _optimizer: Any
     _lr_scheduler: Any = None
 
@@ -38,23 +40,19 @@ class Learner(LightningModule):
     def check_data(self, data: ResumableDataModule) -> None:
         """Raises an InputError where the data do not suit the options; called once before training, and before a test."""
 
-    def make_optimizer(self) -> Optimizer:
-        """The outer optimiser.
-
-        Raises:
-            InputError: one of its options is out of range.
-        """
-        try:
-            optimizer = self._optimizer(self.parameters())
-        except ValueError as error:
-            raise InputError(f"--model.optimizer: {str(error)[0].lower()}{str(error)[1:]}; give a valid value") from error
-        for group in optimizer.param_groups:
-            if not isfinite(group["lr"]):
-                raise InputError(f"--model.optimizer.lr is {group['lr']}; give a finite number")
-        return optimizer
+    def new_optimizer(self) -> Optimizer:
+        """The outer optimiser."""
+        return self._optimizer(self.parameters())
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer()
+        try:
+            optimizer = self.new_optimizer()
+        except ValueError as error:
+            reason = f"{str(error)[0].lower()}{str(error)[1:]}"
+            raise InputError(f"{self.optimizer_option}: {reason}; give a valid value") from error
+        for group in optimizer.param_groups:
+            if not isfinite(group["lr"]):
+                raise InputError(f"{self.optimizer_option}.lr is {group['lr']}; give a finite number")
         if self._lr_scheduler is None:
             return optimizer
         scheduler = self._lr_scheduler(optimizer)

@@ -1,5 +1,6 @@
 """New classes, one after the other."""
 
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from app.errors import InputError
 from datamodules.glyphs import Glyphs
 from datamodules.image_folder import ImageFolder
+from datamodules.images import ImageSplit
 from datamodules.omniglot import Omniglot
 from datamodules.stream import Experience, Scenario, StreamDataModule
 
@@ -88,33 +90,28 @@ class ClassStream(StreamDataModule):
     def prepare_data(self) -> None:
         self.source.prepare_data()
 
-    @property
-    def _images(self):
-        if not hasattr(self, "_of_split"):
-            self.source.prepare_data()
-            self._of_split = self.source.read_split(self.split)
-            self._starts = np.cumsum(self._of_split.counts) - self._of_split.counts
-        return self._of_split
+    @cached_property
+    def _images(self) -> ImageSplit:
+        self.source.prepare_data()
+        return self.source.read_split(self.split)
 
-    @property
+    @cached_property
     def classes(self) -> np.ndarray:
         """Numbers, within the split, of the classes of the stream, in their order."""
-        if not hasattr(self, "_classes"):
-            needed = sum(self.sizes.values())
-            there = np.flatnonzero((self._images.counts >= needed) | (self.num_classes is None))
-            wanted = self.num_classes or len(there) - len(there) % self.per_experience
-            if wanted > len(there):
-                raise InputError(
-                    f"--data.num_classes is {wanted}, and the {self.split} split of {type(self.source).__name__} has "
-                    f"{len(there)} classes with {needed} images, --data.train_images + --data.test_images; give at most those"
-                )
-            if wanted % self.per_experience or not wanted:
-                raise InputError(
-                    f"--data.num_classes {wanted} is no multiple of --data.classes_per_experience {self.per_experience}; "
-                    "change one of them"
-                )
-            self._classes = self.generator("classes").permutation(there)[:wanted]
-        return self._classes
+        needed = sum(self.sizes.values())
+        there = np.flatnonzero((self._images.counts >= needed) | (self.num_classes is None))
+        wanted = self.num_classes or len(there) - len(there) % self.per_experience
+        if wanted > len(there):
+            raise InputError(
+                f"--data.num_classes is {wanted}, and the {self.split} split of {type(self.source).__name__} has "
+                f"{len(there)} classes with {needed} images, --data.train_images + --data.test_images; give at most those"
+            )
+        if wanted % self.per_experience or not wanted:
+            raise InputError(
+                f"--data.num_classes {wanted} is no multiple of --data.classes_per_experience {self.per_experience}; "
+                "change one of them"
+            )
+        return self.generator("classes").permutation(there)[:wanted]
 
     def check(self) -> None:
         needed = sum(self.sizes.values())
@@ -148,6 +145,6 @@ class ClassStream(StreamDataModule):
             order = self.generator("images", place).permutation(self._images.counts[chosen])
             end = self.sizes["train"]
             part = order[:end] if split == "train" else order[end : end + self.sizes["test"]]
-            rows.append(self._starts[chosen] + part)
+            rows.append(self._images.counts[:chosen].sum() + part)
             labels.append(np.full(len(part), place % self.per_experience if self.scenario == "domain" else place))
         return self._images.images[np.concatenate(rows)], np.concatenate(labels)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from app.errors import InputError
+from app.errors import InputError, check_at_least
 from datamodules.mnist import MNIST
 from datamodules.stream import StreamDataModule
 
@@ -111,8 +111,7 @@ class SharedDigits(MNISTStream):
 
     def __init__(self, num_experiences: int = 20, **kwargs):
         super().__init__(**kwargs)
-        if num_experiences < 1:
-            raise InputError(f"--data.num_experiences is {num_experiences}; give at least 1")
+        check_at_least(1, "data", num_experiences=num_experiences)
         self.num_experiences = num_experiences
 
     @property

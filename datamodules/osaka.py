@@ -1,5 +1,6 @@
 """A stream without boundaries whose tasks and data sets change."""
 
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from app.errors import InputError
+from app.errors import InputError, check_at_least
 from datamodules.mnist import MNIST, read_idx
 from datamodules.omniglot import Omniglot
 from datamodules.stream import Experience, Place, StreamBatch, StreamDataModule, as_inputs
@@ -59,8 +60,7 @@ class Osaka(StreamDataModule):
             raise InputError(f"--data.ways is {ways}; give 2 to 10, the classes of MNIST")
         if not 1 <= shots <= 20:
             raise InputError(f"--data.shots is {shots}; give 1 to 20, the images of a class of Omniglot")
-        if num_batches < 1:
-            raise InputError(f"--data.num_batches is {num_batches}; give at least 1")
+        check_at_least(1, "data", num_batches=num_batches)
         self.data_dir, self.stay, self.probabilities = Path(data_dir).expanduser(), stay, probabilities
         self.ways, self.shots, self.num_batches = ways, shots, num_batches
         self.omniglot = Omniglot(data_dir, "background_evaluation", rotations=False, cache_dir=cache_dir)
@@ -120,17 +120,10 @@ class Osaka(StreamDataModule):
         except (OSError, EOFError, ValueError) as error:
             raise InputError(f"{path} cannot be read ({error}); {remedy}") from error
 
-    def become_replica(self, number: int) -> None:
-        super().become_replica(number)
-        self.__dict__.pop("_segments_of", None)
-
-    @property
+    @cached_property
     def _segments(self) -> np.ndarray:
         """Number of the task at each step."""
-        if not hasattr(self, "_segments_of"):
-            changes = self.generator("changes").random(self.num_batches) >= self.stay
-            self._segments_of = np.cumsum(changes)
-        return self._segments_of
+        return np.cumsum(self.generator("changes").random(self.num_batches) >= self.stay)
 
     def task(self, segment: int) -> tuple[int, np.ndarray]:
         """Data set and classes of a task."""

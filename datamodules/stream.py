@@ -2,6 +2,7 @@
 
 import json
 from abc import abstractmethod
+from functools import cached_property
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from app.errors import InputError
+from app.errors import check_at_least
 from datamodules.resumable import ResumableDataModule
 
 Scenario = Literal["class", "task", "domain"]
@@ -81,10 +82,10 @@ def as_inputs(images: Tensor) -> Tensor:
 class StreamDataModule(ResumableDataModule):
     """Base of all streams: experience after experience, each in batches of an order that (seed, experience, pass) decides.
 
-    A subclass gives `experiences`, `read` and `digest`. Every sample of a pass arrives exactly once; the last batch of a pass may
-    be smaller. The scenarios are views of one stream (van de Ven and Tolias 2019): `class`, one output for each class of the
-    stream; `task`, the same, but the number of the experience is given and only its classes compete; `domain`, the outputs are
-    the classes of one experience, shared by all.
+    A subclass gives `experiences`, `read`, `num_train` and `digest`; what it draws once is a cached property. Every sample of a
+    pass arrives exactly once; the last batch of a pass may be smaller. The scenarios are views of one stream (van de Ven and
+    Tolias 2019): `class`, one output for each class of the stream; `task`, the same, but the number of the experience is given
+    and only its classes compete; `domain`, the outputs are the classes of one experience, shared by all.
 
     Args:
         batch_size: samples of a step, over all devices.
@@ -100,11 +101,9 @@ class StreamDataModule(ResumableDataModule):
 
     def __init__(self, batch_size: int = 10, passes: int = 1, num_workers: int = 0, seed: int = 0):
         super().__init__(num_workers, seed)
-        for name, value in (("batch_size", batch_size), ("passes", passes)):
-            if value < 1:
-                raise InputError(f"--data.{name} is {value}; give at least 1")
+        check_at_least(1, "data", batch_size=batch_size, passes=passes)
         self.batch_size, self.passes = batch_size, passes
-        self.replica = 0
+        self.replica, self._order_of = 0, None
         self._kept: dict[tuple[int, str], Samples] = {}
 
     @property
@@ -139,7 +138,7 @@ class StreamDataModule(ResumableDataModule):
     def step_size(self) -> tuple[str, int]:
         return "samples", self.batch_size
 
-    @property
+    @cached_property
     def steps_of(self) -> list[int]:
         """Steps of each experience."""
         return [self.passes * -(-self.num_train(number) // self.batch_size) for number in range(len(self.experiences))]
@@ -172,23 +171,17 @@ class StreamDataModule(ResumableDataModule):
     def place(self, cursor: int) -> Place:
         """What step `cursor` brings."""
         number, step = 0, cursor
-        while step >= self._steps[number]:
-            step -= self._steps[number]
+        while step >= self.steps_of[number]:
+            step -= self.steps_of[number]
             number += 1
-        per_pass = self._steps[number] // self.passes
+        per_pass = self.steps_of[number] // self.passes
         passed, batch = divmod(step, per_pass)
         order = self._order(number, passed)
         rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-        return Place(number, step == 0, step == self._steps[number] - 1, rows)
-
-    @property
-    def _steps(self) -> list[int]:
-        if not hasattr(self, "_steps_of"):
-            self._steps_of = self.steps_of
-        return self._steps_of
+        return Place(number, step == 0, step == self.steps_of[number] - 1, rows)
 
     def _order(self, number: int, passed: int) -> np.ndarray:
-        if getattr(self, "_order_of", None) != (number, passed):
+        if self._order_of != (number, passed):
             self._order_of = (number, passed)
             self._last_order = self.generator("order", number, passed).permutation(self.num_train(number))
         return self._last_order
@@ -200,10 +193,9 @@ class StreamDataModule(ResumableDataModule):
 
     def become_replica(self, number: int) -> None:
         """Draws from now on with the seed + `number`: every process of a sequential method has a stream of its own."""
-        self.replica = number
-        for drawn in ("_order_of", "_classes", "_steps_of"):
-            self.__dict__.pop(drawn, None)
-        self._kept = {}
+        self.replica, self._order_of, self._kept = number, None, {}
+        for name in [name for name in self.__dict__ if isinstance(getattr(type(self), name, None), cached_property)]:
+            del self.__dict__[name]
 
     def check_hash(self, manifest_hash: str) -> None:
         if not self.replica:  # the checkpoint knows the stream of the first process

@@ -196,8 +196,7 @@ def test_a_step_that_was_broken_off_is_taken_again(tmp_path, monkeypatch):
         return score(self, *args)
 
     monkeypatch.setattr(ContinualLearner, "score", interrupted)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        raise SystemExit(train(*fit(broken, "ER")).status)
+    assert train(*fit(broken, "ER")).status != 0
     monkeypatch.setattr(ContinualLearner, "score", score)
     assert state(broken)["global_step"] < 7
     assert train(*fit(broken, "ER"), "--ckpt_path=last").status == 0

@@ -152,7 +152,8 @@ def test_the_meta_leader_keeps_every_experience_and_adapts_to_the_one_asked_for(
         if place.first:
             method.begin_experience(place.experience, stream.experiences[place.experience])
         method.observe(stream.batch(cursor), torch.Generator().manual_seed(cursor))
-    assert method.num_seen.tolist() == [22] * 3 and all((method.y[number] // 2 == number).all() for number in range(3))
+    assert [int(memory.num_seen) for memory in method.memories] == [22] * 3
+    assert all((memory.y // 2 == number).all() for number, memory in enumerate(method.memories))
     x = stream.samples(0, "test").images / 255
     slow = {name: weight.detach() for name, weight in method.net.named_parameters()}
     for number in (0, 2):

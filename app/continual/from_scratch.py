@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from app.continual.method import ContinualMethod
-from app.errors import InputError
+from app.errors import check_at_least
 from datamodules.stream import StreamBatch, StreamDataModule, as_inputs
 
 
@@ -33,9 +33,7 @@ class FromScratch(ContinualMethod):
         **kwargs,
     ):
         super().__init__(net, stream, **kwargs)
-        for name, value in (("epochs", epochs), ("scratch_batch_size", scratch_batch_size)):
-            if value is not None and value < 1:
-                raise InputError(f"--model.method.{name} is {value}; give at least 1")
+        check_at_least(1, "model.method", epochs=epochs, scratch_batch_size=scratch_batch_size)
         self.epochs, self.batch_size, self.cosine = epochs, scratch_batch_size or stream.batch_size, cosine
         self.initial = deepcopy(net).requires_grad_(False)
 

@@ -17,7 +17,7 @@ from app.backbones.task_norm import one_by_one
 from app.continual import metrics
 from app.continual.method import MethodCallable, class_masks
 from app.continual.methods.fine_tuning import FineTuning
-from app.errors import InputError
+from app.errors import InputError, check_at_least
 from app.learner import Learner
 from datamodules.resumable import ResumableDataModule
 from datamodules.stream import StreamBatch, StreamDataModule, as_inputs
@@ -45,6 +45,7 @@ class ContinualLearner(Learner):
     """
 
     automatic_optimization = False
+    optimizer_option = "--model.method.optimizer"
     remedy_for_nan = "lower the learning rate of --model.method (optimizer.lr, lr, alpha or strength)"
 
     def __init__(
@@ -57,13 +58,7 @@ class ContinualLearner(Learner):
         anytime_images: int = 200,
     ):
         super().__init__()
-        for name, value in (
-            ("evaluate_every", evaluate_every),
-            ("anytime_every", anytime_every),
-            ("anytime_images", anytime_images),
-        ):
-            if value is not None and value < 1:
-                raise InputError(f"--model.{name} is {value}; give at least 1")
+        check_at_least(1, "model", evaluate_every=evaluate_every, anytime_every=anytime_every, anytime_images=anytime_images)
         if not isinstance(stream, StreamDataModule):
             raise InputError(f"--model ContinualLearner needs a stream, and --data is {type(stream).__name__}; choose a stream")
         stream.prepare_data()
@@ -102,9 +97,8 @@ class ContinualLearner(Learner):
     def check_data(self, data: ResumableDataModule) -> None:
         self.method.check_stream(data)
 
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        self._optimizer = lambda _: self.method.make_optimizer()
-        return super().make_optimizer()
+    def new_optimizer(self) -> torch.optim.Optimizer:
+        return self.method.make_optimizer()
 
     # Training
 
@@ -145,18 +139,17 @@ class ContinualLearner(Learner):
         batch = batch._replace(x=batch.x.to(next(self.parameters()).dtype))
         stream, cursor = self.trainer.datamodule, self.trainer.datamodule.cursor
         place, self.evaluated = stream.place(cursor), None
-        experience = stream.experiences[place.experience]
         if cursor == 0 and self.views:
             self._evaluate(stream, -1)
         started = time.monotonic()
         if place.first and stream.has_boundaries:
-            self.method.begin_experience(place.experience, experience)
+            self.method.begin_experience(place.experience, stream.experiences[place.experience])
         self.num_correct[place.experience] += (self._answers(batch.x, batch.task) == batch.y).sum()
         self.num_samples[place.experience] += len(batch.y)
         loss = self.method.total(self.method.observe(batch, self._generator(stream, cursor)).detach().clone())
         if place.last and stream.has_boundaries:
             samples = stream.samples(place.experience, "train", self.device)
-            self.method.end_experience(place.experience, experience, samples)
+            self.method.end_experience(place.experience, stream.experiences[place.experience], samples)
         self.seconds += time.monotonic() - started
         if place.last and self._is_due(stream, place.experience):
             self._evaluate(stream, place.experience)

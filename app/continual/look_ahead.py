@@ -9,7 +9,7 @@ from app.backbones.mlp import MLP
 from app.continual import mlp_descent
 from app.continual.memory import ReservoirMemory
 from app.continual.method import ContinualMethod
-from app.errors import InputError
+from app.errors import InputError, check_above_zero
 from datamodules.stream import StreamBatch, StreamDataModule
 
 
@@ -50,9 +50,7 @@ class LookAheadMethod(ContinualMethod):
         **kwargs,
     ):
         super().__init__(net, stream, glances=glances, **kwargs)
-        for name, value in (("replay", replay), ("alpha", alpha), ("clip", clip)):
-            if value is not None and value <= 0:
-                raise InputError(f"--model.method.{name} is {value}; give a number above 0")
+        check_above_zero("model.method", replay=replay, alpha=alpha, clip=clip)
         fits = isinstance(net, MLP) and not second_order and len(list(net.parameters())) >= 4
         if closed_form and not fits:
             raise InputError(
@@ -71,7 +69,7 @@ class LookAheadMethod(ContinualMethod):
             x, y, task = (torch.cat([arriving[order], remembered]) for arriving, remembered in new)
             loss, weights, rates = self.meta_gradient(x, y, task, len(order))
             self.num_gradients += len(order) * (1 + len(y))
-            self.update(self.clipped(weights), self.clipped(rates))
+            self.update(self.clipped(weights), self.clipped(rates) if self.learns_rates else [])
         self.memory.add(batch)
         return loss
 
@@ -95,7 +93,7 @@ class LookAheadMethod(ContinualMethod):
             targets = functional.one_hot(y, self.masks.shape[1]).to(x.dtype)
             mask = self.masks[task] if self.masked else None
             with torch.no_grad():
-                return mlp_descent.look_ahead(layers, rates, x.flatten(1), targets, num_steps, mask)
+                return mlp_descent.look_ahead(layers, rates, x.flatten(1), targets, num_steps, mask, self.learns_rates)
         names = [name for name, _ in self.net.named_parameters()]
         slow = dict(self.net.named_parameters())
 
@@ -112,7 +110,7 @@ class LookAheadMethod(ContinualMethod):
             steps = zip(names, gradients, self.rates, strict=True)
             fast = {name: fast[name] - rate.relu() * gradient for name, gradient, rate in steps}
             total = total + loss(fast, slice(None)) / num_steps
-        wanted = [*slow.values(), *self.rates]
+        wanted = [*slow.values(), *(self.rates if self.learns_rates else [])]
         gradients = torch.autograd.grad(total, wanted, materialize_grads=True)
         return total.detach(), list(gradients[: len(names)]), list(gradients[len(names) :])
 

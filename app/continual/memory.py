@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from app.errors import InputError
+from app.errors import check_at_least
 from datamodules.stream import StreamBatch, StreamDataModule, as_inputs
 
 
@@ -39,8 +39,7 @@ class ReservoirMemory(nn.Module):
 
     def __init__(self, capacity: int, stream: StreamDataModule, num_logits: int = 0):
         super().__init__()
-        if capacity < 1:
-            raise InputError(f"--model.method.memory is {capacity}; give at least 1")
+        check_at_least(1, "model.method", memory=capacity)
         self.capacity, self.stream = capacity, stream
         self.register_buffer("images", torch.zeros(capacity, *stream.input_shape, dtype=torch.uint8))
         self.register_buffer("y", torch.zeros(capacity, dtype=torch.int64))
@@ -109,7 +108,3 @@ class ReservoirMemory(nn.Module):
         """The samples in these slots."""
         logits = None if self.logits is None else self.logits[rows]
         return Remembered(as_inputs(self.images[rows]), self.y[rows], self.task[rows], logits)
-
-    def everything(self) -> Remembered:
-        """All samples that are kept."""
-        return self.at(torch.arange(len(self), device=self.y.device))

@@ -8,7 +8,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional
 
-from app.errors import InputError
+from app.errors import InputError, check_at_least
 from datamodules.stream import Experience, Samples, StreamBatch, StreamDataModule
 
 Need = Literal["boundaries", "task_ids"]
@@ -42,8 +42,7 @@ class ContinualMethod(nn.Module):
         glances: int = 1,
     ):
         super().__init__()
-        if glances < 1:
-            raise InputError(f"--model.method.glances is {glances}; give at least 1")
+        check_at_least(1, "model.method", glances=glances)
         self.net, self._optimizer, self.glances = net, optimizer, glances
         self.rank, self.world_size = 0, 1
         self.optimizer: torch.optim.Optimizer | None = None

@@ -1,5 +1,6 @@
 """Gradient descent of a small MLP over samples one by one, in closed form."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -106,7 +107,7 @@ class LookAhead(NamedTuple):
     Attributes:
         loss: that mean.
         weights: gradients in the initial weights, in the order of the parameters.
-        rates: gradients in the step sizes, in the same order.
+        rates: gradients in the step sizes, in the same order, where they are wanted.
     """
 
     loss: Tensor
@@ -115,7 +116,13 @@ class LookAhead(NamedTuple):
 
 
 def look_ahead(
-    layers: list[Layer], rates: list[Layer], rows: Tensor, targets: Tensor, num_steps: int, mask: Tensor | None
+    layers: list[Layer],
+    rates: list[Layer],
+    rows: Tensor,
+    targets: Tensor,
+    num_steps: int,
+    mask: Tensor | None,
+    learns_rates: bool = True,
 ) -> LookAhead:
     """Descends on the first `num_steps` rows, and looks from each step at the loss of all rows.
 
@@ -126,6 +133,7 @@ def look_ahead(
         targets: one-hot labels, of shape (rows, classes).
         num_steps: samples that are descended on.
         mask: outputs that compete for each row, of shape (rows, classes); null for all.
+        learns_rates: whether the gradients in the step sizes are wanted.
     """
     products = pairs(rows[:num_steps], rows)
     descent = descend(layers, rates, rows, targets[:num_steps], None if mask is None else mask[:num_steps], products)
@@ -146,19 +154,22 @@ def look_ahead(
     delta = (log_probabilities.exp() - targets) * scale
     weights, step_sizes = [], []
 
-    def add(gradient: Tensor, steps: Tensor) -> None:
+    def add(gradient: Tensor, steps: Callable[[], Tensor]) -> None:
         """With the gradients after each step, and those that the steps followed: a step moves all networks after it."""
         weights.append(gradient.sum(0))
-        step_sizes.append(-(steps.cumsum(0) * gradient).sum(0))
+        if learns_rates:
+            step_sizes.append(-(steps().cumsum(0) * gradient).sum(0))
 
     for at in reversed(range(len(stacks))):
-        own = descent.deltas[at + 1]
-        add(delta.sum(1), own)
-        add(torch.bmm(delta.mT, hidden[at]), own[:, :, None] * descent.inputs[at][:, None])
+        own, inputs = descent.deltas[at + 1], descent.inputs[at]
+        add(delta.sum(1), lambda own=own: own)
+        add(torch.bmm(delta.mT, hidden[at]), lambda own=own, inputs=inputs: own[:, :, None] * inputs[:, None])
         delta = torch.bmm(delta, stacks[at][0]) * positive[at]
     own = descent.deltas[0]
-    add(delta.sum(1), own)
+    add(delta.sum(1), lambda: own)
     weights.append(delta.sum(0).T @ rows)
+    if not learns_rates:
+        return LookAhead(loss, weights[::-1], [])
     following = delta.flip(0).cumsum(0).flip(0) * own[:, None]  # a step on sample j moves all networks from j on
     step_sizes.append(-following.flatten(0, 1).T @ products.flatten(0, 1))
     return LookAhead(loss, weights[::-1], [r * (rate > 0) for r, rate in zip(step_sizes[::-1], _flat(rates), strict=True)])

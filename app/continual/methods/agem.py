@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from app.continual.memory import ReservoirMemory
 from app.continual.method import ContinualMethod
-from app.errors import InputError
+from app.errors import check_at_least
 from datamodules.stream import Experience, Samples, StreamBatch, StreamDataModule, as_inputs
 
 
@@ -25,8 +25,7 @@ class AGEM(ContinualMethod):
 
     def __init__(self, net: nn.Module, stream: StreamDataModule, memory: int = 200, reference: int = 256, **kwargs):
         super().__init__(net, stream, **kwargs)
-        if reference < 1:
-            raise InputError(f"--model.method.reference is {reference}; give at least 1")
+        check_at_least(1, "model.method", reference=reference)
         self.memory = ReservoirMemory(memory, stream)
         self.reference = reference
 

@@ -7,7 +7,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from app.continual.method import ContinualMethod
-from app.errors import InputError
+from app.errors import check_above_zero
 from datamodules.stream import StreamBatch, StreamDataModule, as_inputs
 
 Weights = dict[str, Tensor]
@@ -50,9 +50,7 @@ class ContinualMAML(ContinualMethod):
         optimizer: OptimizerCallable = torch.optim.Adam,
     ):
         super().__init__(net, stream, optimizer)
-        for name, value, least in (("alpha", alpha, 0), ("inner_steps", inner_steps - 0.5, 0), ("modulation", modulation, 0)):
-            if value is not None and value <= least:
-                raise InputError(f"--model.method.{name} is {value + 0.5 * (name == 'inner_steps'):g}; give a number above 0")
+        check_above_zero("model.method", alpha=alpha, inner_steps=inner_steps, modulation=modulation)
         self.inner_steps, self.gamma, self.modulation = inner_steps, gamma, modulation
         self.prolonged, self.first_order, self.learns_rates = prolonged, first_order or prolonged, learns_rates
         self.names = [name for name, _ in net.named_parameters()]

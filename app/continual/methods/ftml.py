@@ -6,9 +6,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 from torch.nn import functional
 
+from app.continual.memory import ReservoirMemory
 from app.continual.method import ContinualMethod
-from app.errors import InputError
-from datamodules.stream import StreamBatch, StreamDataModule, as_inputs
+from app.errors import check_at_least
+from datamodules.stream import Experience, StreamBatch, StreamDataModule
 
 Weights = dict[str, Tensor]
 
@@ -46,29 +47,30 @@ class FTML(ContinualMethod):
         optimizer: OptimizerCallable = torch.optim.Adam,
     ):
         super().__init__(net, stream, optimizer)
-        counts = (("inner_steps", inner_steps), ("inner_batch_size", inner_batch_size), ("meta_steps", meta_steps))
-        for name, value in (*counts, ("per_experience", per_experience or 2)):
-            if value < 1 + (name == "per_experience"):
-                raise InputError(f"--model.method.{name} is {value}; give at least {1 + (name == 'per_experience')}")
+        check_at_least(1, "model.method", inner_steps=inner_steps, inner_batch_size=inner_batch_size, meta_steps=meta_steps)
+        check_at_least(2, "model.method", per_experience=per_experience)
         self.inner_lr, self.inner_steps, self.inner_batch_size = inner_lr, inner_steps, inner_batch_size
         self.meta_steps, self.first_order = meta_steps, first_order
-        total = len(stream.experiences)
-        self.capacity = per_experience or max(stream.num_train(number) for number in range(total))
-        self.register_buffer("images", torch.zeros(total, self.capacity, *stream.input_shape, dtype=torch.uint8))
-        self.register_buffer("y", torch.zeros(total, self.capacity, dtype=torch.int64))
-        self.register_buffer("num_seen", torch.zeros(total, dtype=torch.int64))
-        self.register_buffer("current", torch.zeros((), dtype=torch.int64))
+        self.memories = nn.ModuleList(
+            ReservoirMemory(per_experience or stream.num_train(number), stream) for number in range(len(stream.experiences))
+        )
+        self._begun = 0
 
-    def begin_experience(self, number, experience) -> None:
-        self.current.fill_(number)
+    def begin_experience(self, number: int, experience: Experience) -> None:
+        self._begun = number
+
+    @property
+    def current(self) -> int:
+        """The experience at hand: the newest that began, or, after a resume, that samples are kept of."""
+        return max([self._begun, *(number for number, memory in enumerate(self.memories) if len(memory))])
 
     def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
-        number = int(self.current)
-        self._add(batch, number)
+        number = self.current
+        self.memories[number].add(batch)
         loss = batch.x.new_zeros(())
         for _ in range(self.meta_steps):
             drawn = int(torch.randint(number + 1, (), generator=generator))
-            there = self.kept(drawn)
+            there = len(self.memories[drawn])
             size = min(self.inner_batch_size, there // 2)
             if not size:  # a single sample cannot be both support and query
                 continue
@@ -100,36 +102,22 @@ class FTML(ContinualMethod):
 
     def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         # An experience that was not seen is predicted by the weights adapted to the one at hand.
-        own = torch.full((len(x),), int(self.current), device=x.device) if task is None else task
-        own = torch.where(self.num_seen[own] > 0, own, self.current)
+        own = torch.full((len(x),), self.current, device=x.device) if task is None else task
+        seen = torch.tensor([len(memory) > 0 for memory in self.memories], device=x.device)
+        own = torch.where(seen[own], own, self.current)
         outputs = x.new_zeros(len(x), self.masks.shape[1])
         slow = {name: weight.detach() for name, weight in self.net.named_parameters()}
         with torch.no_grad():
             for number in own.unique().tolist():
-                rows = torch.arange(self.kept(number), device=x.device)
+                rows = torch.arange(len(self.memories[number]), device=x.device)
                 weights = self.adapt(slow, *self._samples(number, rows), number) if len(rows) else slow
                 outputs[own == number] = functional_call(self.net, weights, (x[own == number],))
         return outputs
 
-    def kept(self, number: int) -> int:
-        """Samples that are kept of an experience."""
-        return min(int(self.num_seen[number]), self.capacity)
-
     def _samples(self, number: int, rows: Tensor) -> tuple[Tensor, Tensor]:
-        return as_inputs(self.images[number, rows]), self.y[number, rows]
-
-    @torch.no_grad()
-    def _add(self, batch: StreamBatch, number: int) -> None:
-        """Reservoir sampling, for each experience by itself."""
-        for row in range(len(batch.y)):
-            seen = int(self.num_seen[number])
-            slot = seen
-            if seen >= self.capacity:
-                slot = int(self.stream.generator("reservoir", number, seen).integers(seen + 1))
-            if slot < self.capacity:
-                self.images[number, slot], self.y[number, slot] = batch.images[row], batch.y[row]
-            self.num_seen[number] += 1
+        kept = self.memories[number].at(rows)
+        return kept.x, kept.y
 
     @property
     def memory_bytes(self) -> int:
-        return self.images.nbytes + self.y.nbytes
+        return sum(memory.nbytes for memory in self.memories)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from app.continual.method import ContinualMethod
-from app.errors import InputError
+from app.errors import InputError, check_above_zero
 from datamodules.stream import Experience, Samples, StreamBatch, StreamDataModule
 
 FAR = -1e9  # a logit that does not compete; minus infinity in all of them would have no softmax
@@ -30,8 +30,7 @@ class LwF(ContinualMethod):
         super().__init__(net, stream, **kwargs)
         if not 0 <= strength < float("inf"):
             raise InputError(f"--model.method.strength is {strength}; give a number of at least 0")
-        if not temperature > 0:
-            raise InputError(f"--model.method.temperature is {temperature}; give a number above 0")
+        check_above_zero("model.method", temperature=temperature)
         self.strength, self.temperature = strength, temperature
         self.teacher = deepcopy(net).requires_grad_(False)
         groups = len(stream.experiences) if self.masked else 1

@@ -8,7 +8,7 @@ from app.backbones.mlp import MLP
 from app.continual import mlp_descent
 from app.continual.memory import ReservoirMemory
 from app.continual.method import ContinualMethod
-from app.errors import InputError
+from app.errors import check_above_zero
 from datamodules.stream import StreamBatch, StreamDataModule
 
 
@@ -40,9 +40,7 @@ class MER(ContinualMethod):
         beta: float = 0.01,
         gamma: float = 1.0,
     ):
-        for name, value in (("replay", replay), ("num_batches", num_batches), ("lr", lr), ("beta", beta), ("gamma", gamma)):
-            if value <= 0:
-                raise InputError(f"--model.method.{name} is {value}; give a number above 0")
+        check_above_zero("model.method", replay=replay, num_batches=num_batches, lr=lr, beta=beta, gamma=gamma)
         super().__init__(net, stream, lambda params: torch.optim.SGD(params, lr=lr))
         self.memory = ReservoirMemory(memory, stream)
         self.replay, self.num_batches, self.lr, self.beta, self.gamma = replay, num_batches, lr, beta, gamma

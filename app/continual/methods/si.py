@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from app.continual.weight_anchor import WeightAnchor
-from app.errors import InputError
+from app.errors import check_above_zero
 from datamodules.stream import Experience, Samples, StreamDataModule
 
 
@@ -23,8 +23,7 @@ class SI(WeightAnchor):
 
     def __init__(self, net: nn.Module, stream: StreamDataModule, strength: float = 2.0, xi: float = 0.1, **kwargs):
         super().__init__(net, stream, strength, **kwargs)
-        if not xi > 0:
-            raise InputError(f"--model.method.xi is {xi}; give a number above 0")
+        check_above_zero("model.method", xi=xi)
         self.xi = xi
         self.register_buffer("path", torch.zeros_like(self.anchor))
 

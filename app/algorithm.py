@@ -19,6 +19,7 @@ from app.inner_loop import Params
 from app.learner import Learner, concrete_subclasses
 from app.losses import DEFAULT_LOSS, LOSSES, LossName, accuracy, mse
 from app.scores import EpisodeScores
+from app.task_stack import Stacking, stacking
 from datamodules.episodic import EpisodicDataModule
 
 Metrics = dict[str, Tensor]
@@ -43,7 +44,11 @@ class MetaAlgorithm(Learner):
         optimizer: the outer optimiser, any of torch.optim.
         lr_scheduler: of the outer learning rate, stepped once an outer step; any of torch.optim.lr_scheduler, or
             app.lr_schedule.LinearDecay and CosineDecay, which follow max_steps or max_time.
-        tasks_per_chunk: tasks whose graphs are in memory together; null for 8 on the CPU, all on a GPU.
+        tasks_per_chunk: tasks whose graphs are in memory together; null for all on a GPU, on the CPU as many as have a million
+            numbers in support and query set, at least 2.
+        stacking: how an inner loop convolves the images of many tasks, each by its own filters: grouped, in one call with a group
+            of channels for each task; patches, as products of matrices; off, by vmap's own rules, several times slower; null
+            for grouped on the CPU, patches on a GPU. The meta-gradient is the same.
     """
 
     task_types: tuple[str, ...] = ("classification", "regression")
@@ -61,6 +66,7 @@ class MetaAlgorithm(Learner):
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
         tasks_per_chunk: int | None = None,
+        stacking: Stacking | None = None,
     ):
         super().__init__()
         if tasks_per_chunk is not None and tasks_per_chunk < 1:
@@ -70,7 +76,7 @@ class MetaAlgorithm(Learner):
         self.train_output_size = train_output_size or output_size
         self.outer_loss = self.loss_function("outer_loss", outer_loss)
         self.transductive = transductive
-        self.tasks_per_chunk = tasks_per_chunk
+        self.tasks_per_chunk, self.stacking = tasks_per_chunk, stacking
         self.net = self.build_net(backbone or default_backbone(self.input_shape))
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self._scores = EpisodeScores()
@@ -184,7 +190,9 @@ class MetaAlgorithm(Learner):
 
     def chunks(self, batch: Episode) -> Iterator[Episode]:
         """The batch in pieces of at most `tasks_per_chunk` tasks."""
-        size = self.tasks_per_chunk or (8 if batch.support_x.device.type == "cpu" else len(batch.support_x))
+        size = self.tasks_per_chunk or len(batch.support_x)
+        if not self.tasks_per_chunk and batch.support_x.device.type == "cpu":  # beyond that, caches are too small
+            size = max(2, 2**20 // (batch.support_x[0].numel() + batch.query_x[0].numel()))
         first = self._first_episode
         for tensors in zip(*(tensor.split(size) for tensor in batch), strict=True):
             yield Episode(*tensors)
@@ -225,7 +233,8 @@ class MetaAlgorithm(Learner):
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
         params = dict(self.named_parameters())
         self._count_episodes(batch)
-        gradient, metrics = self.outer_gradient(params, self.as_dtype(batch))
+        with stacking(self.stacking):
+            gradient, metrics = self.outer_gradient(params, self.as_dtype(batch))
         logged = {f"train/{name}": value for name, value in metrics.items()}
         self.log_dict(logged, prog_bar=True, sync_dist=self.trainer.world_size > 1)
         # The derivative of this sum is the gradient itself: DDP, precision plugins, clipping and accumulation see an ordinary
@@ -243,7 +252,12 @@ class MetaAlgorithm(Learner):
         self.score_all_stages = score_all_stages
         params = dict(self.named_parameters())
         self._count_episodes(batch)
-        for chunk in self.chunks(self.as_dtype(batch)):
+        # A copy that was not made in inference mode, whose tensors the inner loop could not differentiate.
+        with torch.inference_mode(False), torch.no_grad(), stacking(self.stacking):
+            self._score(params, self.as_dtype(Episode(*(tensor.clone() for tensor in batch))))
+
+    def _score(self, params: Params, batch: Episode) -> None:
+        for chunk in self.chunks(batch):
             scores = self.scores(params, chunk)
             self._score_names = list(scores)
             columns = [score.to(torch.float64) for score in scores.values()]

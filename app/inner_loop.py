@@ -1,16 +1,28 @@
 """The differentiable inner loop."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Params = dict[str, Tensor]
+from app.task_stack import Params, TaskStack
 
 
 def detached(params: Params) -> Params:
     """The same numbers, constants to the outer gradient."""
     return {name: tensor.detach() for name, tensor in params.items()}
+
+
+def gradient_and_value(loss: Callable[..., Tensor], weights: Params, *inputs: Any) -> tuple[Params, Tensor]:
+    """Gradient of a task's loss for its first argument, and the loss.
+
+    `torch.func.grad` works in a loop, under vmap, in DDP and under the inference mode of `Trainer.test`;
+    `torch.autograd.grad` fails in the last. Under one vmap over tasks a stack of them is several times faster.
+    """
+    tasks = TaskStack.current()
+    transform = torch.func.grad_and_value if tasks is None else tasks.grad_and_value
+    return transform(loss)(weights, *inputs)
 
 
 def gradient_descent(
@@ -22,9 +34,6 @@ def gradient_descent(
 ) -> Iterator[Params]:
     """Yields the weights after 0, 1, ..., num_steps gradient steps on `loss`, each a differentiable function of the first.
 
-    `torch.func.grad` works in a loop, under vmap, in DDP and under the inference mode of `Trainer.test`;
-    `torch.autograd.grad` fails in the last.
-
     Args:
         loss: of the support set, a function of the adapted weights alone.
         weights: where the descent starts.
@@ -35,6 +44,6 @@ def gradient_descent(
     """
     yield weights
     for _ in range(num_steps):
-        gradient = torch.func.grad(loss)(detached(weights) if first_order else weights)
+        gradient, _ = gradient_and_value(loss, detached(weights) if first_order else weights)
         weights = {name: weight - step_size(name) * gradient[name] for name, weight in weights.items()}
         yield weights

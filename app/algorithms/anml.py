@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
@@ -11,7 +10,7 @@ from torch.func import functional_call, vmap
 from app.algorithms.oml import OML
 from app.backbones import BackboneCallable, default_backbone
 from app.backbones.task_norm import one_by_one
-from app.inner_loop import Params, detached
+from app.inner_loop import Params, detached, gradient_and_value
 from app.losses import widened
 
 
@@ -94,7 +93,7 @@ class ANML(OML):
             return F.cross_entropy(logits(features * gates[row], weights["heads"]), labels[row, None])
 
         for row in range(len(images)):
-            gradient = torch.func.grad(loss)(detached(weights) if self.first_order else weights, row)
+            gradient, _ = gradient_and_value(loss, detached(weights) if self.first_order else weights, row)
             weights = {name: weight - self.inner_lr * gradient[name] for name, weight in weights.items()}
         heads = weights.pop("heads")
         return weights, heads

@@ -13,7 +13,7 @@ from app.algorithm import Metrics
 from app.algorithms.maml import MAML, FastWeights
 from app.episode import Episode
 from app.errors import InputError
-from app.inner_loop import Params, detached
+from app.inner_loop import Params, detached, gradient_and_value
 from app.lr_schedule import LinearDecay
 
 BETA2, EPS = 0.999, 1e-8
@@ -110,13 +110,12 @@ class Reptile(MAML):
         yield weights, moments, losses
         for step, rows in enumerate(minibatches):
 
-            def loss(weights: Params, rows: Tensor = rows) -> tuple[Tensor, Tensor]:
+            def loss(weights: Params, rows: Tensor) -> Tensor:
                 outputs = self.network(weights, episode.support_x[rows])
-                value = self.inner_loss(outputs, episode.support_y[rows], reduction=self.inner_reduction)
-                return value, value
+                return self.inner_loss(outputs, episode.support_y[rows], reduction=self.inner_reduction)
 
             with self.inner_autocast():  # around the gradient too: its matrix products are autocast as well
-                gradient, value = torch.func.grad(loss, has_aux=True)(detached(weights))
+                gradient, value = gradient_and_value(loss, detached(weights), rows)
             losses = losses + value / len(minibatches)
             if self.inner_optimizer == "adam":
                 moments = {name: BETA2 * moment + (1 - BETA2) * gradient[name].square() for name, moment in moments.items()}

@@ -4,7 +4,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from app.backbones.task_conv import TaskConv2d
 from app.backbones.task_norm import TaskNorm
+from app.backbones.task_pool import TaskMaxPool2d
 from app.errors import InputError
 
 
@@ -52,9 +54,9 @@ class Conv4(nn.Module):
             halves = block < num_halvings
             stride = 2 if halves and downsample == "stride" else 1
             # No bias before a norm: its gradient is pure rounding, which Adam turns into steps.
-            blocks += [nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False), TaskNorm(width), nn.ReLU()]
+            blocks += [TaskConv2d(channels, width, 3, stride=stride, padding=1, bias=False), TaskNorm(width), nn.ReLU()]
             if halves and downsample == "max_pool":
-                blocks.append(nn.MaxPool2d(2))
+                blocks.append(TaskMaxPool2d(2))
             if halves:
                 odd = stride == 2  # a strided convolution rounds up, pooling down
                 height, side = (height + odd) // 2, (side + odd) // 2

@@ -4,7 +4,9 @@ from torch import Tensor, nn
 
 from app.backbones.conv4 import GlobalMean
 from app.backbones.drop_block import DropBlock
+from app.backbones.task_conv import TaskConv2d
 from app.backbones.task_norm import TaskNorm
+from app.backbones.task_pool import TaskMaxPool2d
 from app.errors import InputError
 
 
@@ -22,10 +24,10 @@ class ResidualBlock(nn.Module):
         layers: list[nn.Module] = []
         for fan_in in (channels, width, width):
             # No bias before a norm: its gradient is pure rounding, which Adam turns into steps.
-            layers += [nn.Conv2d(fan_in, width, 3, padding=1, bias=False), TaskNorm(width), nn.LeakyReLU(0.1)]
+            layers += [TaskConv2d(fan_in, width, 3, padding=1, bias=False), TaskNorm(width), nn.LeakyReLU(0.1)]
         self.residual = nn.Sequential(*layers[:-1])
-        self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), TaskNorm(width))
-        self.end = nn.Sequential(nn.LeakyReLU(0.1), nn.MaxPool2d(2), drop)
+        self.shortcut = nn.Sequential(TaskConv2d(channels, width, 1, bias=False), TaskNorm(width))
+        self.end = nn.Sequential(nn.LeakyReLU(0.1), TaskMaxPool2d(2), drop)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.end(self.residual(x) + self.shortcut(x))

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
+from app.backbones.batch_statistics import normalise
 from app.losses import widened
+from app.task_stack import TaskStack
 
 _reference_rows: ContextVar[int | None] = ContextVar("reference_rows", default=None)
 _num_tasks: ContextVar[int] = ContextVar("num_tasks", default=1)
@@ -89,10 +91,13 @@ class TaskNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = widened(x)
+        tasks = TaskStack.current()
         if _one_by_one.get():
             return self._row_by_row(wide).to(x.dtype)
         if self.uses_running_statistics and not self.training:
             result = F.batch_norm(wide, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        elif tasks is not None and not _reference_rows.get() and wide[:, 0].numel() > 1:
+            result = tasks.map_channels(lambda *of_tasks: normalise(*of_tasks, self.eps), wide, self.weight, self.bias)
         elif is_functorch_wrapped_tensor(wide) or is_functorch_wrapped_tensor(self.weight) or _reference_rows.get():
             result = self._by_hand(wide)
         elif wide[:, 0].numel() == _num_tasks.get():  # one value a task, which torch's kernel refuses

@@ -1,0 +1,34 @@
+"""Convolution of many groups by torch's own kernels."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from app.backbones.patches import Geometry
+
+
+def convolve(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    """As `patches.convolve`."""
+    return F.conv2d(x, weight, None, *geometry)
+
+
+def input_gradient(g: Tensor, weight: Tensor, size: tuple[int, int], geometry: Geometry) -> Tensor:
+    """As `patches.input_gradient`."""
+    return _gradient(0, g, _unset(g, len(g), geometry.groups * weight.shape[1], *size), weight, geometry)
+
+
+def filter_gradient(g: Tensor, x: Tensor, kernel: tuple[int, int], geometry: Geometry) -> Tensor:
+    """As `patches.filter_gradient`."""
+    return _gradient(1, g, x, _unset(g, g.shape[1], x.shape[1] // geometry.groups, *kernel), geometry)
+
+
+def _gradient(of: int, g: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    stride, padding, dilation, groups = geometry
+    wanted = [of == 0, of == 1, False]
+    backward = torch.ops.aten.convolution_backward
+    return backward(g, x, weight, None, stride, padding, dilation, False, (0, 0), groups, wanted)[of]
+
+
+def _unset(like: Tensor, *shape: int) -> Tensor:
+    """A tensor of which only the shape, the dtype and the order in memory are read."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)

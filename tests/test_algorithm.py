@@ -36,7 +36,7 @@ LEARNING = {
         "options": {
             "inner_lr": 0.02,
             "inner_steps": 3,
-            "step_size_range": (0.02, 0.02),
+            "step_size_range": (0.01, 0.01),
             "optimizer": partial(torch.optim.Adam, lr=0.005),
         },
     },

@@ -118,6 +118,16 @@ def test_kernels_equal_torch(double, kernel, geometry):
 
 
 @pytest.mark.parametrize("kernel", [grouped, patches])
+def test_kernels_read_one_row_of_any_stride(double, kernel):
+    """torch's own gradient for the filters is wrong where the stride of the one row is not the product of the others."""
+    x, g = torch.randn(1, 6, 5, 5).contiguous(memory_format=torch.channels_last), torch.randn(1, 6, 5, 5)
+    odd = x.as_strided(x.shape, (6, *x.stride()[1:]))
+    geometry = Geometry((1, 1), (1, 1), (1, 1), 3)
+    expected = kernel.filter_gradient(g, x.contiguous(), (3, 3), geometry)
+    assert torch.allclose(kernel.filter_gradient(g, odd, (3, 3), geometry), expected)
+
+
+@pytest.mark.parametrize("kernel", [grouped, patches])
 def test_derivatives_of_a_convolution(double, kernel):
     torch.manual_seed(0)
     x, weight = torch.randn(2, 4, 5, 4, requires_grad=True), torch.randn(6, 2, 3, 3, requires_grad=True)

@@ -1,9 +1,15 @@
 """The differentiable inner loop."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from app.inner_optimizers import GradientDescent, InnerOptimizer
+from app.recomputation import recomputed
 
 Params = dict[str, Tensor]
 
@@ -14,11 +20,15 @@ def detached(params: Params) -> Params:
 
 
 def gradient_descent(
-    loss: Callable[[Params], Tensor],
+    loss: Callable[[Params, Any, int], Tensor],
     weights: Params,
-    step_size: Callable[[str], float | Tensor],
+    rule: Callable[[Any, int, Params, Params], Params],
     num_steps: int,
+    shared: Any = None,
     first_order: bool = False,
+    optimizer: InnerOptimizer | None = None,
+    precision: AbstractContextManager | None = None,
+    recompute: bool = False,
 ) -> Iterator[Params]:
     """Yields the weights after 0, 1, ..., num_steps gradient steps on `loss`, each a differentiable function of the first.
 
@@ -26,15 +36,30 @@ def gradient_descent(
     `torch.autograd.grad` fails in the last.
 
     Args:
-        loss: of the support set, a function of the adapted weights alone.
+        loss: of the support set, a function of the adapted weights, of `shared` and of the number of the step.
         weights: where the descent starts.
-        step_size: the step size of a weight by its name, a number or a tensor of the weight's shape.
+        rule: the weights after a step, a function of `shared`, the number of the step, the weights and the direction in which
+            the loss rises.
         num_steps: gradient steps.
+        shared: all other tensors that loss and rule depend on, in nested dicts and tuples.
         first_order: gradients are constants to the outer gradient (FOMAML, Finn et al. 2017, section 5.2); every other tensor
             that `loss` uses must then be detached by the caller.
+        optimizer: makes a direction of the gradients so far; null for the gradient itself.
+        precision: of a step, around the gradient too: its matrix products are autocast as well.
+        recompute: the outer gradient computes each step once more, and keeps nothing but its weights until then.
     """
+    optimizer, precision = optimizer or GradientDescent(), precision or nullcontext()
+
+    def one_step(step: int, state: tuple[Params, Any], shared: Any) -> tuple[Params, Any]:
+        weights, moments = state
+        with precision:
+            gradient = torch.func.grad(loss)(detached(weights) if first_order else weights, shared, step)
+            direction, moments = optimizer(step, gradient, moments)
+            return rule(shared, step, weights, direction), moments
+
+    state = weights, optimizer.start(weights)
     yield weights
-    for _ in range(num_steps):
-        gradient = torch.func.grad(loss)(detached(weights) if first_order else weights)
-        weights = {name: weight - step_size(name) * gradient[name] for name, weight in weights.items()}
-        yield weights
+    for step in range(num_steps):
+        take = partial(one_step, step)
+        state = recomputed(take, state, shared) if recompute else take(state, shared)
+        yield state[0]

@@ -11,6 +11,7 @@ from small import ALGORITHMS, METHODS, Blots, algorithm_for, method_for, options
 from torch.testing import assert_close
 
 from app.algorithms.maml import MAML
+from app.algorithms.meta_sgd import MetaSGD
 from app.backbones import Conv4
 from app.episode import Episode
 from app.errors import InputError
@@ -267,8 +268,9 @@ def test_squared_error_of_classes(method):
         weights = dict(algorithm.net.named_parameters())
         inner = (algorithm.net(support_x) - torch.eye(3)[support_y]).square().mean()
         gradient = torch.autograd.grad(inner, [weights[name] for name in names])
-        for name, slope in zip(names, gradient, strict=True):
-            expected = weights[name] - algorithm.step_size(params, name) * slope
+        sizes = algorithm.step_sizes if isinstance(algorithm, MetaSGD) else [algorithm.inner_lr] * len(names)
+        for name, slope, size in zip(names, gradient, sizes, strict=True):
+            expected = weights[name] - size * slope
             assert_close(adapted.weights[name], expected, rtol=1e-5, atol=1e-6)
     run = trainer(2)
     run.fit(algorithm.train(), data)

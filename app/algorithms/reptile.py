@@ -58,6 +58,8 @@ class Reptile(MAML):
             eval_inner_steps=eval_inner_steps,
             adapted="all",
             first_order=True,
+            inner_momentum=0.0,
+            checkpoint_inner_steps=False,
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
             **kwargs,

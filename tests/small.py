@@ -50,6 +50,7 @@ ALGORITHMS = sorted(
 )
 SMALL_METHODS = {
     "ANML": {"inner_lr": 0.01},  # a step an image
+    "CAVIA": {"film_layer": 3, "inner_lr": 1.0},  # near the head it learns soonest
     "GeMCL": {"beta": 100.0},  # of few features
     "NeuralStatistician": {"context_size": 16, "latent_size": 4, "hidden_size": 32, "num_layers": 1, "width": 8},
 }

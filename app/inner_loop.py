@@ -45,15 +45,18 @@ def gradient_descent(
         first_order: gradients are constants to the outer gradient (FOMAML, Finn et al. 2017, section 5.2); every other tensor
             that `loss` uses must then be detached by the caller.
         optimizer: makes a direction of the gradients so far; null for the gradient itself.
-        precision: of a step, around the gradient too: its matrix products are autocast as well.
+        precision: of the loss and its gradient, whose matrix products are autocast as well.
         recompute: the outer gradient computes each step once more, and keeps nothing but its weights until then.
     """
     optimizer, precision = optimizer or GradientDescent(), precision or nullcontext()
+
+    device = next(iter(weights.values())).device.type
 
     def one_step(step: int, state: tuple[Params, Any], shared: Any) -> tuple[Params, Any]:
         weights, moments = state
         with precision:
             gradient = torch.func.grad(loss)(detached(weights) if first_order else weights, shared, step)
+        with torch.autocast(device, enabled=False):  # the matrices of a rule are small
             direction, moments = optimizer(step, gradient, moments)
             return rule(shared, step, weights, direction), moments
 

@@ -1,8 +1,11 @@
-"""The outer gradient, and how far it is from finite differences."""
+"""The outer gradient, how far it is from finite differences, and its memory."""
+
+from collections.abc import Callable
 
 import torch
 from small import flat
 from torch.func import vmap
+from torch.profiler import ProfilerActivity, profile
 
 from app.algorithm import MetaAlgorithm
 from app.episode import Episode
@@ -40,3 +43,15 @@ def difference_error(
     expected = slopes(algorithm, batch, directions, step)
     actual = torch.stack([flat(gradient) @ flat(direction) for direction in directions])
     return float(((actual - expected) / expected).abs().median())
+
+
+def peak_bytes(function: Callable[[], object]) -> int:
+    """The most memory that is allocated at once while the function runs."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        function()
+    total = most = 0
+    for event in record.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            total += event.nbytes()
+            most = max(most, total)
+    return most

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from gradients import gradient_of
+from gradients import gradient_of, peak_bytes
 from small import NETWORKS, WAYS, random_tasks, relative_error, small_run, trainer
 from torch.func import grad, vmap
-from torch.profiler import ProfilerActivity, profile
 from torch.testing import assert_close
 
 from app.algorithms.maml import MAML
@@ -63,18 +62,6 @@ def test_training_and_testing_with_it():
         run.test(algorithm, datamodule=data, verbose=False)
         states.append(algorithm.state_dict())
     assert relative_error(*states) < 1e-10
-
-
-def peak_bytes(function):
-    """The most memory that is allocated at once while the function runs."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        function()
-    total = most = 0
-    for event in record.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            total += event.nbytes()
-            most = max(most, total)
-    return most
 
 
 def test_the_memory_is_that_of_one_step():

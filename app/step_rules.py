@@ -175,3 +175,31 @@ class DiagonalCurvatureStep(MetaCurvatureStep):
     def moves(self, step: int, direction: Params) -> Params:
         mixtures = super().moves(step, direction)
         return {name: sizes * direction[name] + mixtures[name] for name, sizes in zip(self.names, self.diagonal, strict=True)}
+
+
+class GeneratedStep(StepRule):
+    """Step sizes and weight decay of every weight tensor, generated from the means of all of them and their gradients (ALFA).
+
+    Args:
+        weights: that the inner loop adapts.
+        lr: step size at the start.
+        decay: weight decay at the start, times `lr`.
+        num_steps: that have a size and a decay of their own; further steps take the last one's.
+    """
+
+    def __init__(self, weights: Params, lr: float, decay: float, num_steps: int):
+        super().__init__(weights)
+        tensors = len(weights)
+        some = next(iter(weights.values()))
+        self.extend(some.new_full((num_steps, tensors), start) for start in (lr, lr * decay))
+        self.generator = nn.Sequential(nn.Linear(2 * tensors, 2 * tensors), nn.ReLU(), nn.Linear(2 * tensors, 2 * tensors))
+        nn.init.ones_(self.generator[-1].bias)
+
+    def forward(self, step: int, weights: Params, direction: Params) -> Params:
+        means = torch.stack([tensors[name].mean() for tensors in (weights, direction) for name in self.names])
+        row = min(step, len(self[0]) - 1)
+        sizes, decays = (learned[row] * part for learned, part in zip(self, self.generator(means).chunk(2), strict=True))
+        return {
+            name: (1 - decay) * weights[name] - size * direction[name]
+            for name, size, decay in zip(self.names, sizes, decays, strict=True)
+        }

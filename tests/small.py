@@ -28,7 +28,7 @@ from datamodules.images import ImageEpisodes, ImageSplit
 from datamodules.sinusoid import Sinusoid
 
 WAYS, SHOTS, QUERIES = 3, 2, 2
-SMALL = {"width": 4, "hidden_sizes": (7, 6)}
+SMALL = {"width": 4, "hidden_sizes": (7, 6), "depth": 10}
 SMALL_METHOD = {
     "hidden_size": 16,
     "latent_size": 4,

@@ -15,9 +15,9 @@ from app.backbones.drop_block import DropBlock
 from app.episode import Episode
 from app.errors import InputError
 from app.evaluation import logged, summarise
-from app.inner_loop import Params
 from app.learner import Learner, concrete_subclasses
 from app.losses import DEFAULT_LOSS, LOSSES, LossName, accuracy, mse
+from app.params import Params
 from app.scores import EpisodeScores
 from app.task_stack import Stacking, stacking
 from datamodules.episodic import EpisodicDataModule

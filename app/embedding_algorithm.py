@@ -11,7 +11,7 @@ from app.backbones import BackboneCallable
 from app.backbones.drop_block import noise_from
 from app.backbones.task_norm import TaskNorm, folded, update_running_statistics
 from app.episode import Episode
-from app.inner_loop import Params
+from app.params import Params
 from app.stacked_algorithm import StackedAlgorithm
 
 

@@ -11,7 +11,7 @@ from app.backbones import BackboneCallable
 from app.episode import Episode
 from app.errors import InputError
 from app.gaussian import gaussian, kl_divergence, log_density, log_mean_exp, mixture, sample
-from app.inner_loop import Params
+from app.params import Params
 from app.stacked_algorithm import StackedAlgorithm
 
 Likelihood = Literal["per_point", "joint"]

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_map
 
 from app.algorithm import MetaAlgorithm, Metrics
 from app.episode import Episode
-from app.inner_loop import Params
+from app.params import Params
 
 
 class StackedAlgorithm(MetaAlgorithm):

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch._C import _functorch
 from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 
-Params = dict[str, Tensor]
+from app.params import Params
+
 Stacking = Literal["grouped", "patches", "off"]
 _stacking: ContextVar[Stacking | None] = ContextVar("stacking", default=None)
 
@@ -65,30 +66,31 @@ class TaskStack:
             )
             return self._task(y.unflatten(1, (self.num_tasks, -1)), 1)
 
-    def grad_and_value(self, loss: Callable[..., Tensor]) -> Callable[..., tuple[Params, Tensor]]:
-        """What `torch.func.grad_and_value(loss)` gives, by one backward pass for all tasks.
+    def gradient_and_value(
+        self, loss: Callable[..., Tensor], weights: Params, inputs: tuple, create_graph: bool
+    ) -> tuple[Params, Tensor]:
+        """What `torch.func.grad_and_value(loss)(weights, *inputs)` gives, by one backward pass for all tasks.
 
         A task's loss depends on its own weights alone: the gradient of the sum of the losses holds that of every task.
+
+        Args:
+            loss: of a task.
+            weights: of a task.
+            inputs: of the loss, besides the weights.
+            create_graph: the result can be differentiated.
         """
-
-        def gradient_and_value(weights: Params, *inputs: Any) -> tuple[Params, Tensor]:
-            outer = torch.is_grad_enabled()
-            with torch.enable_grad():
-                with temporarily_pop_interpreter_stack():
-                    stacks = {name: self._tasks_at(0, weight) for name, weight in weights.items()}
-                    create_graph = outer and any(stack.requires_grad for stack in stacks.values())
-                    stacks = {name: _leaf(stack) for name, stack in stacks.items()}
-                    of_tasks = {name: self._task(stack, 0) for name, stack in stacks.items()}
-                value = loss(of_tasks, *inputs)
-                with temporarily_pop_interpreter_stack():
-                    values = self._tasks_at(0, value)
-                    total, leaves = values.sum(), list(stacks.values())
+        with torch.enable_grad():
             with temporarily_pop_interpreter_stack():
-                gradients = torch.autograd.grad(total, leaves, create_graph=create_graph, materialize_grads=True)
-                by_name = {name: self._task(gradient, 0) for name, gradient in zip(stacks, gradients, strict=True)}
-                return by_name, self._task(values if create_graph else values.detach(), 0)
-
-        return gradient_and_value
+                stacks = {name: _leaf(self._tasks_at(0, weight)) for name, weight in weights.items()}
+                of_tasks = {name: self._task(stack, 0) for name, stack in stacks.items()}
+            value = loss(of_tasks, *inputs)
+            with temporarily_pop_interpreter_stack():
+                values = self._tasks_at(0, value)
+                total, leaves = values.sum(), list(stacks.values())
+        with temporarily_pop_interpreter_stack():
+            gradients = torch.autograd.grad(total, leaves, create_graph=create_graph, materialize_grads=True)
+            by_name = {name: self._task(gradient, 0) for name, gradient in zip(stacks, gradients, strict=True)}
+            return by_name, self._task(values if create_graph else values.detach(), 0)
 
     def _tasks_at(self, dim: int, tensor: Tensor) -> Tensor:
         """The tensors of all tasks, with a task axis there."""

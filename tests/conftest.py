@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,20 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real data in {path}: set META_DATA_DIR to a folder with omniglot-py/ and caltech101_84/")
     return path
+
+
+@pytest.fixture
+def float64():
+    import torch
+
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def l2l():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import learn2learn
+    return learn2learn

@@ -20,15 +20,15 @@ from app.algorithm import MetaAlgorithm
 from app.algorithms.maml import MAML
 from app.algorithms.matching_net import MatchingNet
 from app.episode import Episode
-from app.inner_loop import Params
 from app.learner import concrete_subclasses
+from app.params import Params
 from callbacks.step_seed import StepSeed
 from datamodules.episodic import EpisodicDataModule
 from datamodules.images import ImageEpisodes, ImageSplit
 from datamodules.sinusoid import Sinusoid
 
 WAYS, SHOTS, QUERIES = 3, 2, 2
-SMALL = {"width": 4, "hidden_sizes": (7, 6)}
+SMALL = {"width": 4, "hidden_sizes": (7, 6), "depth": 10}
 SMALL_METHOD = {
     "hidden_size": 16,
     "latent_size": 4,
@@ -50,6 +50,7 @@ ALGORITHMS = sorted(
 )
 SMALL_METHODS = {
     "ANML": {"inner_lr": 0.01},  # a step an image
+    "CAVIA": {"film_layer": 3, "inner_lr": 1.0},  # near the head it learns soonest
     "GeMCL": {"beta": 100.0},  # of few features
     "NeuralStatistician": {"context_size": 16, "latent_size": 4, "hidden_size": 32, "num_layers": 1, "width": 8},
 }

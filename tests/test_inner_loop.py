@@ -5,7 +5,8 @@ import torch
 from torch.func import vmap
 from torch.testing import assert_close
 
-from app.inner_loop import detached, gradient_descent
+from app.inner_loop import gradient_descent
+from app.params import detached
 
 CURVATURE = {"a": torch.tensor([1.0, 3.0], dtype=torch.float64), "b": torch.tensor([[0.5]], dtype=torch.float64)}
 MINIMUM = {"a": torch.tensor([2.0, -1.0], dtype=torch.float64), "b": torch.tensor([[4.0]], dtype=torch.float64)}
@@ -18,8 +19,12 @@ def bowl(weights, minimum=MINIMUM):
     return sum((CURVATURE[name] * (weights[name] - minimum[name]).square()).sum() for name in weights) / 2
 
 
-def descend(weights, loss=bowl, step_size=lambda name: STEP_SIZE, num_steps=STEPS, first_order=False):
-    return list(gradient_descent(loss, weights, step_size, num_steps, first_order))
+def descend(weights, loss=bowl, step_size=lambda name: STEP_SIZE, num_steps=STEPS, first_order=False, **options):
+    def rule(shared, step, weights, direction):
+        return {name: weight - step_size(name) * direction[name] for name, weight in weights.items()}
+
+    steps = gradient_descent(lambda weights, *_: loss(weights), weights, rule, num_steps, (), first_order, **options)
+    return list(steps)
 
 
 def shrinking(name, steps, step_size=STEP_SIZE):
@@ -45,7 +50,7 @@ def test_no_step_yields_the_start_alone():
 
 
 def test_states_are_made_when_asked_for():
-    steps = gradient_descent(lambda weights: pytest.fail("computed too early"), START, lambda name: 1.0, 1)
+    steps = gradient_descent(lambda *_: pytest.fail("computed too early"), START, lambda *_: START, 1)
     assert next(steps) is START
 
 

@@ -1,22 +1,20 @@
 """Meta-gradients against finite differences, plain PyTorch and learn2learn."""
 
 import copy
-import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
-from small import NETWORKS, WAYS, flat, random_tasks, relative_error, take
+from gradients import difference_error, gradient_of
+from small import NETWORKS, WAYS, random_tasks, relative_error, take
 from torch import nn
-from torch.func import vmap
 
-from app.algorithm import MetaAlgorithm
 from app.algorithms.maml import MAML
 from app.algorithms.meta_sgd import MetaSGD
 from app.backbones.task_norm import statistics_from
 from app.episode import Episode
-from app.inner_loop import Params
+from app.params import Params
 
 METHODS = {"MAML": {}, "ANIL": {"adapted": "head"}, "BOIL": {"adapted": "body"}, "MetaSGD": None}
 CASES = [(1, "mean", True), (3, "sum", True), (1, "sum", False), (3, "mean", False)]  # steps, reduction, transductive
@@ -25,21 +23,6 @@ LR = {"mean": 0.4, "sum": 0.4 / 6}
 each_network = pytest.mark.parametrize("network", NETWORKS)
 each_method = pytest.mark.parametrize("method", METHODS)
 each_case = pytest.mark.parametrize(("steps", "reduction", "transductive"), CASES)
-
-
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-@pytest.fixture(scope="session")
-def l2l():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import learn2learn
-    return learn2learn
 
 
 def method_on(network: str, method: str, steps: int = 1, reduction: str = "mean", transductive: bool = True, **kwargs):
@@ -56,37 +39,6 @@ def method_on(network: str, method: str, steps: int = 1, reduction: str = "mean"
     if METHODS[method] is None:
         return MetaSGD(step_size_range=(-lr / 2, lr), **common, **kwargs)
     return MAML(inner_lr=lr, **METHODS[method], **common, **kwargs)
-
-
-def gradient_of(algorithm: MetaAlgorithm, batch: Episode) -> Params:
-    return algorithm.outer_gradient(dict(algorithm.named_parameters()), batch)[0]
-
-
-def slopes(algorithm: MetaAlgorithm, batch: Episode, directions: list[Params], step: float = 1e-6) -> torch.Tensor:
-    """Central finite differences of the outer loss along each direction."""
-    start = dict(algorithm.named_parameters())
-    points = {
-        name: torch.stack([weight + sign * step * direction[name] for sign in (1, -1) for direction in directions])
-        for name, weight in start.items()
-    }
-
-    def loss(params: Params) -> torch.Tensor:
-        return vmap(lambda episode: algorithm.task_loss(params, episode)[0])(batch).mean()
-
-    with torch.no_grad():
-        ahead, behind = vmap(loss)(points).chunk(2)
-    return (ahead - behind) / (2 * step)
-
-
-def difference_error(algorithm: MetaAlgorithm, batch: Episode, gradient: Params, num_directions: int = 5) -> float:
-    """Median relative error along random unit directions: a kink of ReLU or max-pool spoils one of them, a defect all."""
-    torch.manual_seed(1)
-    directions = [{name: torch.randn_like(weight) for name, weight in gradient.items()} for _ in range(num_directions)]
-    norms = [flat(direction).norm() for direction in directions]
-    directions = [{k: v / norm for k, v in direction.items()} for direction, norm in zip(directions, norms, strict=True)]
-    expected = slopes(algorithm, batch, directions)
-    actual = torch.stack([flat(gradient) @ flat(direction) for direction in directions])
-    return float(((actual - expected) / expected).abs().median())
 
 
 @each_network

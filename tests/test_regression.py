@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import datamodules  # noqa: F401
 from app.algorithm import MetaAlgorithm
 from app.backbones import MLP, BackboneCallable
-from app.inner_loop import Params
 from app.learner import concrete_subclasses
+from app.params import Params
 from callbacks.completed_images import CompletedImages
 from callbacks.episode_gallery import EpisodeGallery
 from callbacks.test_report import TestReport

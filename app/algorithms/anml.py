@@ -10,8 +10,9 @@ from torch.func import functional_call, vmap
 from app.algorithms.oml import OML
 from app.backbones import BackboneCallable, default_backbone
 from app.backbones.task_norm import one_by_one
-from app.inner_loop import Params, detached, gradient_and_value
+from app.inner_loop import gradient_and_value
 from app.losses import widened
+from app.params import Params
 
 
 class GatedNet(nn.Module):
@@ -93,7 +94,7 @@ class ANML(OML):
             return F.cross_entropy(logits(features * gates[row], weights["heads"]), labels[row, None])
 
         for row in range(len(images)):
-            gradient, _ = gradient_and_value(loss, detached(weights) if self.first_order else weights, row)
+            gradient, _ = gradient_and_value(loss, weights, row, first_order=self.first_order)
             weights = {name: weight - self.inner_lr * gradient[name] for name, weight in weights.items()}
         heads = weights.pop("heads")
         return weights, heads

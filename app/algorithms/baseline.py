@@ -11,8 +11,8 @@ from app.algorithm import Metrics
 from app.embedding_algorithm import EmbeddingAlgorithm
 from app.episode import Episode
 from app.errors import InputError
-from app.inner_loop import Params
 from app.losses import widened
+from app.params import Params
 
 MOMENTUM, DAMPENING, WEIGHT_DECAY = 0.9, 0.9, 1e-3
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from app.algorithms.baseline import Baseline
 from app.errors import InputError
-from app.inner_loop import Params
+from app.params import Params
 
 MANY_CLASSES = 200
 

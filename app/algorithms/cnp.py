@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from app.inner_loop import Params
 from app.neural_process import NeuralProcess, at_least
+from app.params import Params
 from app.set_networks import Decoder, PoolingEncoder
 
 

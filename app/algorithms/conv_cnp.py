@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from app.errors import InputError
 from app.gaussian import gaussian
-from app.inner_loop import Params
 from app.neural_process import NeuralProcess, at_least
+from app.params import Params
 from app.set_convolution import FromGrid, ResidualBlock, ToGrid
 from datamodules.episodic import EpisodicDataModule
 

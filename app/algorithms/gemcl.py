@@ -12,7 +12,7 @@ from app.continual.deployed_algorithm import DeployedAlgorithm, num_classes, sha
 from app.continual.deployment import class_means, one_hot
 from app.episode import Episode
 from app.errors import InputError
-from app.inner_loop import Params
+from app.params import Params
 
 CHUNK = 100  # held-out images whose densities under all classes are in memory together
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from app.algorithms.protonet import squared_distances
 from app.embedding_algorithm import EmbeddingAlgorithm
 from app.errors import InputError
-from app.inner_loop import Params
 from app.losses import widened
+from app.params import Params
 
 
 class MatchingNet(EmbeddingAlgorithm):

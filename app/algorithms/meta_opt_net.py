@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from app.embedding_algorithm import EmbeddingAlgorithm
 from app.errors import InputError
-from app.inner_loop import Params
 from app.losses import widened
+from app.params import Params
 from app.ridge_regression import ridge_regression
 from app.svm import svm_dual
 

@@ -2,12 +2,9 @@
 
 from math import inf
 
-import torch
-from torch import Tensor, nn
-
 from app.algorithms.maml import MAML
 from app.errors import InputError
-from app.inner_loop import Params
+from app.step_rules import WeightwiseStep
 
 
 class MetaSGD(MAML):
@@ -22,9 +19,4 @@ class MetaSGD(MAML):
         low, high = step_size_range
         if not -inf < low <= high < inf:
             raise InputError(f"--model.step_size_range is from {low} to {high}; give two finite numbers, the smaller one first")
-        weights = dict(self.net.named_parameters())
-        self._positions = {name: f"step_sizes.{position}" for position, name in enumerate(self.adapted_names())}
-        self.step_sizes = nn.ParameterList(torch.empty_like(weights[name]).uniform_(low, high) for name in self._positions)
-
-    def step_size(self, params: Params, name: str) -> Tensor:
-        return params[self._positions[name]]
+        self.step_sizes = WeightwiseStep(self.adapted_weights(), low, high)

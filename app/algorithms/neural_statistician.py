@@ -12,8 +12,8 @@ from app.algorithm import Metrics
 from app.episode import Episode
 from app.errors import InputError
 from app.gaussian import kl_divergence, sample, standard
-from app.inner_loop import Params
 from app.losses import accuracy
+from app.params import Params
 from app.stacked_algorithm import StackedAlgorithm
 from app.statistician_networks import StatisticianNetworks
 

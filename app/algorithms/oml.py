@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from app.continual.deployed_algorithm import DeployedAlgorithm
 from app.continual.deployment import one_hot
 from app.errors import InputError
-from app.inner_loop import Params
+from app.params import Params
 
 
 class OML(DeployedAlgorithm):

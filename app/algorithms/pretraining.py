@@ -7,7 +7,7 @@ from torch.func import vmap
 from app.algorithm import Metrics
 from app.continual.deployed_algorithm import DeployedAlgorithm
 from app.episode import Episode
-from app.inner_loop import Params
+from app.params import Params
 
 
 class Pretraining(DeployedAlgorithm):

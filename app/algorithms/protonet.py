@@ -8,8 +8,8 @@ from torch import Tensor
 
 from app.embedding_algorithm import EmbeddingAlgorithm
 from app.errors import InputError
-from app.inner_loop import Params
 from app.losses import widened
+from app.params import Params
 
 
 class ProtoNet(EmbeddingAlgorithm):

@@ -11,8 +11,8 @@ from app.backbones.conv4 import Conv4
 from app.backbones.task_norm import TaskNorm, folded
 from app.embedding_algorithm import EmbeddingAlgorithm
 from app.errors import InputError
-from app.inner_loop import Params
 from app.losses import LossName
+from app.params import Params
 
 
 class RelationNet(EmbeddingAlgorithm):

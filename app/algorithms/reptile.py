@@ -13,8 +13,9 @@ from app.algorithm import Metrics
 from app.algorithms.maml import MAML, FastWeights
 from app.episode import Episode
 from app.errors import InputError
-from app.inner_loop import Params, detached, gradient_and_value
+from app.inner_loop import gradient_and_value
 from app.lr_schedule import LinearDecay
+from app.params import Params, detached
 
 BETA2, EPS = 0.999, 1e-8
 
@@ -58,6 +59,8 @@ class Reptile(MAML):
             eval_inner_steps=eval_inner_steps,
             adapted="all",
             first_order=True,
+            inner_momentum=0.0,
+            checkpoint_inner_steps=False,
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
             **kwargs,
@@ -115,7 +118,7 @@ class Reptile(MAML):
                 return self.inner_loss(outputs, episode.support_y[rows], reduction=self.inner_reduction)
 
             with self.inner_autocast():  # around the gradient too: its matrix products are autocast as well
-                gradient, value = gradient_and_value(loss, detached(weights), rows)
+                gradient, value = gradient_and_value(loss, weights, rows, first_order=True)
             losses = losses + value / len(minibatches)
             if self.inner_optimizer == "adam":
                 moments = {name: BETA2 * moment + (1 - BETA2) * gradient[name].square() for name, moment in moments.items()}

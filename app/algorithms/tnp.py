@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from app.attention import TransformerLayer, check_heads
 from app.gaussian import gaussian
-from app.inner_loop import Params
 from app.neural_process import NeuralProcess, at_least
+from app.params import Params
 from app.set_networks import mlp
 
 LEAST_STD = 1e-4  # data without noise would let the density grow without end

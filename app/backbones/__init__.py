@@ -10,6 +10,7 @@ from torch import nn
 from app.backbones.conv4 import Conv4
 from app.backbones.mlp import MLP
 from app.backbones.resnet12 import ResNet12 as ResNet12
+from app.backbones.wrn import WRN as WRN
 
 BackboneCallable = Callable[[tuple[int, ...], int | None], nn.Module]
 

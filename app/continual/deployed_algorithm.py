@@ -16,8 +16,8 @@ from app.backbones.task_norm import one_by_one
 from app.continual.deployment import class_means, deployed_heads, fresh_rows, nearest_mean, with_constant
 from app.episode import Episode
 from app.errors import InputError
-from app.inner_loop import Params
 from app.losses import accuracy, widened
+from app.params import Params
 from app.stacked_algorithm import StackedAlgorithm
 
 

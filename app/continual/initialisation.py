@@ -15,8 +15,8 @@ from app.continual.deployed_algorithm import DeployedAlgorithm
 from app.continual.deployment import with_constant
 from app.episode import Episode
 from app.errors import InputError
-from app.inner_loop import Params
 from app.losses import widened
+from app.params import Params
 from app.run import read_checkpoint
 
 

@@ -103,6 +103,25 @@ def test_killed_and_resumed(tmp_path):
         assert torch.equal(last(broken)["state_dict"][name], tensor), name
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_dies_ends_the_job(rank, tmp_path):
+    """The other one does not find out by itself: it hangs, as in a collective operation of NCCL."""
+    folder = tmp_path / "run"
+    run = ["--trainer.max_steps=5", "--trainer.callbacks+=LastCheckpoint", "--trainer.callbacks.every_steps=1"]
+    fault = ["--trainer.callbacks+=faults.Fault", "--trainer.callbacks.hook=on_before_backward", "--trainer.callbacks.step=3"]
+    kill = [*fault, "--trainer.callbacks.kind=kill", f"--trainer.callbacks.rank={rank}"]
+    hang = [*fault, "--trainer.callbacks.kind=hang", f"--trainer.callbacks.rank={1 - rank}"]
+    start = time.monotonic()
+    statuses = end(start_pair(*run, *kill, *hang, folder=folder))
+    assert time.monotonic() - start < 60, output(folder)
+    assert (statuses[rank], statuses[1 - rank]) == (-signal.SIGKILL, 1), output(folder)
+    said = folder.with_suffix(f".{1 - rank}").read_text()
+    assert f"error: rank {rank} of 2 (process " in said and "has died" in said and "--ckpt_path last" in said
+    assert last(folder)["global_step"] == 3
+    assert end(start_pair(*run, "--ckpt_path=last", folder=folder)) == [0, 0], output(folder)
+    assert last(folder)["global_step"] == 5
+
+
 def test_two_processes_log_at_every_interval(tmp_path):
     """Lightning refuses a sync that differs between the steps that are logged and the others."""
     folder = tmp_path / "run"

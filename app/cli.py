@@ -63,6 +63,8 @@ def main() -> int:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # episodes are drawn in microseconds
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning 2.6 with a newer torch
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # of a run that is resumed
+    warnings.filterwarnings("ignore", ".*all_gather is deprecated.*")  # Lightning 2.6 with a newer torch
+    warnings.filterwarnings("ignore", ".*when logging on epoch level in distributed.*")  # what is logged is the same on all ranks
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
     keep_freed_memory()
@@ -158,7 +160,7 @@ class MetaCLI(LightningCLI):
         config = self.config[self.subcommand]
         names = [config[key].class_path.rsplit(".", 1)[-1] for key in ("model", "data")]
         run_dir = config.trainer.default_root_dir
-        if self.subcommand == "fit" and run_dir and comes_back() and (checkpoint_dir(run_dir) / "last.ckpt").exists():
+        if comes_back() and self.subcommand == "fit" and run_dir and (checkpoint_dir(run_dir) / "last.ckpt").exists():
             config.ckpt_path = config.ckpt_path or "last"
         if config.ckpt_path:
             path = find_checkpoint(config.ckpt_path, Path(run_dir) if run_dir else None)

@@ -3,6 +3,8 @@
 import os
 from typing import NamedTuple
 
+from app.errors import InputError
+
 
 class Job(NamedTuple):
     """How many processes torchrun or srun has started.
@@ -34,5 +36,16 @@ def job_from_outside() -> Job | None:
 
 
 def comes_back() -> bool:
-    """Whether the launcher starts the same command again after a fault, so that it must go on where it was."""
-    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0 or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+    """Whether the launcher starts the same command again after a fault, so that it must go on where it was.
+
+    Raises:
+        InputError: torchrun would start it again on several nodes.
+    """
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+    if restarts and int(os.environ["GROUP_WORLD_SIZE"]) > 1:
+        # Its agents count them each for itself, the processes meet under this number, and wait for each other for ever.
+        raise InputError(
+            f"torchrun --max_restarts {restarts} on {os.environ['GROUP_WORLD_SIZE']} nodes would hang at the first restart; "
+            "leave it out, and start the same command again with --ckpt_path last"
+        )
+    return restarts > 0 or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0

@@ -19,3 +19,14 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real data in {path}: set META_DATA_DIR to a folder with omniglot-py/ and caltech101_84/")
     return path
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory) -> Path:
+    """The folder of Omniglot's archives with 2 synthetic drawers."""
+    from drawings import write_archives
+
+    folder = tmp_path_factory.mktemp("data") / "omniglot-py"
+    folder.mkdir()
+    write_archives(folder)
+    return folder.parent

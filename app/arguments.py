@@ -22,7 +22,7 @@ import app.continual.methods
 from app.continual.method import ContinualMethod
 from app.errors import InputError
 from app.learner import Learner, concrete_subclasses
-from app.run import is_rank_zero
+from app.processes import is_rank_zero
 from datamodules.resumable import ResumableDataModule
 from datamodules.stream import StreamDataModule
 

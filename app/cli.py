@@ -27,13 +27,13 @@ from app.arguments import MetaParser, with_defaults
 from app.continual.learner import ContinualLearner
 from app.errors import InputError
 from app.learner import Learner
+from app.processes import comes_back, is_rank_zero, job_from_outside
 from app.run import (
     check_data,
     check_fits,
     checkpoint_dir,
     discard_empty_run_dir,
     find_checkpoint,
-    is_rank_zero,
     new_run_dir,
     read_checkpoint,
 )
@@ -41,6 +41,7 @@ from app.summary import print_summary, resume_command
 from callbacks.checkpoint import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, Stopped
 from callbacks.finite_guard import FiniteGuard
 from callbacks.inner_precision import InnerPrecision, refuse_float16
+from callbacks.rank_watch import RankWatch
 from callbacks.replica_check import ReplicaCheck
 from callbacks.run_identity import RunIdentity
 from callbacks.step_seed import StepSeed
@@ -62,6 +63,8 @@ def main() -> int:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # episodes are drawn in microseconds
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning 2.6 with a newer torch
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # of a run that is resumed
+    warnings.filterwarnings("ignore", ".*all_gather is deprecated.*")  # Lightning 2.6 with a newer torch
+    warnings.filterwarnings("ignore", ".*when logging on epoch level in distributed.*")  # what is logged is the same on all ranks
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
     keep_freed_memory()
@@ -157,6 +160,8 @@ class MetaCLI(LightningCLI):
         config = self.config[self.subcommand]
         names = [config[key].class_path.rsplit(".", 1)[-1] for key in ("model", "data")]
         run_dir = config.trainer.default_root_dir
+        if comes_back() and self.subcommand == "fit" and run_dir and (checkpoint_dir(run_dir) / "last.ckpt").exists():
+            config.ckpt_path = config.ckpt_path or "last"
         if config.ckpt_path:
             path = find_checkpoint(config.ckpt_path, Path(run_dir) if run_dir else None)
             config.ckpt_path, self.checkpoint = str(path), read_checkpoint(path)
@@ -166,7 +171,7 @@ class MetaCLI(LightningCLI):
             raise InputError(f"{self.subcommand} needs --ckpt_path: a file, or last or best with --trainer.default_root_dir DIR")
         elif run_dir and is_rank_zero() and any(checkpoint_dir(run_dir).glob("*.ckpt")):
             raise InputError(f"{run_dir} holds a checkpoint already; continue it with --ckpt_path last, or choose another folder")
-        config.trainer.default_root_dir = str(run_dir or new_run_dir(*names))
+        config.trainer.default_root_dir = str(run_dir or new_run_dir(*names, config.trainer.num_nodes))
         self.run_id = self.checkpoint["run_id"] if self.checkpoint else os.urandom(4).hex()
         logger = config.trainer.logger
         if hasattr(logger, "class_path") and "save_dir" in logger.init_args:
@@ -191,6 +196,7 @@ class MetaCLI(LightningCLI):
         needed: list[Callback] = [
             StepSeed(self.datamodule.seed),
             FiniteGuard(),
+            RankWatch(),
             ReplicaCheck(),
             InnerPrecision(),
             RunIdentity(self.run_id, resolved),
@@ -204,6 +210,8 @@ class MetaCLI(LightningCLI):
         plugins = config.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         plugins = [*plugins, AtomicCheckpointIO()]
+        if (job := job_from_outside()) and config.devices == "auto" and config.num_nodes == 1:
+            kwargs |= {"devices": job.per_node, "num_nodes": job.nodes}
         try:
             return super().instantiate_trainer(plugins=plugins, enable_checkpointing=True, **kwargs)
         except (TypeError, ValueError, MisconfigurationException) as error:
@@ -256,6 +264,10 @@ class MetaCLI(LightningCLI):
                     file=sys.stderr,
                 )
             raise
+        finally:
+            for callback in self.trainer.callbacks:
+                if isinstance(callback, RankWatch):
+                    callback.close()
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)

@@ -10,18 +10,24 @@ import torch
 from lightning import LightningModule
 
 from app.errors import InputError
+from app.processes import Job, is_rank_zero, job_from_outside
 from datamodules.resumable import ResumableDataModule
 
 
-def is_rank_zero() -> bool:
-    """Whether this process is the first of its job, known before any process group exists."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+def new_run_dir(model: str, data: str, num_nodes: int = 1) -> Path:
+    """A folder runs/<model>_<data>/<time> that did not exist; the processes that this one starts get the same one.
 
-
-def new_run_dir(model: str, data: str) -> Path:
-    """A folder runs/<model>_<data>/<time> that did not exist; the processes that this one starts get the same one."""
+    Raises:
+        InputError: there are processes that another one started, which cannot know it.
+    """
     if "META_RUN_DIR" in os.environ:
         return Path(os.environ["META_RUN_DIR"])
+    job = job_from_outside() or Job(num_nodes, int(os.environ.get("WORLD_SIZE", "1")))
+    if job.nodes * job.per_node > 1:
+        raise InputError(
+            f"the processes that torchrun, srun or you started on {job.nodes} nodes must agree on the folder of the run; give "
+            "--trainer.default_root_dir DIR, on a disk that all of them see"
+        )
     stem = Path("runs") / f"{model}_{data}".lower() / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     path, number = stem, 1
     while is_rank_zero():

@@ -26,7 +26,7 @@ class _EpisodeNumbers(Dataset):
         self.datamodule, self.split = datamodule, split
 
     def __getitems__(self, indices: list[int]) -> Draws:
-        return Draws(self.split, default_collate([self.datamodule.draw(self.split, index) for index in indices]))
+        return Draws(self.split, self.datamodule.draws(self.split, indices))
 
 
 def _as_is(batch: Draws) -> Draws:
@@ -70,6 +70,10 @@ class EpisodicDataModule(ResumableDataModule):
     @abstractmethod
     def draw(self, split: str, index: int) -> Any:
         """Numbers (numpy arrays) that identify episode `index` of `split`: a pure function of (seed, split, index)."""
+
+    def draws(self, split: str, indices: list[int]) -> Any:
+        """The stack of what `draw` gives for each of these episodes."""
+        return default_collate([self.draw(split, index) for index in indices])
 
     def realise(self, split: str, values: Any) -> Episode:
         """The stack of episodes that a stack of draws identifies, on the device of `values`."""
@@ -117,8 +121,7 @@ class EpisodicDataModule(ResumableDataModule):
 
     def episode(self, split: str, index: int) -> Episode:
         """Episode `index` of `split`, without a task axis."""
-        values = default_collate([self.draw(split, index)])
-        return Episode(*(tensor[0] for tensor in self.realise(split, values)))
+        return Episode(*(tensor[0] for tensor in self.realise(split, self.draws(split, [index]))))
 
     def check_processes(self, world_size: int) -> None:
         if self.meta_batch_size % world_size:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from app.episode import Episode
 from app.errors import InputError
-from datamodules.episodic import SPLITS, EpisodicDataModule, choose
+from datamodules.counter import choose_each, streams
+from datamodules.episodic import SPLITS, EpisodicDataModule
 
 
 @dataclass
@@ -156,26 +157,38 @@ class ImageEpisodes(EpisodicDataModule):
 
     def draw(self, split: str, index: int) -> tuple[np.ndarray]:
         """Rows of the image array, of shape (ways, shots + queries)."""
-        generator = self.generator(split, index)
+        return (self._rows(split, [index])[0],)
+
+    def draws(self, split: str, indices: list[int]) -> Any:
+        if type(self).draw is not ImageEpisodes.draw:  # a subclass draws something else
+            return super().draws(split, indices)
+        return [torch.from_numpy(self._rows(split, indices))]
+
+    def _rows(self, split: str, indices: list[int]) -> np.ndarray:
+        """Rows of the image array for each of these episodes, of shape (episodes, ways, shots + queries)."""
         ways, shots, queries = self.task_size(split)
         counts, starts = self._splits[split].counts, self._starts[split]
-        classes = choose(generator, len(counts), ways)
-        return (np.stack([starts[label] + choose(generator, counts[label], shots + queries) for label in classes]),)
+        of_split = streams(np.array(self.seed, np.uint64), np.array([SPLITS.index(split)]))[0]
+        of_episodes = streams(of_split, np.array(indices))
+        of_choices = streams(of_episodes, np.arange(1 + ways))
+        classes = choose_each(of_choices[:, 0], np.full(len(indices), len(counts)), ways).ravel()
+        images = choose_each(of_choices[:, 1:].ravel(), counts[classes], shots + queries)
+        return (starts[classes, None] + images).reshape(len(indices), ways, -1)
 
     def realise(self, split: str, values: Any) -> Episode:
         (rows,) = values
         tasks, ways, _ = rows.shape
         shots = self.task_size(split)[1]
-        images = self._gather(split, rows).to(torch.get_default_dtype()) / 255
         labels = torch.arange(ways, device=rows.device).expand(tasks, -1)
         if self.global_labels and split == "train":
             starts = torch.from_numpy(self._starts[split]).to(rows.device)
             labels = torch.searchsorted(starts, rows[:, :, 0].contiguous(), right=True) - 1
 
-        def fold(part: Tensor) -> tuple[Tensor, Tensor]:
-            return part.flatten(1, 2), labels.repeat_interleave(part.shape[2], 1)
+        def part(rows: Tensor) -> tuple[Tensor, Tensor]:
+            images = self._gather(split, rows.flatten(1, 2)).to(torch.get_default_dtype()).div_(255)
+            return images, labels.repeat_interleave(rows.shape[2], 1)
 
-        return Episode(*fold(images[:, :, :shots]), *fold(images[:, :, shots:]))
+        return Episode(*part(rows[:, :, :shots]), *part(rows[:, :, shots:]))
 
     def _gather(self, split: str, rows: Tensor) -> Tensor:
         """The images at these rows."""

@@ -37,3 +37,14 @@ def l2l():
         warnings.simplefilter("ignore")
         import learn2learn
     return learn2learn
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory) -> Path:
+    """The folder of Omniglot's archives with 2 synthetic drawers."""
+    from drawings import write_archives
+
+    folder = tmp_path_factory.mktemp("data") / "omniglot-py"
+    folder.mkdir()
+    write_archives(folder)
+    return folder.parent

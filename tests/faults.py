@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,18 +20,27 @@ class Fault(Callback):
     Args:
         hook: name of a callback's hook, or `writing` for the middle of the next write of a checkpoint.
         step: value of `global_step` at which it strikes.
-        kind: an exception, or a signal to this process.
+        kind: an exception, a signal to this process, or a sleep without end.
+        rank: the process that it strikes, null for all.
     """
 
-    def __init__(self, hook: str, step: int, kind: Literal["exception", "kill", "term", "int"] = "exception"):
-        self.step, self.kind = step, kind
+    def __init__(
+        self,
+        hook: str,
+        step: int,
+        kind: Literal["exception", "kill", "term", "int", "hang"] = "exception",
+        rank: int | None = None,
+    ):
+        self.step, self.kind, self.rank = step, kind, rank
         setattr(self, "on_train_start" if hook == "writing" else hook, self._while_writing if hook == "writing" else self._strike)
 
     def _strike(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.state.fn != "fit" or trainer.global_step != self.step:
+        if trainer.state.fn != "fit" or trainer.global_step != self.step or self.rank not in (None, trainer.global_rank):
             return
         if self.kind == "exception":
             raise RuntimeError("a fault in a callback")
+        if self.kind == "hang":
+            time.sleep(600)
         os.kill(os.getpid(), SIGNALS[self.kind])
 
     def _while_writing(self, trainer: Trainer, pl_module: LightningModule) -> None:

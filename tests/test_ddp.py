@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import QUIET, ROOT, SINUSOID, fork, start
+from command_line import QUIET, ROOT, SINUSOID, fork, start, train
 from ddp_worker import cases, run, work
 
 CASES = {case.name: case for case in cases()}
@@ -101,6 +101,95 @@ def test_killed_and_resumed(tmp_path):
     assert last(broken)["global_step"] == last(whole)["global_step"] == 9
     for name, tensor in last(whole)["state_dict"].items():
         assert torch.equal(last(broken)["state_dict"][name], tensor), name
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_dies_ends_the_job(rank, tmp_path):
+    """The other one does not find out by itself: it hangs, as in a collective operation of NCCL."""
+    folder = tmp_path / "run"
+    run = ["--trainer.max_steps=5", "--trainer.callbacks+=LastCheckpoint", "--trainer.callbacks.every_steps=1"]
+    fault = ["--trainer.callbacks+=faults.Fault", "--trainer.callbacks.hook=on_before_backward", "--trainer.callbacks.step=3"]
+    kill = [*fault, "--trainer.callbacks.kind=kill", f"--trainer.callbacks.rank={rank}"]
+    hang = [*fault, "--trainer.callbacks.kind=hang", f"--trainer.callbacks.rank={1 - rank}"]
+    start = time.monotonic()
+    statuses = end(start_pair(*run, *kill, *hang, folder=folder))
+    assert time.monotonic() - start < 60, output(folder)
+    assert (statuses[rank], statuses[1 - rank]) == (-signal.SIGKILL, 1), output(folder)
+    said = folder.with_suffix(f".{1 - rank}").read_text()
+    assert f"error: rank {rank} of 2 (process " in said and "has died" in said and "--ckpt_path last" in said
+    assert last(folder)["global_step"] == 3
+    assert end(start_pair(*run, "--ckpt_path=last", folder=folder)) == [0, 0], output(folder)
+    assert last(folder)["global_step"] == 5
+
+
+def test_a_process_that_fails_alone_ends_the_job(tmp_path):
+    folder = tmp_path / "run"
+    fault = ["--trainer.callbacks+=faults.Fault", "--trainer.callbacks.hook=on_before_backward", "--trainer.callbacks.step=1"]
+    fail = [*fault, "--trainer.callbacks.kind=exception", "--trainer.callbacks.rank=1"]
+    hang = [*fault, "--trainer.callbacks.kind=hang", "--trainer.callbacks.rank=0"]
+    grace = ["--trainer.callbacks+=RankWatch", "--trainer.callbacks.grace=1"]
+    assert end(start_pair("--trainer.max_steps=5", *fail, *hang, *grace, folder=folder)) == [1, 1], output(folder)
+    assert "a fault in a callback" in output(folder) and "error: rank 1 of 2 (process " in output(folder)
+
+
+def test_two_nodes_of_torchrun(tmp_path):
+    """Together they are one process."""
+    steps = ["--trainer.max_steps=3", "--trainer.precision=64-true", "--trainer.limit_val_batches=0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"]
+    torchrun += ["--master_addr=127.0.0.1", f"--master_port={free_port()}"]
+    run = [*SINUSOID, *QUIET, "--model.inner_lr=0.01", *steps]
+    nodes = [
+        subprocess.Popen(
+            [
+                *torchrun,
+                f"--node_rank={number}",
+                ROOT / "train.py",
+                "fit",
+                *run,
+                f"--trainer.default_root_dir={tmp_path / 'nodes'}",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    assert train("fit", *run, f"--trainer.default_root_dir={tmp_path / 'one'}").status == 0
+    said = [node.communicate(timeout=240)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert last(tmp_path / "nodes")["global_step"] == 3
+    for name, expected in last(tmp_path / "one")["state_dict"].items():
+        tensor = last(tmp_path / "nodes")["state_dict"][name]
+        assert (tensor - expected).norm() <= WEIGHTS["64-true"] * expected.norm(), name
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "job", "GROUP_WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "WORLD_SIZE": "2", "RANK": "0"}
+SRUN = {"SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "0", "SLURM_NODEID": "0"}
+
+
+@pytest.mark.parametrize("job", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
+def test_processes_from_outside_need_a_folder(job, monkeypatch):
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    refused = train("fit", *SINUSOID, *QUIET)
+    assert refused.status == 1
+    assert "2 nodes" in refused.err and "--trainer.default_root_dir" in refused.err and len(refused.err.splitlines()) == 1
+
+
+def test_restarts_on_several_nodes_are_refused(monkeypatch, tmp_path):
+    for name, value in (TORCHRUN | {"TORCHELASTIC_MAX_RESTARTS": "3"}).items():
+        monkeypatch.setenv(name, value)
+    refused = train("fit", *SINUSOID, *QUIET, f"--trainer.default_root_dir={tmp_path}")
+    assert refused.status == 1 and "--max_restarts 3" in refused.err and len(refused.err.splitlines()) == 1
+
+
+def test_a_job_that_comes_back_goes_on(monkeypatch, tmp_path):
+    run = ["fit", *SINUSOID, *QUIET, "--model.inner_lr=0.01", f"--trainer.default_root_dir={tmp_path / 'run'}"]
+    assert train(*run, "--trainer.max_steps=2").status == 0
+    assert train(*run, "--trainer.max_steps=3").status == 1
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert train(*run, "--trainer.max_steps=3").status == 0
+    assert last(tmp_path / "run")["global_step"] == 3
 
 
 def test_two_processes_log_at_every_interval(tmp_path):

@@ -15,7 +15,7 @@ from datamodules.cache import cached_folder, save
 from datamodules.episodic import SPLITS
 from datamodules.images import ImageSplit
 
-BLOCK = 1 << 26  # bytes that are read back at a time
+BLOCK = 1 << 22  # bytes that are read back at a time
 
 
 class ImageSource(NamedTuple):

@@ -92,7 +92,7 @@ class BenchmarkImages(ImageEpisodes):
             files = [file for file in self.published if damaged.path.name in (file.name, *file.other_names)]
             if not files:
                 raise InputError(f"{damaged}; {self.remedy}") from damaged
-            self._download(files[0], damaged.path, str(damaged))
+            self._download(files[0], damaged.path, str(damaged), self._remedy(files[0]))
         try:
             return self._read()
         except DamagedFile as damaged:
@@ -118,18 +118,21 @@ class BenchmarkImages(ImageEpisodes):
             return place
         parts = [content for content in file.contents if (self.data_dir / self.folder / content).exists()]
         lacks = next((content for content in file.contents if parts and content not in parts), file.name)
-        return self._download(file, self.data_dir / self.folder / file.name, f"--data.data_dir {self.data_dir} has no {lacks}")
+        why = f"--data.data_dir {self.data_dir} has no {lacks}"
+        return self._download(file, self.data_dir / self.folder / file.name, why, self.remedy)
 
-    def _download(self, file: Published, target: Path, why: str) -> Path:
-        return download(file.url, target, why, self.remedy, file.md5)
+    def _download(self, file: Published, target: Path, why: str, remedy: str) -> Path:
+        return download(file.url, target, why, remedy, file.md5)
 
     @property
     def remedy(self) -> str:
         """Where the files are and where they go, the end of a message."""
-        names = [file.name for file in self.published]
-        what = " and ".join(names) if len(names) < 4 else f"{names[0]} and the {len(names) - 1} others"
-        at = " and ".join(dict.fromkeys(file.url.rpartition("/")[0] for file in self.published))
-        return f"get {what} from {at} and put {'it' if len(names) == 1 else 'them'} into {self.data_dir / self.folder}"
+        return self._remedy(*self.published)
+
+    def _remedy(self, *files: Published) -> str:
+        others = {1: "", 2: f" and {files[-1].name}"}.get(len(files), f" and the {len(files) - 1} others")
+        what, at = f"{files[0].name}{others}", files[0].url.rpartition("/")[0]
+        return f"get {what} from {at} and put {'them' if others else 'it'} into {self.data_dir / self.folder}"
 
     def _check(self, sources: dict[str, ImageSource]) -> None:
         """Whether it is what was published, since numbers of another data set compare with nobody's."""

@@ -61,10 +61,11 @@ class Published(NamedTuple):
         beside.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".unpacked-", dir=beside, ignore_cleanup_errors=True) as folder:
             try:
-                if zipfile.is_zipfile(place):
-                    zipfile.ZipFile(place).extractall(folder)
+                if place.suffix == ".zip":
+                    with zipfile.ZipFile(place) as archive:
+                        archive.extractall(folder)
                 else:
-                    with tarfile.open(place) as archive:
+                    with tarfile.open(place, "r:gz") as archive:
                         archive.extractall(folder, filter="data")
             except (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
                 raise DamagedFile(place, f"is not a whole archive ({_reason(error)})") from error

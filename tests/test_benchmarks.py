@@ -4,6 +4,7 @@ import ast
 import json
 import shutil
 import tracemalloc
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.error import URLError
@@ -24,6 +25,7 @@ from datamodules.image_cache import ImageSource, cached_images, in_order
 from datamodules.mini_imagenet import MiniImagenet
 from datamodules.quickdraw import Quickdraw
 from datamodules.tiered_imagenet import TieredImagenet
+from datamodules.vgg_flower102 import VGGFlower102
 
 BENCHMARKS = pytest.mark.parametrize("cls", WRITERS, ids=lambda cls: cls.__name__)
 
@@ -321,6 +323,42 @@ def test_memory_holds_a_block_at_a_time(tmp_path):
         tracemalloc.stop()
     assert images.nbytes == 40_000 * 1024 and (images[:, 0, 0, 0].reshape(40, 1000) == np.arange(40)[:, None]).all()
     assert peak < 16 * 2**20
+
+
+@pytest.fixture(scope="module")
+def l2l():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("learn2learn.vision.datasets", reason="learn2learn 0.2.0 is not installed: uv sync")
+
+
+LEARN2LEARN = {  # name and folder there
+    MiniImagenet: ("MiniImagenet", ""),
+    TieredImagenet: ("TieredImagenet", "tiered-imagenet"),
+    FC100: ("FC100", ""),
+    CIFARFS: ("CIFARFS", "cifarfs"),
+    VGGFlower102: ("VGGFlower102", "vgg_flower102"),
+    DescribableTextures: ("DescribableTextures", "describable_textures"),
+    Quickdraw: ("Quickdraw", "quickdraw"),
+}
+
+
+@pytest.mark.parametrize("cls", LEARN2LEARN, ids=lambda cls: cls.__name__)
+def test_the_same_pictures_as_learn2learns(cls, l2l, tmp_path):
+    """The same classes with the same pixels in every split, read by its own program."""
+    name, folder = LEARN2LEARN[cls]
+    WRITERS[cls](tmp_path / "data" / folder)
+    data = ready(cls, tmp_path / "data", image_size=20 if cls in (VGGFlower102, DescribableTextures) else None)
+    for split in SPLITS:
+        theirs: dict[int, list[bytes]] = {}
+        published = getattr(l2l, name)(root=str(tmp_path / "data"), mode="validation" if split == "val" else split)
+        for image, label in map(published.__getitem__, range(len(published))):
+            pixels = np.asarray(image)
+            pixels = pixels if cls is MiniImagenet else np.atleast_3d(pixels).transpose(2, 0, 1)
+            theirs.setdefault(label, []).append(pixels.astype(np.uint8).tobytes())
+        ours = data._splits[split]
+        classes = [sorted(map(bytes, part)) for part in np.split(ours.images, np.cumsum(ours.counts)[:-1])]
+        assert sorted(classes) == sorted(map(sorted, theirs.values()))
 
 
 @pytest.mark.parametrize("name", ["fgvc_aircraft", "vgg_flower102", "describable_textures", "quickdraw"])

@@ -113,11 +113,12 @@ class BenchmarkImages(ImageEpisodes):
         return cached_images(self.cache_dir, name.lower(), key, self.input_shape, sources)
 
     def _place(self, file: Published) -> Path:
-        place = file.find((self.data_dir / self.folder, self.data_dir))
+        folders = (self.data_dir / self.folder, self.data_dir)
+        place = file.find(folders)
         if place is not None:
             return place
-        parts = [content for content in file.contents if (self.data_dir / self.folder / content).exists()]
-        lacks = next((content for content in file.contents if parts and content not in parts), file.name)
+        absent = [[content for content in file.contents if not (folder / content).exists()] for folder in folders]
+        lacks = next((names[0] for names in absent if 0 < len(names) < len(file.contents)), file.name)
         why = f"--data.data_dir {self.data_dir} has no {lacks}"
         return self._download(file, self.data_dir / self.folder / file.name, why, self.remedy)
 
@@ -131,8 +132,7 @@ class BenchmarkImages(ImageEpisodes):
 
     def _remedy(self, *files: Published) -> str:
         others = {1: "", 2: f" and {files[-1].name}"}.get(len(files), f" and the {len(files) - 1} others")
-        what, at = f"{files[0].name}{others}", files[0].url.rpartition("/")[0]
-        return f"get {what} from {at} and put {'them' if others else 'it'} into {self.data_dir / self.folder}"
+        return f"get {files[0].url}{others} and put {'them' if others else 'it'} into {self.data_dir / self.folder}"
 
     def _check(self, sources: dict[str, ImageSource]) -> None:
         """Whether it is what was published, since numbers of another data set compare with nobody's."""

@@ -22,7 +22,11 @@ class TieredImagenet(BenchmarkImages):
 
     folder = "tiered-imagenet"
     published = tuple(
-        Published(f"{split}_{part}.pkl", f"{URL}/tiered-imagenet-{split}_{part}.pkl")
+        Published(
+            f"{split}_{part}.pkl",
+            f"{URL}/tiered-imagenet-{split}_{part}.pkl",
+            other_names=(f"tiered-imagenet-{split}_{part}.pkl",),
+        )
         for split in SPLITS
         for part in ("images_png", "labels")
     )

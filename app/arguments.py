@@ -23,11 +23,13 @@ from app.continual.method import ContinualMethod
 from app.errors import InputError
 from app.learner import Learner, concrete_subclasses
 from app.processes import is_rank_zero
+from datamodules.images import ImageEpisodes
 from datamodules.resumable import ResumableDataModule
 from datamodules.stream import StreamDataModule
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 DEFAULTS = {"model": "MAML", "data": "Glyphs"}
+SAME_TASK = ("data_dir", "cache_dir", "ways", "shots", "queries", "meta_batch_size", "val_episodes", "test_episodes")
 FIRST_RUN = CONFIGS / "experiment" / "glyphs_maml_5w1s.yaml"
 BACKBONES = {
     name: f"app.backbones.{name}"
@@ -45,7 +47,8 @@ def with_defaults(args: list[str], verbs: Any) -> tuple[bool, list[str]]:
     """The arguments with a verb, and whether there was none.
 
     Without a config, model or data the run is the one of the README. A model or data set named beside a config replaces the
-    config's whole section, instead of keeping the options that the two classes happen to share.
+    config's whole section, instead of keeping the options that the two classes happen to share; only a test on other pictures
+    than those of the training keeps the task.
     """
     verb = next((argument for argument in args if argument in verbs), None)
     if args and args[0] in ("-h", "--help"):
@@ -77,15 +80,24 @@ def _complete(args: list[str]) -> list[str]:
     for section in DEFAULTS:
         if f"--{section}" not in args[:-1]:
             continue
-        named = args[args.index(f"--{section}") + 1]
+        at = args.index(f"--{section}") + 1
+        named, same_task = args[at], {}
         for position, config in configs.items():
             old = config.get(section)
             if isinstance(old, dict) and str(old.get("class_path")).rsplit(".", 1)[-1] != named.rsplit(".", 1)[-1]:
                 del config[section]
+                if section == "data" and args[0] in ("validate", "test"):
+                    same_task = _same_task(old, named)
                 if is_rank_zero():
-                    print(f"--{section} {named} replaces the {section} of {args[position]} with all its options", file=sys.stderr)
+                    kept = f" but {', '.join(same_task)}" if same_task else ""
+                    print(
+                        f"--{section} {named} replaces the {section} of {args[position]} with all its options{kept}",
+                        file=sys.stderr,
+                    )
                 configs[position] = config
                 args = [*args[:position], yaml.safe_dump(config), *args[position + 1 :]]
+        if same_task:  # right behind the class: what the command line says comes later, and counts
+            args = [*args[: at + 1], *(f"--data.{name}={value}" for name, value in same_task.items()), *args[at + 1 :]]
     if "--model.method" in args[:-1]:
         args = _without_method(args, configs)
     # Not in default.yaml: another class would take over all the options that it shares with the default one.
@@ -104,6 +116,19 @@ def _complete(args: list[str]) -> list[str]:
     # By their full names: torchvision has an MLP too, and an option that takes a function does not know names of classes.
     names = {"--model.backbone": BACKBONES, "--model.method": METHODS}
     return [names.get(before, {}).get(argument, argument) for before, argument in zip(["", *args], args, strict=False)]
+
+
+def _same_task(old: dict[str, Any], named: str) -> dict[str, Any]:
+    """The options of a config's pictures that hold for others too, on which its learner is tested."""
+    content = _read(named) if named.endswith((".yaml", ".yml")) else {"class_path": named}
+    found = {cls.__name__: cls for cls in concrete_subclasses(ImageEpisodes)}
+    classes = [found.get(str(data.get("class_path")).rsplit(".", 1)[-1]) for data in (old, content)]
+    if None in classes:
+        return {}
+    known, given = _options(classes[1], "data"), content.get("init_args") or {}
+    names = [name for name in SAME_TASK if f"--data.{name}" in known and name not in given]
+    values = {name: (old.get("init_args") or {}).get(name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _names_a_stream(args: list[str], configs: Iterable[dict[str, Any]]) -> bool:

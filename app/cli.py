@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -36,6 +37,7 @@ from app.run import (
     find_checkpoint,
     new_run_dir,
     read_checkpoint,
+    resize_to_checkpoint,
 )
 from app.summary import print_summary, resume_command
 from callbacks.checkpoint import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, Stopped
@@ -136,11 +138,17 @@ class MetaCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in TASK:
-            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+            linked = partial(self._linked, name)
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", compute_fn=linked, apply_on="instantiate")
         # The method alone knows what it is trained on. Data sets without classes have no such argument.
         parser.link_arguments("model.class_path", "data.init_args.global_labels", compute_fn=has_global_labels)
         parser.link_arguments("data", "model.init_args.stream", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+
+    def _linked(self, name: str, value: Any) -> Any:
+        """What the model is told of the data; a head for all training classes has the checkpoint's, whatever it is tested on."""
+        for_all_classes = name == "train_output_size" and has_global_labels(self._get(self.config, "model").class_path)
+        return self.checkpoint.get("task", {}).get(name, value) if for_all_classes and self.subcommand != "fit" else value
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
         for option in (argument.split("=")[0].replace(".init_args", "") for argument in args):
@@ -165,6 +173,8 @@ class MetaCLI(LightningCLI):
         if config.ckpt_path:
             path = find_checkpoint(config.ckpt_path, Path(run_dir) if run_dir else None)
             config.ckpt_path, self.checkpoint = str(path), read_checkpoint(path)
+            if self.subcommand != "fit":
+                resize_to_checkpoint(config.data, self.checkpoint, path)
             if not run_dir and path.parent.name == "checkpoints":
                 run_dir = path.parent.parent
         elif self.subcommand != "fit":

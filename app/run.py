@@ -1,12 +1,15 @@
 """The folder of a run, and what a checkpoint says."""
 
+import inspect
 import os
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from lightning import LightningModule
 
 from app.errors import InputError
@@ -93,11 +96,34 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def resize_to_checkpoint(data: Namespace, checkpoint: dict[str, Any], path: Path) -> None:
+    """Gives pictures that can have any size those height, width and channels that the checkpoint's network was trained on.
+
+    Raises:
+        InputError: others were asked for.
+    """
+    shape = checkpoint.get("task", {}).get("input_shape", ())
+    arguments = inspect.signature(resolve_name(data.class_path)).parameters
+    for name, wanted in zip(("channels", "image_size"), shape[:2] if len(shape) == 3 else (), strict=False):
+        if name in data.init_args:
+            given, default = data.init_args[name], arguments[name].default if name in arguments else None
+            if given not in (None, default, wanted):
+                raise InputError(f"--data.{name} is {given}, and the network of {path} was trained on {wanted}; leave it out")
+            data.init_args[name] = wanted
+
+
 def check_fits(checkpoint: dict[str, Any], path: Path, model: LightningModule) -> None:
     """Raises an InputError where the checkpoint is of another algorithm or architecture than the model."""
     algorithm = type(model).__name__
     if checkpoint["algorithm"] != algorithm:
         raise InputError(f"{path} is of {checkpoint['algorithm']}, --model is {algorithm}; use the config.yaml of its run")
+    shape = tuple(getattr(model, "input_shape", ()))
+    trained_on = tuple(checkpoint.get("task", {}).get("input_shape", shape))
+    if shape and shape != trained_on:
+        raise InputError(
+            f"--data has inputs of shape {shape}, and the network of {path} was trained on {trained_on}; choose data of that "
+            "shape, or with an option image_size"
+        )
     saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in [*wanted, *saved]:

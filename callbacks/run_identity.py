@@ -8,7 +8,9 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class RunIdentity(Callback):
-    """Keeps the run's id and config in the checkpoint, and gives config, git commit and the data's hash to the loggers.
+    """Keeps the run's id, its config and the shapes of its task in the checkpoint.
+
+    Config, git commit and the data's hash go to the loggers.
 
     Args:
         run_id: of the W&B run; a resumed fit gets the one in its checkpoint.
@@ -25,6 +27,8 @@ class RunIdentity(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["run_id"], checkpoint["config"] = self.run_id, self.config
+        data, shapes = trainer.datamodule, ("input_shape", "output_size", "train_output_size", "task_type")
+        checkpoint["task"] = {name: getattr(data, name) for name in shapes}
 
 
 def git_commit() -> str | None:

@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -30,33 +31,63 @@ def cached_arrays(
     Raises:
         InputError: the cache cannot be written.
     """
-    root = Path(cache_dir) if cache_dir else default_cache_dir()
-    folder = root / f"{name}-{sha256(key.encode()).hexdigest()[:16]}"
+    folder = _folder(cache_dir, name, key)
     if not folder.exists():
         arrays = build()
-        try:
-            _write(arrays, folder)
-        except OSError as error:
-            reason = error.strerror or error
-            raise InputError(
-                f"cannot write the cache {folder} ({reason}); free space or choose another --data.cache_dir"
-            ) from error
+        with _written_beside(folder) as beside:
+            save(arrays, beside)
+    return _mapped(folder)
+
+
+def cached_folder(
+    cache_dir: str | os.PathLike | None, name: str, key: str, write: Callable[[Path], None]
+) -> dict[str, np.ndarray]:
+    """The same for arrays that memory does not hold: `write` puts them into the folder it gets, as `<array>.npy`."""
+    folder = _folder(cache_dir, name, key)
+    if not folder.exists():
+        with _written_beside(folder) as beside:
+            write(beside)
+    return _mapped(folder)
+
+
+def save(arrays: dict[str, np.ndarray], folder: Path) -> None:
+    """Writes each array as `<name>.npy`."""
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+
+
+def _folder(cache_dir: str | os.PathLike | None, name: str, key: str) -> Path:
+    root = Path(cache_dir) if cache_dir else default_cache_dir()
+    return root / f"{name}-{sha256(key.encode()).hexdigest()[:16]}"
+
+
+@contextmanager
+def _written_beside(folder: Path) -> Iterator[Path]:
+    """A new folder that is renamed to `folder` at the end; nothing is left of it where writing it fails."""
+    is_new = not folder.parent.exists()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True) as beside:
+            finished = Path(beside) / "finished"  # unlike `beside`, with the permissions that the user's umask gives
+            finished.mkdir()
+            yield finished
+            try:
+                finished.rename(folder)
+            except OSError:
+                if not folder.exists():  # else another process finished the same arrays first
+                    raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot write the cache {folder} ({reason}); free space or choose another --data.cache_dir") from error
+    finally:
+        if is_new:
+            with suppress(OSError):  # it holds what was written
+                folder.parent.rmdir()
+
+
+def _mapped(folder: Path) -> dict[str, np.ndarray]:
     try:
         # Copy-on-write: torch refuses to wrap a read-only array without a warning.
         return {path.stem: np.load(path, mmap_mode="c", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
     except (OSError, ValueError) as error:
         raise InputError(f"the cache {folder} is damaged; delete it, it will be built again") from error
-
-
-def _write(arrays: dict[str, np.ndarray], folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True) as beside:
-        finished = Path(beside) / "finished"  # unlike `beside`, with the permissions that the user's umask gives
-        finished.mkdir()
-        for name, array in arrays.items():
-            np.save(finished / f"{name}.npy", array, allow_pickle=False)
-        try:
-            finished.rename(folder)
-        except OSError:
-            if not folder.exists():  # else another process finished the same arrays first
-                raise

@@ -1,20 +1,17 @@
 """MNIST: 70,000 handwritten digits."""
 
 import gzip
-import shutil
 import zlib
 from functools import cached_property
 from hashlib import sha256
-from http.client import HTTPException
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info
 
 from app.errors import InputError
 from datamodules.cache import cached_arrays
+from datamodules.download import download
 
 NUM_IMAGES = {"train": 60_000, "t10k": 10_000}
 NUM_VAL = 10_000
@@ -104,22 +101,9 @@ class MNIST:
 
     def _download(self, name: str) -> Path:
         from torchvision.datasets import MNIST as Published
-        from torchvision.datasets.utils import download_url
 
-        target, url = self._folder / name, Published.mirrors[0] + name
-        rank_zero_info(f"downloading {url} to {target}")
-        try:
-            with TemporaryDirectory() as elsewhere:  # nothing is left in data_dir where the download fails
-                download_url(url, elsewhere, md5=dict(Published.resources)[name])
-                self._folder.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(Path(elsewhere) / name, target.with_suffix(".part"))
-                target.with_suffix(".part").replace(target)
-        except (OSError, RuntimeError, HTTPException) as error:
-            raise InputError(
-                f"--data.data_dir {self.data_dir} has no {name}, and its download failed ({' '.join(str(error).split())}); "
-                f"{self._remedy}"
-            ) from error
-        return target
+        why = f"--data.data_dir {self.data_dir} has no {name}"
+        return download(Published.mirrors[0] + name, self._folder / name, why, self._remedy, dict(Published.resources)[name])
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,15 +1,11 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets, each by 20 drawers."""
 
-import shutil
 from functools import cached_property
-from http.client import HTTPException
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
-from lightning.pytorch.utilities import rank_zero_info
-
 from app.errors import InputError
+from datamodules.download import download
 from datamodules.episodic import SPLITS
 from datamodules.images import ImageEpisodes, ImageSplit, rotated_classes
 from datamodules.pictures import Picture, PictureFiles, cached_splits
@@ -110,20 +106,8 @@ class Omniglot(ImageEpisodes):
 
     def _download(self, archive: str) -> Path:
         from torchvision.datasets import Omniglot as Published
-        from torchvision.datasets.utils import download_url
 
         target = self._folder / f"{archive}.zip"
         url = f"{Published.download_url_prefix}/{target.name}"
-        rank_zero_info(f"downloading {url} to {target}")
-        try:
-            with TemporaryDirectory() as elsewhere:  # nothing is left in data_dir where the download fails
-                download_url(url, elsewhere, md5=Published.zips_md5[archive])
-                self._folder.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(Path(elsewhere) / target.name, target.with_suffix(".part"))
-                target.with_suffix(".part").replace(target)
-        except (OSError, RuntimeError, HTTPException) as error:
-            raise InputError(
-                f"--data.data_dir {self.data_dir} has no {archive}.zip, and its download failed "
-                f"({' '.join(str(error).split())}); {self._remedy}"
-            ) from error
-        return target
+        why = f"--data.data_dir {self.data_dir} has no {target.name}"
+        return download(url, target, why, self._remedy, Published.zips_md5[archive])

@@ -3,23 +3,31 @@
 import json
 import os
 import zipfile
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
 from io import BytesIO
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import PIL
-from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from app.errors import InputError
-from datamodules.cache import cached_arrays
-from datamodules.episodic import SPLITS
+from datamodules.image_cache import ImageSource, cached_images, in_order
 from datamodules.images import ImageSplit
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+TOGETHER = 1024  # pictures that are decoded at a time
+
+
+class Encoded(Protocol):
+    """A picture that is not decoded yet; as a string it is its place, for a message."""
+
+    def read(self) -> bytes: ...
 
 
 class Picture(NamedTuple):
@@ -30,6 +38,9 @@ class Picture(NamedTuple):
 
     def __str__(self) -> str:
         return str(self.files.path / self.name)
+
+    def read(self) -> bytes:
+        return self.files.read(self.name)
 
 
 class PictureFiles:
@@ -116,33 +127,48 @@ def to_pixels(data: bytes, size: int, channels: int) -> np.ndarray:
         elif image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.LANCZOS)
-    pixels = np.asarray(image)
+        return fitted(image, size, channels)
+
+
+def fitted(image: Image.Image, size: int, channels: int) -> np.ndarray:
+    """The image in that size and number of channels, uint8 of shape (channels, size, size)."""
+    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.LANCZOS))
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def decode(pictures: list[Picture], size: int, channels: int) -> np.ndarray:
-    """All pictures as one uint8 array of shape (pictures, channels, size, size).
+def decode(pictures: Iterable[Encoded], size: int, channels: int, remedy: str) -> Iterator[np.ndarray]:
+    """Yields all pictures as uint8 arrays of shape (pictures, channels, size, size), `TOGETHER` at a time.
 
     Raises:
-        InputError: some cannot be decoded; names the first of them.
+        InputError: some cannot be decoded, at the end; names the first of them and the remedy.
     """
-    pixels = np.empty((len(pictures), channels, size, size), np.uint8)
 
-    def fault(row: int) -> str | None:
+    def fault(pixels: np.ndarray, picture: Encoded) -> str | None:
         try:
-            pixels[row] = to_pixels(pictures[row].files.read(pictures[row].name), size, channels)
+            pixels[:] = to_pixels(picture.read(), size, channels)
         except UnidentifiedImageError:
-            return f"{pictures[row]} (not an image)"
+            return f"{picture} (not an image)"
         except Exception as error:  # a broken file makes Pillow and zipfile raise errors of many kinds
-            return f"{pictures[row]} ({' '.join(str(error).split()) or type(error).__name__})"
+            return f"{picture} ({' '.join(str(error).split()) or type(error).__name__})"
 
+    remaining, total, faults = iter(pictures), 0, []
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        faults = [line for line in threads.map(fault, range(len(pictures))) if line]
+        while part := list(islice(remaining, TOGETHER)):
+            pixels = np.empty((len(part), channels, size, size), np.uint8)
+            faults += [line for line in threads.map(fault, pixels, part) if line]
+            total += len(part)
+            yield pixels
     if faults:
-        count = f"{len(faults):,} of {len(pictures):,} pictures cannot be decoded"
-        raise InputError(f"{count}, the first is {faults[0]}; {pictures[0].files.remedy}")
-    return pixels
+        count = f"{len(faults):,} of {total:,} pictures cannot be decoded"
+        raise InputError(f"{count}, the first is {faults[0]}; {remedy}")
+
+
+def picture_source(classes: dict[str, list[Picture]], size: int, channels: int, invert: bool = False) -> ImageSource:
+    """The pictures of a split, class name -> pictures, in the order to keep; `invert` makes black white."""
+    pictures = [picture for pictures in classes.values() for picture in pictures]
+    blocks = decode(pictures, size, channels, pictures[0].files.remedy if pictures else "")
+    blocks = (255 - block for block in blocks) if invert else blocks
+    return ImageSource(list(classes), [len(pictures) for pictures in classes.values()], in_order(blocks))
 
 
 def cached_splits(
@@ -158,33 +184,16 @@ def cached_splits(
         channels: 1 or 3.
         invert: whether black becomes white.
     """
-
-    def build() -> dict[str, np.ndarray]:
-        total = sum(len(pictures) for classes in splits.values() for pictures in classes.values())
-        rank_zero_info(f"{name}: decoding {total:,} pictures, once")
-        arrays = {}
-        for split, classes in splits.items():
-            images = decode([picture for pictures in classes.values() for picture in pictures], size, channels)
-            images = 255 - images if invert else images
-            counts, names = [len(pictures) for pictures in classes.values()], list(classes)
-            digest = sha256(json.dumps([split, images.shape, counts, names]).encode())
-            digest.update(images)
-            parts = {"images": images, "counts": counts, "class_names": names, "digest": digest.hexdigest()}
-            arrays |= {f"{split}_{part}": np.asarray(value) for part, value in parts.items()}
-        return arrays
-
     manifest = {
         split: {label: [(file.name, file.files.stamps[file.name]) for file in pictures] for label, pictures in classes.items()}
         for split, classes in splits.items()
     }
     key = json.dumps([PIL.__version__, size, channels, invert, manifest])
-    arrays = cached_arrays(cache_dir, name, key, build)
-    return {
-        split: ImageSplit(
-            arrays[f"{split}_images"],
-            np.array(arrays[f"{split}_counts"]),
-            arrays[f"{split}_class_names"].tolist(),
-            str(arrays[f"{split}_digest"]),
-        )
-        for split in SPLITS
-    }
+    shape = (channels, size, size)
+    return cached_images(
+        cache_dir,
+        name,
+        key,
+        shape,
+        lambda _: {split: picture_source(classes, size, channels, invert) for split, classes in splits.items()},
+    )

@@ -1,5 +1,6 @@
-"""Every file under configs/ is found, parsed, built and run for two steps."""
+"""Every file under configs/ is found, parsed and built; all but the benchmarks', which take long, run for two steps."""
 
+from functools import wraps
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -8,9 +9,11 @@ import pytest
 import torch
 import yaml
 from command_line import ROOT, train
+from lightning import Trainer
 from small import options
 
 from app.continual.learner import ContinualLearner
+from datamodules.benchmark_images import BenchmarkImages
 from datamodules.glyphs import Glyphs
 from datamodules.images import ImageEpisodes, ImageSplit
 from datamodules.mnist import MNIST, LabelledImages
@@ -47,7 +50,7 @@ SMALL = {
 }
 SMALL_GRID = {"model.grid_range": [-5, 5], "model.points_per_unit": 4}
 NAMES = {*SHORT, *SMALL_GRID, *(f"data.{name}" for name in SMALL)}
-CLASSES, IMAGES = 60, 20
+CLASSES, IMAGES = 60, 21
 
 
 def subclasses(base: type) -> list[type]:
@@ -87,7 +90,28 @@ def data_class(content: dict) -> type[ResumableDataModule]:
     return resolve_name(class_path) if class_path else Glyphs
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT / "configs").as_posix())
+def named(path: Path) -> str:
+    return path.relative_to(ROOT / "configs").as_posix()
+
+
+BENCHMARKS = [path for path in FILES if issubclass(data_class(yaml.safe_load(path.read_text())), BenchmarkImages)]
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=named)
+def test_builds(path: Path, tmp_path, monkeypatch):
+    """Methods that others' configs train, on pictures: parsed, built and checked against the data."""
+    monkeypatch.setattr(Trainer, "fit", wraps(Trainer.fit)(lambda *_, **__: None))
+    monkeypatch.setattr("app.cli.print_summary", lambda _: None)
+    short = SHORT | {f"data.{name}": value for name, value in SMALL.items() if name == "image_size"}
+    args = [f"--{name}={value}" for name, value in short.items()]
+    run = train("fit", OPTION[path.parent.name], path, *args, "--trainer.callbacks=[]", "--trainer.default_root_dir", tmp_path)
+    assert run.status == 0, run.err
+    content = yaml.safe_load(path.read_text())
+    sections = content if OPTION[path.parent.name] == "--config" else {path.parent.name: content}
+    assert_holds(yaml.safe_load((tmp_path / "config.yaml").read_text()), sections)
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path not in BENCHMARKS], ids=named)
 def test_two_steps(path: Path, tmp_path):
     content = yaml.safe_load(path.read_text())
     class_path = content.get("class_path")

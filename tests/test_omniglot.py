@@ -137,7 +137,7 @@ def test_unpacked_folders_are_the_same_data(archives, cache_dir, tmp_path):
 def test_absent_archives_are_downloaded_once(archives, tmp_path, monkeypatch):
     asked = []
 
-    def download_url(url: str, root: str, md5: str) -> None:
+    def download_url(url: str, root: str, filename: str, md5: str) -> None:
         asked.append((url, md5))
         shutil.copy(archives / "omniglot-py" / url.rsplit("/")[-1], root)
 

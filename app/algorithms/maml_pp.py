@@ -30,7 +30,7 @@ class MAMLPP(MAML):
             moves to the last; 0 for the loss after the last step alone.
         learned_step_sizes: a step size for every weight tensor and step is learned; else `inner_lr`.
         per_step_norms: weights and biases of the norms are learned for every step, and not adapted; else adapted as the rest.
-        first_order_share: share of the run, its first, with first-order gradients; the paper tries 0.5.
+        first_order_share: share of the run, its first, with first-order gradients; 0 for none.
         lr_scheduler: of the outer learning rate.
     """
 

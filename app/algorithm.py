@@ -17,7 +17,7 @@ from app.errors import InputError
 from app.evaluation import logged, summarise
 from app.inner_loop import Params
 from app.learner import Learner, concrete_subclasses
-from app.losses import DEFAULT_LOSS, LOSSES, LossName, accuracy, mse
+from app.losses import DEFAULT_LOSS, LOSSES, LossName, accuracy, mse, widened
 from app.scores import EpisodeScores
 from datamodules.episodic import EpisodicDataModule
 
@@ -29,7 +29,8 @@ class MetaAlgorithm(Learner):
 
     A method that is for classification or regression alone says so in `task_types`, one that learns all training classes at
     once in `global_labels`: the labels of its training tasks are then the numbers of the classes within the train split. One
-    that is tested on streams of any number of classes says so in `learns_streams`.
+    that is tested on streams of any number of classes says so in `learns_streams`, and one whose checkpoint can classify any
+    number of classes in `any_ways`.
 
     Args:
         input_shape: shape of one input; linked to the data set.
@@ -48,6 +49,7 @@ class MetaAlgorithm(Learner):
 
     task_types: tuple[str, ...] = ("classification", "regression")
     learns_streams = False
+    any_ways = False
 
     def __init__(
         self,
@@ -284,6 +286,10 @@ class MetaAlgorithm(Learner):
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (accuracy if self.task_type == "classification" else mse)(outputs, targets)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """What outputs of shape (..., ways) give each class, summing to 1."""
+        return widened(outputs).softmax(-1)
 
     @property
     def monitor(self) -> tuple[str, str]:

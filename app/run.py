@@ -12,6 +12,8 @@ from lightning import LightningModule
 from app.errors import InputError
 from datamodules.resumable import ResumableDataModule
 
+CHECKPOINT_FORMAT = 1  # raise it where an older checkpoint can no longer be deployed as it was meant
+
 
 def is_rank_zero() -> bool:
     """Whether this process is the first of its job, known before any process group exists."""

@@ -121,12 +121,8 @@ def to_pixels(data: bytes, size: int, channels: int) -> np.ndarray:
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def decode(pictures: list[Picture], size: int, channels: int) -> np.ndarray:
-    """All pictures as one uint8 array of shape (pictures, channels, size, size).
-
-    Raises:
-        InputError: some cannot be decoded; names the first of them.
-    """
+def decode_readable(pictures: list[Picture], size: int, channels: int) -> tuple[np.ndarray, dict[int, str]]:
+    """All pictures as one uint8 array of shape (pictures, channels, size, size), and what is wrong with some, by their number."""
     pixels = np.empty((len(pictures), channels, size, size), np.uint8)
 
     def fault(row: int) -> str | None:
@@ -138,10 +134,20 @@ def decode(pictures: list[Picture], size: int, channels: int) -> np.ndarray:
             return f"{pictures[row]} ({' '.join(str(error).split()) or type(error).__name__})"
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        faults = [line for line in threads.map(fault, range(len(pictures))) if line]
+        faults = threads.map(fault, range(len(pictures)))
+        return pixels, {row: line for row, line in enumerate(faults) if line}
+
+
+def decode(pictures: list[Picture], size: int, channels: int) -> np.ndarray:
+    """All pictures as one uint8 array of shape (pictures, channels, size, size).
+
+    Raises:
+        InputError: some cannot be decoded; names the first of them.
+    """
+    pixels, faults = decode_readable(pictures, size, channels)
     if faults:
         count = f"{len(faults):,} of {len(pictures):,} pictures cannot be decoded"
-        raise InputError(f"{count}, the first is {faults[0]}; {pictures[0].files.remedy}")
+        raise InputError(f"{count}, the first is {next(iter(faults.values()))}; {pictures[0].files.remedy}")
     return pixels
 
 

@@ -12,6 +12,7 @@ from torch.func import functional_call, vmap
 
 from app.backbones import BackboneCallable, default_backbone
 from app.backbones.drop_block import DropBlock
+from app.calibration import Calibration
 from app.episode import Episode
 from app.errors import InputError
 from app.evaluation import logged, summarise
@@ -22,6 +23,7 @@ from app.scores import EpisodeScores
 from datamodules.episodic import EpisodicDataModule
 
 Metrics = dict[str, Tensor]
+OUTPUTS = "outputs"  # of the queries, among the scores
 
 
 class MetaAlgorithm(Learner):
@@ -80,6 +82,7 @@ class MetaAlgorithm(Learner):
         self._score_names: list[str] = []
         self.stages: list[int] = []
         self.score_all_stages = False
+        self._calibration: Calibration | None = None
         self.autocast_inner_loop = True
         self._first_episode = 0
 
@@ -130,6 +133,7 @@ class MetaAlgorithm(Learner):
     def task_scores(self, params: Params, episode: Episode) -> Metrics:
         """Scores and loss of the query set at stages of the adaptation, each of shape (stages,).
 
+        In `test` of a classification, OUTPUTS of the last stage too, where that saves computing them again.
         `test` scores every stage; validation the first, the last and those whose number is a power of two.
         """
         scores = []
@@ -137,7 +141,8 @@ class MetaAlgorithm(Learner):
             outputs = self.predict(params, adapted, episode.query_x)
             score, loss = self.score(outputs, episode.query_y), self.outer_loss(outputs, episode.query_y)
             scores.append({self.score_name: score, "loss": loss})
-        return {name: torch.stack([at_stage[name] for at_stage in scores]) for name in scores[0]}
+        last = {OUTPUTS: outputs} if self._calibration is not None else {}
+        return last | {name: torch.stack([at_stage[name] for at_stage in scores]) for name in scores[0]}
 
     def scored(self, stages: Iterator[Any]) -> Iterator[Any]:
         """Those of the stages that are to be scored; leaves their numbers in `self.stages`."""
@@ -238,6 +243,9 @@ class MetaAlgorithm(Learner):
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
         self._evaluation_step(batch)
 
+    def on_test_epoch_start(self) -> None:
+        self._calibration = Calibration(self.output_size).to(self.device) if self.task_type == "classification" else None
+
     def test_step(self, batch: Episode, batch_idx: int) -> None:
         self._evaluation_step(batch, score_all_stages=True)
 
@@ -247,6 +255,13 @@ class MetaAlgorithm(Learner):
         self._count_episodes(batch)
         for chunk in self.chunks(self.as_dtype(batch)):
             scores = self.scores(params, chunk)
+            outputs = scores.pop(OUTPUTS, None)
+            if self._calibration is not None:
+                if outputs is None:
+                    outputs = self.predict_tasks(
+                        params, self.adapt_tasks(params, chunk.support_x, chunk.support_y), chunk.query_x
+                    )
+                self._calibration.update(self.probabilities(outputs).flatten(0, 1), chunk.query_y.flatten())
             self._score_names = list(scores)
             columns = [score.to(torch.float64) for score in scores.values()]
             numbers = torch.arange(self._first_episode, self._first_episode + len(chunk.query_x)).to(columns[0])
@@ -264,6 +279,10 @@ class MetaAlgorithm(Learner):
         with_references = split == "test" and self.trainer.is_global_zero
         summary = summarise(rows, self._score_names, self.trainer.datamodule, split, with_references)
         self.evaluation = {"split": split, "inner_steps": self.stages, **summary}
+        if self._calibration is not None:
+            self.evaluation["calibration"] = self._calibration.compute()
+            self.log(f"{split}/calibration_error", rows.new_tensor(self.evaluation["calibration"]["error"]))
+            self._calibration = None
         for name, value in logged(summary, split, self.score_name).items():
             self.log(name, rows.new_tensor(value))
 

@@ -40,11 +40,12 @@ def export(adapted: Adapted, path: str, inputs: Tensor) -> None:
     """
     method, target = type(adapted.model).__name__, Path(path)
     inputs = inputs.to(next(iter(adapted.params.values())).dtype)
-    several = torch.cat([inputs, inputs, inputs])[: max(3, len(inputs))]  # of one query alone the number would be fixed
+    # Of one query alone the number would be fixed; the file keeps the example, so it is nobody's picture.
+    example = torch.zeros_like(inputs[:1]).repeat(3, *(1 for _ in inputs.shape[1:]))
     logging.getLogger("torch.fx.experimental.symbolic_shapes").setLevel(logging.CRITICAL)  # our one line says it
     try:
         program = torch.export.export(
-            Program(adapted), (several,), dynamic_shapes=({0: torch.export.Dim("queries")},), strict=False
+            Program(adapted), (example,), dynamic_shapes=({0: torch.export.Dim("queries")},), strict=False
         )
     except Exception as error:  # torch.export raises errors of many kinds
         raise InputError(
@@ -55,7 +56,7 @@ def export(adapted: Adapted, path: str, inputs: Tensor) -> None:
     try:
         torch.export.save(program, beside)
         loaded = torch.export.load(beside).module()
-        for rows in (several, torch.cat([several, several[:1]])):  # of another number of queries too
+        for rows in (inputs, torch.cat([inputs, inputs])):
             _compare(adapted, loaded(rows), rows, method)
         beside.replace(target)
     except OSError as error:

@@ -46,10 +46,13 @@ def sheet(
     examples = min(MAX_SUPPORT, max(int((labels_of_support == name).sum()) for name in lines))
     shown = max(1, min(MAX_QUERIES, max(int((given == name).sum()) for name in lines)))
     left, width = examples + 0.45, examples + 0.45 + shown * 1.06
-    figure = Figure(figsize=(0.95 * (width + 2.1), 0.95 * (PITCH * len(lines) + 0.9)), layout="constrained", facecolor="white")
-    axes = figure.add_subplot(xlim=(-2.0, width), ylim=(PITCH * len(lines), -0.75), aspect="equal")
+    names = 0.3 + 0.1 * max(12, *(len(_short(name)) for name in lines))
+    figure = Figure(
+        figsize=(0.95 * (width + names + 0.1), 0.95 * (PITCH * len(lines) + 0.9)), layout="constrained", facecolor="white"
+    )
+    axes = figure.add_subplot(xlim=(-names, width), ylim=(PITCH * len(lines), -0.75), aspect="equal")
     axes.axis("off")
-    axes.text(-2.0, -0.42, "support", fontsize=9, color="0.45")
+    axes.text(-names, -0.42, "support", fontsize=9, color="0.45")
     axes.text(left, -0.42, "queries, by predicted class, the surest first", fontsize=9, color="0.45")
     for line, name in enumerate(lines):
         top = PITCH * line
@@ -64,15 +67,15 @@ def sheet(
             if len(picked) < len(members)
             else f"{len(members)} quer{'y' if len(members) == 1 else 'ies'}"
         )
-        axes.text(-2.0, top + 0.42, _short(name), fontsize=9, weight="bold", va="bottom", parse_math=False)
-        axes.text(-2.0, top + 0.52, of, fontsize=8, color="0.45", va="top")
+        axes.text(-names, top + 0.42, _short(name), fontsize=9, weight="bold", va="bottom", parse_math=False)
+        axes.text(-names, top + 0.52, of, fontsize=8, color="0.45", va="top")
         for column, row in enumerate(np.flatnonzero(labels_of_support == name)[:examples]):
-            _picture(axes, support.pixels[row], column, top)
+            _picture(axes, support.pixels[row], column, top, "0.85", 0.8)
         for column, row in enumerate(picked):
             truth = query.truths[row]
             colour = UNKNOWN if truth is None else RIGHT if truth == name else WRONG
             x = left + column * 1.06
-            _picture(axes, query.pixels[row], x, top, colour)
+            _picture(axes, query.pixels[row], x, top, colour, 2)
             below = f"{100 * confidences[row]:.0f} %" + (f" {_short(truth, 9)}" if colour == WRONG else "")
             axes.text(
                 x + 0.5,
@@ -92,14 +95,13 @@ def sheet(
     return figure
 
 
-def _picture(axes: "Axes", pixels: np.ndarray, x: float, y: float, colour: str | None = None) -> None:
-    image = pixels.transpose(1, 2, 0)
-    grey = {"cmap": "gray", "vmin": 0, "vmax": 255}
-    axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, extent=(x, x + 0.98, y + 0.98, y), zorder=1, **grey)
-    if colour:
-        from matplotlib.patches import Rectangle
+def _picture(axes: "Axes", pixels: np.ndarray, x: float, y: float, colour: str, frame: float) -> None:
+    from matplotlib.patches import Rectangle
 
-        axes.add_patch(Rectangle((x, y), 0.98, 0.98, fill=False, edgecolor=colour, linewidth=2, zorder=2))
+    image, side = pixels.transpose(1, 2, 0), 0.98
+    grey = {"cmap": "gray", "vmin": 0, "vmax": 255}
+    axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, extent=(x, x + side, y + side, y), zorder=1, **grey)
+    axes.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=colour, linewidth=frame, zorder=2))
 
 
 def _short(name: str, length: int = 18) -> str:

@@ -322,6 +322,9 @@ class MetaAlgorithm(Learner):
                 f"{type(self).__name__} is for tasks of one size; choose one of {', '.join(sorted(fitting))}"
             )
 
+    def check_inputs(self, inputs: Tensor) -> None:
+        """Raises an InputError where inputs, as `adapt` and `predict` get them, are none that the method can take."""
+
     def describe_method(self) -> dict[str, Any]:
         """What `results.json` says about the way of predicting."""
         return {"transductive": self.transductive}

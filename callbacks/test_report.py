@@ -111,8 +111,7 @@ def _calibration(results: dict[str, Any]) -> str | None:
     if "calibration" not in results:
         return None
     found = results["calibration"]
-    error, queries = f"{100 * found['error']:.2f} %", f"{found['num_queries']:,} queries"
-    return f"expected calibration error {error}: mean distance of confidence and accuracy, {queries}"
+    return f"expected calibration error {100 * found['error']:.2f} % ({found['num_queries']:,} queries)"
 
 
 def _by_score(result: Table, results: dict[str, Any], names: list[str]) -> Table:

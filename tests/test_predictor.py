@@ -199,6 +199,13 @@ def test_a_method_that_cannot_be_exported(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+def test_inputs_beyond_the_grid():
+    predictor, episode = predictor_of("ConvCNP")
+    adapted = predictor.adapt(episode.support_x, episode.support_y)
+    with pytest.raises(InputError, match=r"grid_range is from -5.0 to 5.0, the inputs go from 7 to 7"):
+        adapted.predict([[7.0]])
+
+
 def test_predictions_that_are_not_finite():
     algorithm, data = small_run("MAML", "regression", inner_lr=1e30)
     predictor, episode = Predictor(algorithm.eval(), Columns.numbered((1,), 1)), data.episode("test", 0)

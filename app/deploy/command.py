@@ -143,7 +143,7 @@ class Predict:
         lines = [("adapted", f"{type(adapted.model).__name__}, {counted}"), ("predictions", str(self.out))]
         lines += [("picture", str(self.out.with_suffix(".png")))]
         lines += [("score", score)] if score else []
-        if adapted.model.transductive:
+        if adapted.transductive:
             lines += [("transductive", "the queries are normalised together: what is said of one depends on the others")]
         if self.export:
             adapted.export(self.export, query_x)

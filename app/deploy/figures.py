@@ -115,8 +115,8 @@ def curves(adapted: Adapted, support: Table, query: Table, found: Regression, ti
     low, high = ends.min(), ends.max()
     x = np.linspace(low, high, 300)[:, None] if high > low else ends[:1]
     # Of a transductive method the line is that of the queries themselves: more of them would change what it says.
-    line = found if adapted.model.transductive else adapted.predict(x)
-    x, order = (query.x, query.x[:, 0].argsort()) if adapted.model.transductive else (x, np.arange(len(x)))
+    line = found if adapted.transductive else adapted.predict(x)
+    x, order = (query.x, query.x[:, 0].argsort()) if adapted.transductive else (x, np.arange(len(x)))
     figure, grid = _panels(reading.y, title)
     for number, axes in enumerate(grid):
         mean = line.mean[:, number].numpy()

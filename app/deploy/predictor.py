@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from app.algorithm import MetaAlgorithm
+from app.backbones.task_norm import TaskNorm
 from app.deploy.inputs import Columns, Pictures
 from app.errors import InputError
 
@@ -111,11 +112,16 @@ class Adapted:
         support_x: inputs as `Predictor.reading` gives them.
         support_y: numbers of the classes, or targets in their own units.
         classes: names of the classes in the order of their numbers.
+
+    Attributes:
+        transductive: queries that are predicted together depend on each other.
     """
 
     def __init__(self, predictor: Predictor, support_x: Tensor, support_y: Tensor, classes: list[Any]):
         self.model, self.reading, self.classes = predictor.model, predictor.reading, classes
         self.params = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+        self.transductive = self.model.transductive and any(isinstance(part, TaskNorm) for part in self.model.modules())
+        self.model.check_inputs(self._scaled(support_x))
         with torch.no_grad(), self._ways():
             adapted = self.model.adapt(self.params, self._scaled(support_x), self._scaled_targets(support_y))
             # Copies: views would keep alive, and write into an exported program, all of what they are views of.
@@ -132,7 +138,8 @@ class Adapted:
             threshold: the label is `other` where no class is at least so probable; null for the most probable class always.
         """
         x = self.reading.inputs(query_x, "query_x").to(self.model.device)
-        parts = [x] if self.model.transductive else x.split(ROWS)
+        self.model.check_inputs(self._scaled(x))
+        parts = [x] if self.transductive else x.split(ROWS)
         with torch.no_grad():
             found = [self.outputs(part) for part in parts]
         joined = tuple(torch.cat(part).cpu() for part in zip(*found, strict=True))

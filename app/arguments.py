@@ -190,7 +190,8 @@ class MetaParser(LightningArgumentParser):
         if match := re.search(r"Option '(\S+)' is not accepted", text):
             return self._option_of_another(option, match[1], classes[-1])
         if match := re.search(r"arguments are required: ([\w, ]+?)(?: -|$)", text):
-            return [f"error: {option}.{match[1]} is missing; give it", self._help_line()]
+            missing = f"{option}.{match[1]}" if keys else ", ".join(f"--{name}" for name in match[1].split(", "))
+            return [f"error: {missing} is missing; give it", self._help_line()]
         if match := re.search(r"invalid choice: '(\S+)' \(choose from (.*)\)", text):
             verbs = f"{match[2]}, predict".replace("'", "")
             return [f"error: unknown verb {match[1]}", f"valid names: {verbs}; without a verb: fit, and then test"]

@@ -236,6 +236,8 @@ PICTURES = {
     "export": (None, ["--export=adapted.onnx"], ["--export adapted.onnx", ".pt2"]),
     "device": (None, ["--device=tpus"], ["--device tpus"]),
     "out": (None, ["--out=/proc/out.csv"], ["--out /proc/out.csv", "cannot be written"]),
+    "a folder of a run": (None, ["--ckpt_path=support"], ["--ckpt_path support", "best.ckpt"]),
+    "no value": (None, ["--model.transductive"], ["--model.transductive has no value"]),
     "option": (None, ["--querry=x"], ["--querry", "--query"]),
     "option of the method": (None, ["--model.transductiv=false"], ["--model.transductiv", "transductive"]),
     "value of the method": (None, ["--model.eval_inner_steps=many"], ["eval_inner_steps many"]),
@@ -297,6 +299,10 @@ def test_checkpoints_of_other_versions(runs, tmp_path):
         torch.save(saved | change, tmp_path / "other.ckpt")
         with pytest.raises(InputError, match=words):
             app.load(tmp_path / "other.ckpt")
+
+
+def test_nothing_given():
+    assert_clear(train("predict"), "--ckpt_path, --support, --query is missing", "predict --help")
 
 
 def test_help():

@@ -15,12 +15,15 @@ from app.algorithm import MetaAlgorithm
 from app.deploy.inputs import Columns, Pictures
 from app.deploy.predictor import Predictor
 from app.errors import InputError
-from app.run import CHECKPOINT_FORMAT, find_checkpoint, read_checkpoint
+from app.run import CHECKPOINT_FORMAT, read_checkpoint
 
 
 def restored(ckpt_path: str, device: str | None = None, options: dict[str, Any] | None = None) -> Predictor:
     """The predictor of a checkpoint; arguments as of `app.load`."""
-    path = find_checkpoint(str(ckpt_path), None)
+    path = Path(ckpt_path).expanduser()
+    if not path.is_file():
+        is_what = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"--ckpt_path {ckpt_path} {is_what}; give the file of a checkpoint, such as DIR/checkpoints/best.ckpt")
     checkpoint = read_checkpoint(path)
     check_format(checkpoint, path)
     model = build(checkpoint, path, options or {})

@@ -93,6 +93,8 @@ class Predict:
 
     def _table(self, predictor: Predictor) -> int:
         reading = predictor.reading
+        if predictor.model.task_type == "classification":
+            raise InputError(f"{self.ckpt_path} classifies vectors, which no table gives here; use app.load in Python")
         if self.threshold:
             raise InputError("--threshold is for classes, and the checkpoint is of a regression; leave it out")
         support = read_table(self.support, "--support", reading, with_targets=True)
@@ -176,18 +178,15 @@ def predict(args: list[str]) -> int:
 
 def _model_options(args: list[str]) -> tuple[list[str], dict[str, Any]]:
     """The arguments without those of the method, and these by their names."""
-    rest, options, waiting = [], {}, None
-    for argument in args:
-        if waiting is not None:
-            options[waiting], waiting = yaml.safe_load(argument), None
-        elif argument.startswith("--model."):
-            name, equals, value = argument.removeprefix("--model.").partition("=")
-            if equals:
-                options[name] = yaml.safe_load(value)
-            else:
-                waiting = name
-        else:
+    rest, options, waiting = [], {}, iter(args)
+    for argument in waiting:
+        if not argument.startswith("--model."):
             rest.append(argument)
-    if waiting is not None:
-        raise InputError(f"--model.{waiting} has no value; give one after it")
+            continue
+        name, equals, value = argument.removeprefix("--model.").partition("=")
+        value = value if equals else next(waiting, None)
+        try:
+            options[name] = yaml.safe_load(value)
+        except (AttributeError, yaml.YAMLError) as error:
+            raise InputError(f"--model.{name} has no value that can be read; give one after it") from error
     return rest, options

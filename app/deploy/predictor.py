@@ -125,7 +125,7 @@ class Adapted:
         with torch.no_grad(), self._ways():
             adapted = self.model.adapt(self.params, self._scaled(support_x), self._scaled_targets(support_y))
             # Copies: views would keep alive, and write into an exported program, all of what they are views of.
-            self.adapted = tree_map(lambda part: part.clone(memory_format=torch.contiguous_format), adapted)
+            self.adapted = tree_map(_copy, adapted)
 
     def predict(self, query_x: Any, threshold: float | None = None) -> Classification | Regression:
         """What the queries are.
@@ -202,3 +202,7 @@ class Adapted:
         from app.deploy.export import export
 
         export(self, path, self.reading.inputs(query_x, "query_x").to(self.model.device))
+
+
+def _copy(part: Any) -> Any:
+    return part.clone(memory_format=torch.contiguous_format) if isinstance(part, Tensor) else part

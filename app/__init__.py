@@ -1,0 +1,22 @@
+"""Meta-learning, and `app.load(checkpoint).adapt(support_x, support_y).predict(query_x)`."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from app.deploy.predictor import Predictor
+
+
+def load(ckpt_path: str, device: str | None = None, **options: Any) -> "Predictor":
+    """What a checkpoint has learned, ready to adapt to classes or functions of a person's own.
+
+    Args:
+        ckpt_path: of a run of this application; it alone says what the method, the network and the inputs are.
+        device: where to compute, null for a GPU where there is one.
+        options: of the method that are to differ from the run's, such as `transductive=False` or `eval_inner_steps=20`.
+
+    Raises:
+        InputError: there is no such file, it is no checkpoint of this version, or an option is not the method's.
+    """
+    from app.deploy.checkpoint import restored
+
+    return restored(ckpt_path, device, options)

@@ -12,17 +12,19 @@ from torch.func import functional_call, vmap
 
 from app.backbones import BackboneCallable, default_backbone
 from app.backbones.drop_block import DropBlock
+from app.calibration import Calibration
 from app.episode import Episode
 from app.errors import InputError
 from app.evaluation import logged, summarise
 from app.learner import Learner, concrete_subclasses
-from app.losses import DEFAULT_LOSS, LOSSES, LossName, accuracy, mse
+from app.losses import DEFAULT_LOSS, LOSSES, LossName, accuracy, mse, widened
 from app.params import Params
 from app.scores import EpisodeScores
 from app.task_stack import Stacking, stacking
 from datamodules.episodic import EpisodicDataModule
 
 Metrics = dict[str, Tensor]
+OUTPUTS = "outputs"  # of the queries, among the scores
 
 
 class MetaAlgorithm(Learner):
@@ -30,7 +32,8 @@ class MetaAlgorithm(Learner):
 
     A method that is for classification or regression alone says so in `task_types`, one that learns all training classes at
     once in `global_labels`: the labels of its training tasks are then the numbers of the classes within the train split. One
-    that is tested on streams of any number of classes says so in `learns_streams`.
+    that is tested on streams of any number of classes says so in `learns_streams`, and one whose checkpoint can classify any
+    number of classes in `any_ways`.
 
     Args:
         input_shape: shape of one input; linked to the data set.
@@ -53,6 +56,7 @@ class MetaAlgorithm(Learner):
 
     task_types: tuple[str, ...] = ("classification", "regression")
     learns_streams = False
+    any_ways = False
 
     def __init__(
         self,
@@ -84,6 +88,7 @@ class MetaAlgorithm(Learner):
         self._score_names: list[str] = []
         self.stages: list[int] = []
         self.score_all_stages = False
+        self._calibration: Calibration | None = None
         self.autocast_inner_loop = True
         self._first_episode = 0
 
@@ -134,6 +139,7 @@ class MetaAlgorithm(Learner):
     def task_scores(self, params: Params, episode: Episode) -> Metrics:
         """Scores and loss of the query set at stages of the adaptation, each of shape (stages,).
 
+        In `test` of a classification, OUTPUTS of the last stage too, where that saves computing them again.
         `test` scores every stage; validation the first, the last and those whose number is a power of two.
         """
         scores = []
@@ -141,7 +147,8 @@ class MetaAlgorithm(Learner):
             outputs = self.predict(params, adapted, episode.query_x)
             score, loss = self.score(outputs, episode.query_y), self.outer_loss(outputs, episode.query_y)
             scores.append({self.score_name: score, "loss": loss})
-        return {name: torch.stack([at_stage[name] for at_stage in scores]) for name in scores[0]}
+        last = {OUTPUTS: outputs} if self._calibration is not None else {}
+        return last | {name: torch.stack([at_stage[name] for at_stage in scores]) for name in scores[0]}
 
     def scored(self, stages: Iterator[Any]) -> Iterator[Any]:
         """Those of the stages that are to be scored; leaves their numbers in `self.stages`."""
@@ -245,6 +252,9 @@ class MetaAlgorithm(Learner):
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
         self._evaluation_step(batch)
 
+    def on_test_epoch_start(self) -> None:
+        self._calibration = Calibration(self.output_size).to(self.device) if self.task_type == "classification" else None
+
     def test_step(self, batch: Episode, batch_idx: int) -> None:
         self._evaluation_step(batch, score_all_stages=True)
 
@@ -259,6 +269,13 @@ class MetaAlgorithm(Learner):
     def _score(self, params: Params, batch: Episode) -> None:
         for chunk in self.chunks(batch):
             scores = self.scores(params, chunk)
+            outputs = scores.pop(OUTPUTS, None)
+            if self._calibration is not None:
+                if outputs is None:
+                    outputs = self.predict_tasks(
+                        params, self.adapt_tasks(params, chunk.support_x, chunk.support_y), chunk.query_x
+                    )
+                self._calibration.update(self.probabilities(outputs).flatten(0, 1), chunk.query_y.flatten())
             self._score_names = list(scores)
             columns = [score.to(torch.float64) for score in scores.values()]
             numbers = torch.arange(self._first_episode, self._first_episode + len(chunk.query_x)).to(columns[0])
@@ -276,6 +293,10 @@ class MetaAlgorithm(Learner):
         with_references = split == "test" and self.trainer.is_global_zero
         summary = summarise(rows, self._score_names, self.trainer.datamodule, split, with_references)
         self.evaluation = {"split": split, "inner_steps": self.stages, **summary}
+        if self._calibration is not None:
+            self.evaluation["calibration"] = self._calibration.compute()
+            self.log(f"{split}/calibration_error", rows.new_tensor(self.evaluation["calibration"]["error"]))
+            self._calibration = None
         for name, value in logged(summary, split, self.score_name).items():
             self.log(name, rows.new_tensor(value))
 
@@ -299,6 +320,10 @@ class MetaAlgorithm(Learner):
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (accuracy if self.task_type == "classification" else mse)(outputs, targets)
 
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """What outputs of shape (..., ways) give each class, summing to 1."""
+        return widened(outputs).softmax(-1)
+
     @property
     def monitor(self) -> tuple[str, str]:
         return f"val/{self.score_name}", "max" if self.task_type == "classification" else "min"
@@ -310,6 +335,9 @@ class MetaAlgorithm(Learner):
                 f"--data {type(data).__name__} tests on streams of up to {data.output_size} classes, and --model "
                 f"{type(self).__name__} is for tasks of one size; choose one of {', '.join(sorted(fitting))}"
             )
+
+    def check_inputs(self, inputs: Tensor) -> None:
+        """Raises an InputError where inputs, as `adapt` and `predict` get them, are none that the method can take."""
 
     def describe_method(self) -> dict[str, Any]:
         """What `results.json` says about the way of predicting."""

@@ -215,9 +215,10 @@ class MetaParser(LightningArgumentParser):
         if match := re.search(r"Option '(\S+)' is not accepted", text):
             return self._option_of_another(option, match[1], classes[-1])
         if match := re.search(r"arguments are required: ([\w, ]+?)(?: -|$)", text):
-            return [f"error: {option}.{match[1]} is missing; give it", self._help_line()]
+            missing = f"{option}.{match[1]}" if keys else ", ".join(f"--{name}" for name in match[1].split(", "))
+            return [f"error: {missing} is missing; give it", self._help_line()]
         if match := re.search(r"invalid choice: '(\S+)' \(choose from (.*)\)", text):
-            verbs = match[2].replace("'", "")
+            verbs = f"{match[2]}, predict".replace("'", "")
             return [f"error: unknown verb {match[1]}", f"valid names: {verbs}; without a verb: fit, and then test"]
         if match := re.search(r"Multiple subclasses with name (\w+)\..*?: ([\w., ]+)\.", text):
             return [f"error: {option} {match[1]} is ambiguous; give one of {match[2]}"]
@@ -259,7 +260,9 @@ class MetaParser(LightningArgumentParser):
         return sorted({*known, *_options(Trainer, "trainer")})
 
     def _help_line(self) -> str:
-        verb = next((argument for argument in sys.argv[1:] if argument in ("fit", "validate", "test")), "fit")
+        verb = next((argument for argument in sys.argv[1:] if argument in ("fit", "validate", "test", "predict")), "fit")
+        if verb == "predict":
+            return "all options: train.py predict --help"
         return f"all options: train.py {verb} --help; of one class: train.py {verb} --model.help MAML"
 
 

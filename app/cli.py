@@ -26,6 +26,7 @@ import datamodules  # noqa: F401
 from app.allocator import keep_freed_memory
 from app.arguments import MetaParser, with_defaults
 from app.continual.learner import ContinualLearner
+from app.deploy.command import predict
 from app.errors import InputError
 from app.learner import Learner
 from app.processes import comes_back, is_rank_zero, job_from_outside
@@ -71,6 +72,8 @@ def main() -> int:
         logging.getLogger(library).setLevel(logging.WARNING)
     keep_freed_memory()
     try:
+        if sys.argv[1:2] == ["predict"]:
+            return predict(sys.argv[2:])
         MetaCLI(sys.argv[1:])
     except (ValueError, MisconfigurationException) as error:
         wrong = _input_error(error)
@@ -102,7 +105,7 @@ def has_global_labels(class_path: str) -> bool:
 
 
 class MetaCLI(LightningCLI):
-    """`fit`, `validate` and `test`; without a verb `fit`, then `test` of the best checkpoint.
+    """`fit`, `validate` and `test`; without a verb `fit`, then `test` of the best checkpoint. `predict` is `app.deploy`'s.
 
     Args:
         args: the command line without the program's name.
@@ -120,7 +123,7 @@ class MetaCLI(LightningCLI):
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             parser_kwargs={
-                "description": "Meta-learning: without a verb, fit and then test.",
+                "description": "Meta-learning: without a verb, fit and then test; predict: see predict --help.",
                 **{verb: {"default_config_files": [str(DEFAULTS)]} for verb in self.subcommands()},
             },
             args=args,

@@ -26,6 +26,7 @@ class EmbeddingAlgorithm(StackedAlgorithm):
     """
 
     task_types = ("classification",)
+    any_ways = True
 
     def __init__(self, transductive: bool = False, **kwargs):
         super().__init__(transductive=transductive, **kwargs)

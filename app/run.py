@@ -16,6 +16,8 @@ from app.errors import InputError
 from app.processes import Job, is_rank_zero, job_from_outside
 from datamodules.resumable import ResumableDataModule
 
+CHECKPOINT_FORMAT = 1  # raise it where an older checkpoint can no longer be deployed as it was meant
+
 
 def new_run_dir(model: str, data: str, num_nodes: int = 1) -> Path:
     """A folder runs/<model>_<data>/<time> that did not exist; the processes that this one starts get the same one.

@@ -6,11 +6,14 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from app.run import CHECKPOINT_FORMAT
+
 
 class RunIdentity(Callback):
-    """Keeps the run's id, its config and the shapes of its task in the checkpoint.
+    """Keeps in the checkpoint what it takes to go on with the run, and to deploy its model without the data.
 
-    Config, git commit and the data's hash go to the loggers.
+    That is the run's id and config, and the shapes and the reading of inputs and targets. The loggers get config, git commit
+    and the data's hash.
 
     Args:
         run_id: of the W&B run; a resumed fit gets the one in its checkpoint.
@@ -28,7 +31,9 @@ class RunIdentity(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["run_id"], checkpoint["config"] = self.run_id, self.config
         data, shapes = trainer.datamodule, ("input_shape", "output_size", "train_output_size", "task_type")
+        checkpoint["format"] = CHECKPOINT_FORMAT
         checkpoint["task"] = {name: getattr(data, name) for name in shapes}
+        checkpoint["inputs"] = data.describe_inputs()
 
 
 def git_commit() -> str | None:

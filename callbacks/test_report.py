@@ -43,6 +43,7 @@ class TestReport(Callback):
             **pl_module.describe_method(),
             "score": pl_module.score_name,
             **whole,
+            **({"calibration": evaluation["calibration"]} if "calibration" in evaluation else {}),
             "seed": trainer.datamodule.seed,
             "global_step": pl_module.trained_steps,
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
@@ -90,7 +91,7 @@ def table(results: dict[str, Any]) -> Table:
     task += [results["units"]] if results.get("units") else []
     mode = "transductive" if results["transductive"] else "non-transductive"
     title = f"{results['algorithm']} on {results['data']}: {results['num_episodes']} test episodes, {', '.join(task)}, {mode}"
-    result = Table(title=title, title_justify="left")
+    result = Table(title=title, title_justify="left", caption=_calibration(results), caption_justify="left")
     if len(names) >= MANY_SCORES and len(results[main]["inner_steps"]) == 1:
         return _by_score(result, results, names)
     result.add_column("inner steps" if len(results[main]["inner_steps"]) > 1 else "", justify="right")
@@ -104,6 +105,13 @@ def table(results: dict[str, Any]) -> Table:
         for row in _rows(part, names, results["algorithm"], all_stages=False):
             result.add_row(*row)
     return result
+
+
+def _calibration(results: dict[str, Any]) -> str | None:
+    if "calibration" not in results:
+        return None
+    found = results["calibration"]
+    return f"expected calibration error {100 * found['error']:.2f} % ({found['num_queries']:,} queries)"
 
 
 def _by_score(result: Table, results: dict[str, Any], names: list[str]) -> Table:

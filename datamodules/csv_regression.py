@@ -126,6 +126,10 @@ class CsvRegression(RegressionEpisodes):
                 f"with {few[0][0]}; lower --data.num_context, or remove these tasks from the file"
             )
 
+    def describe_inputs(self) -> dict[str, Any]:
+        scale = {"mean": self.mean.tolist(), "std": self.std.tolist()}
+        return {"task": self.task, "x": self.x, "y": self.y, **scale}
+
     def describe_task(self) -> dict[str, Any]:
         scale = zip(self.columns, self.mean.tolist(), self.std.tolist(), strict=True)
         return {

@@ -54,17 +54,22 @@ def _tasks(reader: "csv._reader", path: Path, task: str, columns: list[str]) -> 
             raise InputError(f"{where} has {len(cells)} cells, the first line has {len(names)}; correct it")
         if not (name := cells[place].strip()):
             raise InputError(f"{where} has nothing in the column {task}, which names its task; fill it in or remove the line")
-        rows.setdefault(name, []).append([_number(cells[at], column, where) for at, column in zip(places, columns, strict=True)])
+        rows.setdefault(name, []).append([number(cells[at], column, where) for at, column in zip(places, columns, strict=True)])
     if not rows:
         raise InputError(f"--data.path {path} has no rows below the names of its columns; add some")
     return {name: np.array(rows[name]) for name in sorted(rows)}
 
 
-def _number(cell: str, column: str, where: str) -> float:
+def number(cell: str, column: str, where: str) -> float:
+    """The finite number in a cell.
+
+    Raises:
+        InputError: there is none.
+    """
     try:
-        number = float(cell)
+        value = float(cell)
     except ValueError:
-        number = nan
-    if not isfinite(number):
+        value = nan
+    if not isfinite(value):
         raise InputError(f"{where} has {cell!r} in the column {column}; give a number there or remove the line")
-    return number
+    return value

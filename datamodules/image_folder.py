@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from app.errors import InputError
+from datamodules.class_folders import Classes, class_folders, folder_around
 from datamodules.episodic import SPLITS
 from datamodules.images import ImageEpisodes, ImageSplit
-from datamodules.pictures import SUFFIXES, Picture, PictureFiles, cached_splits
+from datamodules.pictures import SUFFIXES, PictureFiles, cached_splits
 from datamodules.split import check_fractions, deal
-
-Classes = dict[str, list[Picture]]
 
 
 class ImageFolder(ImageEpisodes):
@@ -70,7 +69,7 @@ class ImageFolder(ImageEpisodes):
         if not files.pictures:
             endings = ", ".join(suffix[1:] for suffix in SUFFIXES)
             raise InputError(f"--data.path {self.path} holds no pictures; put files that end in {endings} into class folders")
-        top = self._top(files)
+        top = folder_around(files)
         named = [split for split in SPLITS if top + split in files.folders]
         has_splits = len(named) == len(SPLITS) or any(
             picture.name.startswith(f"{top}{split}/") and picture.name.count("/") - top.count("/") > 1
@@ -78,8 +77,8 @@ class ImageFolder(ImageEpisodes):
             for split in named
         )
         if not has_splits:
-            return self._deal(self._classes(files, top))
-        splits = {split: self._classes(files, f"{top}{split}/") for split in SPLITS}
+            return self._deal(class_folders(files, top, "--data.path"))
+        splits = {split: class_folders(files, f"{top}{split}/", "--data.path") for split in SPLITS}
         sizes = ", ".join(f"{len(splits[split])} in {split}" for split in SPLITS)
         if not all(splits.values()):
             raise InputError(
@@ -93,33 +92,6 @@ class ImageFolder(ImageEpisodes):
                     f"{shared[0]!r}; give every class to one split, since few-shot learners are tested on classes never seen"
                 )
         return splits
-
-    def _top(self, files: PictureFiles) -> str:
-        """The folders around the layout: those that hold all pictures and leave each of them a class folder."""
-        top = ""
-        while True:
-            rests = [picture.name[len(top) :] for picture in files.pictures]
-            firsts = {rest.split("/")[0] for rest in rests}
-            if len(firsts) > 1 or firsts <= set(SPLITS) or any(rest.count("/") < 2 for rest in rests):
-                return top
-            top += firsts.pop() + "/"
-
-    def _classes(self, files: PictureFiles, above: str) -> Classes:
-        inside = (folder[len(above) :] for folder in files.folders if folder.startswith(above))
-        classes = {folder: [] for folder in sorted(inside) if folder and "/" not in folder}
-        for picture in files.pictures:
-            if picture.name.startswith(above):
-                label, _, rest = picture.name[len(above) :].partition("/")
-                if not rest or "/" in rest:
-                    place = "too deep" if rest else "in no class folder"
-                    raise InputError(f"--data.path: {picture} is {place}; move it to {self.path / above}/<class>/ or remove it")
-                classes[label].append(picture)
-        if empty := [label for label, pictures in classes.items() if not pictures]:
-            raise InputError(
-                f"{len(empty)} of the {len(classes)} classes in --data.path {self.path / above} have no pictures, "
-                f"the first is {empty[0]!r}; add pictures or remove the folder"
-            )
-        return classes
 
     def _deal(self, classes: Classes) -> dict[str, Classes]:
         names = sorted(classes)

@@ -66,6 +66,7 @@ class ImageEpisodes(EpisodicDataModule):
     """
 
     task_type: Literal["classification"] = "classification"
+    inverts_pictures = False  # black ink on white paper is read as white on black
 
     def __init__(
         self,
@@ -127,6 +128,9 @@ class ImageEpisodes(EpisodicDataModule):
     def class_names(self, split: str) -> list[str]:
         """Names of the classes of a split; known after `setup`."""
         return self._splits[split].class_names
+
+    def describe_inputs(self) -> dict[str, Any]:
+        return {"inverts_pictures": self.inverts_pictures}
 
     def describe_task(self) -> dict[str, Any]:
         return {"ways": self.ways, "shots": self.shots, "queries": self.queries}

@@ -33,6 +33,7 @@ class Omniglot(ImageEpisodes):
     """
 
     input_shape = (1, 28, 28)
+    inverts_pictures = True
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Omniglot(ImageEpisodes):
         chosen = self._names_of_splits(list(background), list(evaluation))
         splits = {split: {name: classes[name] for name in sorted(names)} for split, names in chosen.items()}
         _, height, _ = self.input_shape
-        return cached_splits(self.cache_dir, "omniglot", splits, height, channels=1, invert=True)
+        return cached_splits(self.cache_dir, "omniglot", splits, height, channels=1, invert=self.inverts_pictures)
 
     def _names_of_splits(self, background: list[str], evaluation: list[str]) -> dict[str, list[str]]:
         if self.split_protocol == "background_evaluation":

@@ -53,6 +53,10 @@ class ResumableDataModule(LightningDataModule):
     def step_size(self) -> tuple[str, int]:
         """What a step is made of, over all devices: the name of the things, and how many."""
 
+    def describe_inputs(self) -> dict[str, Any]:
+        """What a checkpoint says about how inputs and targets are made of files, beside their shapes; known after `setup`."""
+        return {}
+
     @property
     def num_steps(self) -> int | None:
         """Training batches that there are; null where they never end."""

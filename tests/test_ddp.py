@@ -48,6 +48,10 @@ def test_two_processes_equal_one(name, pair):
     assert len(one["scores"]) == 9  # no multiple of 2: every episode once, in order, none filled up
     assert two["scores"][:, 0, 0].tolist() == list(range(9))
     torch.testing.assert_close(two["scores"], one["scores"], rtol=SCORES[precision], atol=0)
+    if "calibration" in one["evaluation"]:
+        calibrations = [of["evaluation"]["calibration"] for of in (one, two, other)]
+        assert calibrations[1] == calibrations[2] and {part["num_queries"] for part in calibrations} == {54}
+        assert calibrations[1]["error"] == pytest.approx(calibrations[0]["error"], abs=SCORES["32-true"])
     if "groups" in one["evaluation"]:
         oracles = [of["evaluation"]["references"]["oracle"]["log_likelihood"] for of in (one, two)]
         assert oracles[0] == oracles[1] and other["evaluation"]["references"] == {}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from app.algorithm import Metrics
+from app.algorithm import OUTPUTS, Metrics
 from app.embedding_algorithm import EmbeddingAlgorithm
 from app.episode import Episode
 from app.errors import InputError
@@ -112,4 +112,5 @@ class Baseline(EmbeddingAlgorithm):
             outputs = self.head_outputs(params, head, queries)
             score, loss = vmap(self.score)(outputs, batch.query_y), vmap(self.outer_loss)(outputs, batch.query_y)
             scores.append({self.score_name: score, "loss": loss})
-        return {name: torch.stack([at_stage[name] for at_stage in scores], 1) for name in scores[0]}
+        last = {OUTPUTS: outputs} if self._calibration is not None else {}
+        return last | {name: torch.stack([at_stage[name] for at_stage in scores], 1) for name in scores[0]}

@@ -79,13 +79,18 @@ class ConvCNP(NeuralProcess):
         self.grid_range = (low, high)
 
     def check_data(self, data: EpisodicDataModule) -> None:
-        low, high = self.grid_range
         episodes = [data.episode(split, index) for split in ("train", "val", "test") for index in range(16)]
-        inputs = torch.cat([torch.cat([episode.support_x, episode.query_x]) for episode in episodes])
+        self._check_grid(torch.cat([torch.cat([episode.support_x, episode.query_x]) for episode in episodes]), "inputs of --data")
+
+    def check_inputs(self, inputs: Tensor) -> None:
+        self._check_grid(inputs, "inputs")
+
+    def _check_grid(self, inputs: Tensor, what: str) -> None:
+        low, high = self.grid_range
         least, most = float(inputs.min()), float(inputs.max())
         if least < low or most > high:
             raise InputError(
-                f"--model.grid_range is from {low} to {high}, the inputs of --data go from {least:.4g} to {most:.4g}; widen it"
+                f"--model.grid_range is from {low} to {high}, the {what} go from {least:.4g} to {most:.4g}; widen it"
             )
 
     def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Tensor:

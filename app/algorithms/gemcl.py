@@ -88,7 +88,7 @@ class GeMCL(DeployedAlgorithm):
 
         Left out is the prior's -log(2 pi beta) / 2 of each feature: beside it float32 would lose what tells classes apart.
         """
-        if self.training:
+        if self.training or torch.compiler.is_exporting():  # a program for any number of images has no chunks
             return self._log_densities(posterior, features)
         return torch.cat([self._log_densities(posterior, rows) for rows in features.split(CHUNK, 1)], 1)
 

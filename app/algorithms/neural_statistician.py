@@ -58,6 +58,7 @@ class NeuralStatistician(StackedAlgorithm):
     """
 
     task_types = ("classification",)
+    any_ways = True
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from app.backbones.conv4 import Conv4
 from app.backbones.task_norm import TaskNorm, folded
 from app.embedding_algorithm import EmbeddingAlgorithm
 from app.errors import InputError
-from app.losses import LossName
+from app.losses import LossName, widened
 from app.params import Params
 
 
@@ -49,6 +49,12 @@ class RelationNet(EmbeddingAlgorithm):
     def head_outputs(self, params: Params, head: Tensor, features: Tensor) -> Tensor:
         outputs = self.call_module("relation", params, features, head)
         return outputs.sigmoid() if self.gives_scores else outputs
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        if not self.gives_scores:
+            return super().probabilities(outputs)
+        scores = widened(outputs)
+        return scores / scores.sum(-1, keepdim=True)
 
 
 class RelationModule(nn.Module):

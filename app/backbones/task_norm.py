@@ -126,10 +126,13 @@ class TaskNorm(nn.Module):
     def _fused(self, x: Tensor) -> Tensor:
         """The same by torch's own kernel: several times faster, and right where no functorch transform is around it."""
         statistics = [(torch.zeros_like(self.bias), torch.ones_like(self.bias)) for _ in range(_num_tasks.get())]
+        parts = (
+            x.chunk(len(statistics)) if len(statistics) > 1 else [x]
+        )  # torch.export cannot chunk a number of rows it leaves open
         tasks = [
             # With a momentum of 1 the statistics that are handed in become those of the task.
             F.batch_norm(rows, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
-            for rows, (mean, variance) in zip(x.chunk(len(statistics)), statistics, strict=True)
+            for rows, (mean, variance) in zip(parts, statistics, strict=True)
         ]
         if self.running_mean is not None and self.training:
             self.seen += [torch.stack(of_task) for of_task in statistics]

@@ -41,6 +41,7 @@ class DeployedAlgorithm(StackedAlgorithm):
 
     task_types = ("classification",)
     learns_streams = True
+    any_ways = True
     sgd = ""  # what the scores of the head by gradient descent end with, where the method has another way to classify
 
     def __init__(self, deployment_lrs: tuple[float, ...] = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5), **kwargs):

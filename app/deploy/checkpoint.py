@@ -1,0 +1,112 @@
+"""From a checkpoint to a predictor."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentError
+from lightning.pytorch.cli import LightningArgumentParser
+
+import app.algorithms
+import app.continual.initialisation  # noqa: F401
+from app.algorithm import MetaAlgorithm
+from app.deploy.inputs import Columns, Pictures
+from app.deploy.predictor import Predictor
+from app.errors import InputError
+from app.run import CHECKPOINT_FORMAT, read_checkpoint
+
+
+def restored(ckpt_path: str, device: str | None = None, options: dict[str, Any] | None = None) -> Predictor:
+    """The predictor of a checkpoint; arguments as of `app.load`."""
+    path = Path(ckpt_path).expanduser()
+    if not path.is_file():
+        is_what = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"--ckpt_path {ckpt_path} {is_what}; give the file of a checkpoint, such as DIR/checkpoints/best.ckpt")
+    checkpoint = read_checkpoint(path)
+    check_format(checkpoint, path)
+    model = build(checkpoint, path, options or {})
+    model.on_load_checkpoint(checkpoint)
+    task, inputs = checkpoint["task"], checkpoint["inputs"]
+    if task["task_type"] == "classification" and len(task["input_shape"]) == 3:
+        reading = Pictures(tuple(task["input_shape"]), **inputs)
+    else:
+        reading = Columns.numbered(task["input_shape"], task["output_size"], **inputs)
+    return Predictor(model.to(_device(device)).eval(), reading, str(path))
+
+
+def check_format(checkpoint: dict[str, Any], path: Path) -> None:
+    """Raises an InputError where this version cannot know what the checkpoint is of."""
+    found = checkpoint.get("format")
+    if found != CHECKPOINT_FORMAT:
+        is_of = "an earlier version of this application" if found is None else f"format {found} of another version"
+        raise InputError(
+            f"{path} is of {is_of}, and this one reads format {CHECKPOINT_FORMAT}; give a newer checkpoint, of the same run "
+            "after a further step of `fit --ckpt_path last`, or use the version that wrote it"
+        )
+
+
+def build(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]) -> MetaAlgorithm:
+    """The method of a checkpoint with its weights.
+
+    Args:
+        checkpoint: as it was read.
+        path: of its file, for messages.
+        options: of the method, instead of those in the checkpoint.
+    """
+    config, task = checkpoint["config"]["model"], checkpoint["task"]
+    name = checkpoint["algorithm"]
+    try:
+        cls = resolve_name(config["class_path"])
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"{path} is of {config['class_path']}, which this version does not have; use the one that wrote it"
+        ) from error
+    if not issubclass(cls, MetaAlgorithm):
+        raise InputError(
+            f"{path} is of {name}, which learns from a stream and adapts to no support set; give one of MAML or its kin"
+        )
+    known = _options_of(cls)
+    for option in options:
+        if option not in known or option in task:
+            near = get_close_matches(option, known - task.keys(), n=3, cutoff=0.5)
+            raise InputError(f"--model.{option} is no option of {name}; the nearest are {', '.join(near) or 'none'}")
+    arguments = (config.get("init_args") or {}) | {key: value for key, value in task.items() if key in known} | options
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(MetaAlgorithm, "model", fail_untyped=False, required=True)
+    try:
+        parsed = parser.parse_object({"model": {"class_path": config["class_path"], "init_args": arguments}})
+        model = parser.instantiate_classes(parsed).model
+    except ArgumentError as error:
+        given = " ".join(f"--model.{option} {value}" for option, value in options.items())
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{given or path}: this version's {name} does not take these options ({reason}); change them") from error
+    state = checkpoint["state_dict"]
+    model.to(next(tensor.dtype for tensor in state.values() if tensor.is_floating_point()))
+    own = model.state_dict()
+    if differing := [key for key in own.keys() | state.keys() if _shape(own, key) != _shape(state, key)]:
+        first = min(differing)
+        raise InputError(
+            f"{path} does not fit this version's {name}: {first} is {_shape(state, first)} there and {_shape(own, first)} here; "
+            "leave out options of the network, or use the version that wrote it"
+        )
+    model.load_state_dict(state)
+    return model.requires_grad_(False)
+
+
+def _options_of(cls: type) -> set[str]:
+    parser = LightningArgumentParser()
+    parser.add_class_arguments(cls, "model", fail_untyped=False)
+    return {key.removeprefix("model.") for key in vars(parser.get_defaults().model)}
+
+
+def _shape(state: dict[str, torch.Tensor], key: str) -> tuple[int, ...] | str:
+    return tuple(state[key].shape) if key in state else "absent"
+
+
+def _device(device: str | None) -> torch.device:
+    try:
+        return torch.empty(0, device=device or ("cuda" if torch.cuda.is_available() else "cpu")).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device} is not there ({str(error).splitlines()[0]}); give cpu, or leave it out") from error

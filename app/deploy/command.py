@@ -1,0 +1,192 @@
+"""The verb `predict`."""
+
+import csv
+import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from app.arguments import MetaParser
+from app.deploy.checkpoint import restored
+from app.deploy.figures import curves, sheet, values
+from app.deploy.inputs import Pictures
+from app.deploy.pictures import read_query, read_support
+from app.deploy.predictor import OTHER, Adapted, Predictor
+from app.deploy.table import read_table
+from app.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Predict:
+    """Adapts a checkpoint to labelled examples, and predicts others; the checkpoint alone says what it takes.
+
+    Pictures are made as those of training, whatever their size and mode. A transductive method (MAML by default) normalises all
+    queries together, as `test` does: --model.transductive false predicts each by itself. Any other option of the method
+    that does not change its network may follow in the same way, such as --model.eval_inner_steps 20.
+
+    Args:
+        ckpt_path: file of a checkpoint.
+        support: the labelled examples: a folder or .zip of <class>/<picture>; of a regression a .csv with the columns x and y.
+        query: what to predict: a folder or .zip of pictures, in folders or not; of a regression a .csv with the columns x.
+        out: the table of predictions; a picture of the same name is put beside it.
+        export: writes the adapted predictor as a program that torch.export.load reads without this application, a .pt2 file.
+        threshold: the label is `other` where no class is at least so probable.
+        device: where to compute; null for a GPU where there is one, and for the CPU with --export.
+    """
+
+    def __init__(
+        self,
+        ckpt_path: str,
+        support: str,
+        query: str,
+        out: str = "predictions.csv",
+        export: str | None = None,
+        threshold: float | None = None,
+        device: str | None = None,
+    ):
+        self.ckpt_path, self.support, self.query, self.out = ckpt_path, support, query, Path(out)
+        self.export, self.threshold, self.device = export, threshold, device
+        if threshold is not None and not 0 < threshold < 1:
+            raise InputError(f"--threshold is {threshold}; give a probability between 0 and 1")
+        if export is not None and not export.endswith(".pt2"):
+            raise InputError(f"--export {export} does not end in .pt2; give a file that does")
+        if self.out.suffix == ".png" or self.out.is_dir():
+            raise InputError(f"--out {out} is no name of a table; give a .csv file")
+
+    def run(self, options: dict[str, Any]) -> int:
+        """Writes the files and says what was found; the exit status is 1 where some queries could not be read."""
+        predictor = restored(self.ckpt_path, self.device or ("cpu" if self.export else None), options)
+        return self._pictures(predictor) if isinstance(predictor.reading, Pictures) else self._table(predictor)
+
+    def _pictures(self, predictor: Predictor) -> int:
+        support = read_support(self.support, predictor.reading)
+        classes = predictor.check_classes(support.labels)
+        if self.threshold and OTHER in classes:
+            raise InputError(f"--support has a class {OTHER!r}, which --threshold answers with; rename its folder")
+        query = read_query(self.query, predictor.reading, classes)
+        adapted = predictor.adapt(support.pixels, support.labels)
+        found = adapted.predict(query.pixels, self.threshold)
+        probabilities = found.probabilities.double().numpy()
+        known = [truth is not None for truth in query.truths]
+        rows = zip(query.names, found.labels, probabilities.max(1), *probabilities.T, strict=True)
+        header = ["file", "label", "probability", *(f"p_{name}" for name in classes)]
+        if any(known):
+            rows, header = [[*row, truth or ""] for row, truth in zip(rows, query.truths, strict=True)], [*header, "true"]
+        score = None
+        if any(known):
+            right = [label == truth for label, truth in zip(found.labels, query.truths, strict=True) if truth is not None]
+            score = f"accuracy {100 * np.mean(right):.2f} % of the {len(right)} queries in folders of these classes"
+        counted = f"{len(classes)} classes, {len(support.labels)} support pictures, {len(query.names)} queries"
+        figure = sheet(support, query, found.labels, probabilities.max(1), classes, f"{_name(predictor)}: {counted}", score)
+        self._write(header, rows, figure)
+        self._say(adapted, counted, score, query.pixels)
+        if query.faults:
+            count = f"{len(query.faults)} of {len(query.names) + len(query.faults)}"
+            print(f"error: {count} query pictures cannot be read and are left out:", *query.faults, sep="\n  ", file=sys.stderr)
+        return 1 if query.faults else 0
+
+    def _table(self, predictor: Predictor) -> int:
+        reading = predictor.reading
+        if predictor.model.task_type == "classification":
+            raise InputError(f"{self.ckpt_path} classifies vectors, which no table gives here; use app.load in Python")
+        if self.threshold:
+            raise InputError("--threshold is for classes, and the checkpoint is of a regression; leave it out")
+        support = read_table(self.support, "--support", reading, with_targets=True)
+        query = read_table(self.query, "--query", reading, with_targets=False)
+        if len(tasks := support.tasks | query.tasks) > 1:
+            raise InputError(f"--support and --query are of different tasks, {' and '.join(sorted(tasks))}; give rows of one")
+        for option, table in (("--support", support), ("--query", query)):
+            if others := table.others(reading):
+                print(f"{option}: not used are the columns {', '.join(others)}", file=sys.stderr)
+        adapted = predictor.adapt(support.x, support.y)
+        found = adapted.predict(query.x)
+        columns, header = [found.mean], [f"{name}_mean" for name in reading.y]
+        if interval := found.interval():
+            columns, header = (
+                [*columns, *interval],
+                [*header, *(f"{name}_{end}95" for end in ("low", "high") for name in reading.y)],
+            )
+        rows = [[*cells, *new] for cells, new in zip(query.cells, np.concatenate(columns, 1).tolist(), strict=True)]
+        known = ~np.isnan(query.y).any(1)
+        errors = (found.mean.numpy() - query.y)[known]
+        score = None
+        if known.any():
+            parts = (f"{name} {value:.4g}" for name, value in zip(reading.y, np.sqrt((errors**2).mean(0)), strict=True))
+            score = f"root mean squared error of the {known.sum()} queries with a target: {', '.join(parts)}"
+        draw = curves if len(reading.x) == 1 else values
+        counted = f"{len(support.x)} support rows, {len(query.x)} queries"
+        self._write([*query.names, *header], rows, draw(adapted, support, query, found, f"{_name(predictor)}: {counted}"))
+        self._say(adapted, counted, score, query.x)
+        return 0
+
+    def _write(self, header: list[str], rows: Iterable[Iterable[Any]], figure: "Figure") -> None:
+        """The table and the picture, each whole or not at all."""
+        beside = self.out.with_name(f".{self.out.name}.part")
+        try:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            with beside.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(header)
+                writer.writerows([f"{cell:.8g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+            beside.replace(self.out)
+            figure.savefig(self.out.with_suffix(".png"), dpi=120)
+        except OSError as error:
+            raise InputError(f"--out {self.out} cannot be written ({error.strerror or error}); give another file") from error
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def _say(self, adapted: Adapted, counted: str, score: str | None, query_x: np.ndarray) -> None:
+        lines = [("adapted", f"{type(adapted.model).__name__}, {counted}"), ("predictions", str(self.out))]
+        lines += [("picture", str(self.out.with_suffix(".png")))]
+        lines += [("score", score)] if score else []
+        if adapted.transductive:
+            lines += [("transductive", "the queries are normalised together: what is said of one depends on the others")]
+        if self.export:
+            adapted.export(self.export, query_x)
+            lines += [("program", f"{self.export}, equal to 1e-5")]
+        width = max(len(name) for name, _ in lines)
+        print("\n".join(f"{name:>{width}}  {text}" for name, text in lines))
+
+
+def _name(predictor: Predictor) -> str:
+    return type(predictor.model).__name__
+
+
+def predict(args: list[str]) -> int:
+    """Runs the verb and returns the exit status.
+
+    Args:
+        args: the command line after the verb.
+    """
+    args, options = _model_options(args)
+    parser = MetaParser(prog="train.py predict", description=Predict.__doc__.split("Args:")[0])
+    parser.add_class_arguments(Predict, sub_configs=False)
+    names = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
+    for argument in args:
+        if argument.startswith("--") and (option := argument.split("=")[0]) not in names:
+            near = get_close_matches(option, names, n=3, cutoff=0.5)
+            raise InputError(f"unknown option {option}; the nearest are {', '.join(near) or 'none'}, all are in predict --help")
+    parsed = parser.parse_args(args)
+    return Predict(**{name: value for name, value in vars(parsed).items()}).run(options)
+
+
+def _model_options(args: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """The arguments without those of the method, and these by their names."""
+    rest, options, waiting = [], {}, iter(args)
+    for argument in waiting:
+        if not argument.startswith("--model."):
+            rest.append(argument)
+            continue
+        name, equals, value = argument.removeprefix("--model.").partition("=")
+        value = value if equals else next(waiting, None)
+        try:
+            options[name] = yaml.safe_load(value)
+        except (AttributeError, yaml.YAMLError) as error:
+            raise InputError(f"--model.{name} has no value that can be read; give one after it") from error
+    return rest, options

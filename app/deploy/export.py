@@ -1,0 +1,78 @@
+"""An adapted predictor as a program that needs nothing of this application."""
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from app.deploy.inputs import Columns
+from app.deploy.predictor import Adapted
+from app.errors import InputError
+
+TOLERANCE = 1e-5
+
+
+class Program(nn.Module):
+    """Queries to probabilities, or to means and, where there are some, standard deviations.
+
+    Args:
+        adapted: the predictor; its tensors become constants of the program.
+    """
+
+    def __init__(self, adapted: Adapted):
+        super().__init__()
+        object.__setattr__(self, "adapted", adapted)  # not a submodule: only what a prediction takes is to be written
+
+    def forward(self, query_x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        outputs = self.adapted.outputs(query_x)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+
+@torch.no_grad()
+def export(adapted: Adapted, path: str, inputs: Tensor) -> None:
+    """Writes the program to a file, reads it back and compares; arguments as of `Adapted.export`.
+
+    Args:
+        adapted: the predictor.
+        path: of the file.
+        inputs: some queries as `Adapted.outputs` takes them.
+    """
+    method, target = type(adapted.model).__name__, Path(path)
+    inputs = inputs.to(next(iter(adapted.params.values())).dtype)
+    # Of one query alone the number would be fixed; the file keeps the example, so it is nobody's picture.
+    example = torch.zeros_like(inputs[:1]).repeat(3, *(1 for _ in inputs.shape[1:]))
+    logging.getLogger("torch.fx.experimental.symbolic_shapes").setLevel(logging.CRITICAL)  # our one line says it
+    try:
+        program = torch.export.export(
+            Program(adapted), (example,), dynamic_shapes=({0: torch.export.Dim("queries")},), strict=False
+        )
+    except Exception as error:  # torch.export raises errors of many kinds
+        raise InputError(
+            f"{method} cannot be exported by this version of torch ({_first_line(error)}); leave --export out"
+        ) from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.stem}.part.pt2")  # torch.export.save insists on the ending
+    try:
+        torch.export.save(program, beside)
+        loaded = torch.export.load(beside).module()
+        for rows in (inputs, torch.cat([inputs, inputs])):
+            _compare(adapted, loaded(rows), rows, method)
+        beside.replace(target)
+    except OSError as error:
+        raise InputError(f"--export {target} cannot be written ({error.strerror or error}); give another file") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _compare(adapted: Adapted, found: Tensor | tuple[Tensor, ...], rows: Tensor, method: str) -> None:
+    expected, found = adapted.outputs(rows), found if isinstance(found, tuple) else (found,)
+    # Targets in the units that the method was trained on: those of the table may be billions or billionths.
+    unit = adapted.reading.scale("y", rows)[1] if isinstance(adapted.reading, Columns) else 1.0
+    worst = max(((one - other).abs() / unit).max().item() for one, other in zip(expected, found, strict=True))
+    if not worst <= TOLERANCE:
+        raise InputError(f"the exported program of {method} differs by {worst:.2g}, more than {TOLERANCE:g}; leave --export out")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -1,0 +1,86 @@
+"""Support and query pictures of a person's own."""
+
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from app.deploy.inputs import Pictures
+from app.errors import InputError
+from datamodules.class_folders import class_folders, folder_around
+from datamodules.pictures import SUFFIXES, PictureFiles, decode, decode_readable
+
+
+class Support(NamedTuple):
+    """Labelled pictures, class after class.
+
+    Attributes:
+        pixels: uint8, of shape (pictures, channels, height, width).
+        labels: names of their classes.
+    """
+
+    pixels: np.ndarray
+    labels: list[str]
+
+
+class Query(NamedTuple):
+    """Pictures to be classified.
+
+    Attributes:
+        pixels: uint8, of shape (pictures, channels, height, width).
+        names: paths of their files within the folder or archive.
+        truths: the class of each whose folder has the name of a support class, else null.
+        faults: files that cannot be read, each with the reason.
+    """
+
+    pixels: np.ndarray
+    names: list[str]
+    truths: list[str | None]
+    faults: list[str]
+
+
+def read_support(path: str, reading: Pictures) -> Support:
+    """The pictures in `<class>/<picture>` of a folder or .zip; a folder around the whole is allowed.
+
+    Raises:
+        InputError: there are none, a class has none, or some cannot be read.
+    """
+    files = _files(path, "--support")
+    classes = class_folders(files, folder_around(files, layout=()), "--support")
+    pictures = [picture for label in classes for picture in classes[label]]
+    blocks = list(decode(pictures, reading.size, reading.shape[0], files.remedy))
+    pixels = reading.as_trained(np.concatenate(blocks))
+    return Support(pixels, [label for label, members in classes.items() for _ in members])
+
+
+def read_query(path: str, reading: Pictures, classes: list[str]) -> Query:
+    """All pictures of a folder or .zip that can be read, in folders or not.
+
+    Raises:
+        InputError: there are none.
+    """
+    pictures = _files(path, "--query").pictures
+    pixels, faults = decode_readable(pictures, reading.size, reading.shape[0])
+    if len(faults) == len(pictures):
+        raise InputError(f"none of the {len(pictures)} pictures of --query {path} can be read, the first is {faults[0]}")
+    readable = [row for row in range(len(pictures)) if row not in faults]
+    names = [pictures[row].name for row in readable]
+    folders = [PurePosixPath(name).parent.name for name in names]
+    truths = [folder if folder in classes else None for folder in folders]
+    return Query(reading.as_trained(pixels[readable]), names, truths, list(faults.values()))
+
+
+def _files(path: str, option: str) -> PictureFiles:
+    inside = "<class>/<picture>" if option == "--support" else "pictures"
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise InputError(f"{option} {path} does not exist; give a folder or a .zip of {inside}")
+    if place.suffix.lower() == ".csv":
+        raise InputError(
+            f"{option} {path} is a table, and the checkpoint classifies pictures; give a folder or a .zip of {inside}"
+        )
+    files = PictureFiles(place, f"replace or remove it, or change {option}")
+    if not files.pictures:
+        endings = ", ".join(suffix[1:] for suffix in SUFFIXES)
+        raise InputError(f"{option} {path} holds no pictures; give a folder or a .zip of {inside}, files that end in {endings}")
+    return files

@@ -1,0 +1,208 @@
+"""A learned method, adapted to a support set and asked about queries."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from app.algorithm import MetaAlgorithm
+from app.backbones.task_norm import TaskNorm
+from app.deploy.inputs import Columns, Pictures
+from app.errors import InputError
+
+ROWS = 512  # queries that are predicted together where that changes nothing but the memory
+OTHER = "other"
+
+
+class Classification(NamedTuple):
+    """What is predicted of queries.
+
+    Attributes:
+        labels: the most probable class of each query, or `other`.
+        probabilities: of shape (queries, classes), in the order of `Adapted.classes`.
+    """
+
+    labels: list[Any]
+    probabilities: Tensor
+
+
+class Regression(NamedTuple):
+    """What is predicted at queries, in the units of the targets.
+
+    Attributes:
+        mean: of shape (queries, targets).
+        std: standard deviations of the same shape, null where the method predicts none.
+    """
+
+    mean: Tensor
+    std: Tensor | None
+
+    def interval(self) -> tuple[Tensor, Tensor] | None:
+        """Ends of the central 95 % interval, each of shape (queries, targets)."""
+        return None if self.std is None else (self.mean - 1.96 * self.std, self.mean + 1.96 * self.std)
+
+
+class Predictor:
+    """What a checkpoint has learned; `adapt` makes it a predictor of one task.
+
+    Args:
+        model: the method, in evaluation mode.
+        reading: how inputs and targets are made into what the method was trained on.
+        name: what messages call the checkpoint.
+    """
+
+    def __init__(self, model: MetaAlgorithm, reading: Pictures | Columns, name: str = "the checkpoint"):
+        self.model, self.reading, self.name = model, reading, name
+
+    def adapt(self, support_x: Any, support_y: Any) -> "Adapted":
+        """The predictor of the task that these examples are of.
+
+        Args:
+            support_x: of classification: pixels of shape (rows, channels, height, width), uint8 or from 0 to 1, as the images
+                of training, or paths of picture files of any size; of regression: inputs of shape (rows, columns).
+            support_y: a label of any kind for each row; or targets of shape (rows, columns) or (rows,).
+
+        Raises:
+            InputError: the shapes, the labels or the number of classes do not suit the checkpoint.
+        """
+        x = self.reading.inputs(support_x, "support_x")
+        if self.model.task_type == "classification":
+            labels = support_y.tolist() if isinstance(support_y, Tensor | np.ndarray) else list(support_y)
+            classes = self.check_classes(labels)
+            y = torch.tensor([classes.index(label) for label in labels])
+        else:
+            y, classes = self.reading.targets(support_y, "support_y"), []
+        if len(y) != len(x):
+            raise InputError(f"support_x has {len(x)} rows and support_y {len(y)}; give one of each for every example")
+        return Adapted(self, x.to(self.model.device), y.to(self.model.device), classes)
+
+    def check_classes(self, labels: list[Any]) -> list[Any]:
+        """The classes, sorted: that is the order in which the method numbers them.
+
+        Raises:
+            InputError: there are fewer than two, or a number that the method cannot tell apart.
+        """
+        try:
+            classes = sorted(set(labels))
+        except TypeError as error:
+            raise InputError(
+                f"support_y has labels that cannot be sorted ({error}); give all as text or all as numbers"
+            ) from error
+        if len(classes) < 2:
+            found = f"only class {classes[0]!r}" if classes else "no class"
+            raise InputError(f"the support set has {found}; give examples of at least 2 classes")
+        ways = self.model.output_size
+        if len(classes) != ways and not self.model.any_ways:
+            raise InputError(
+                f"{self.name} is of {type(self.model).__name__} with a learned head of {ways} classes, and the support set has "
+                f"{len(classes)}; give {ways}, or a checkpoint of a method without such a head, for example ProtoNet"
+            )
+        return classes
+
+
+class Adapted:
+    """A method adapted to one support set.
+
+    Args:
+        predictor: the learned method.
+        support_x: inputs as `Predictor.reading` gives them.
+        support_y: numbers of the classes, or targets in their own units.
+        classes: names of the classes in the order of their numbers.
+
+    Attributes:
+        transductive: queries that are predicted together depend on each other.
+    """
+
+    def __init__(self, predictor: Predictor, support_x: Tensor, support_y: Tensor, classes: list[Any]):
+        self.model, self.reading, self.classes = predictor.model, predictor.reading, classes
+        self.params = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+        self.transductive = self.model.transductive and any(isinstance(part, TaskNorm) for part in self.model.modules())
+        self.model.check_inputs(self._scaled(support_x))
+        with torch.no_grad(), self._ways():
+            adapted = self.model.adapt(self.params, self._scaled(support_x), self._scaled_targets(support_y))
+            # Copies: views would keep alive, and write into an exported program, all of what they are views of.
+            self.adapted = tree_map(_copy, adapted)
+
+    def predict(self, query_x: Any, threshold: float | None = None) -> Classification | Regression:
+        """What the queries are.
+
+        A transductive method normalises all queries of one call together, as `test` does those of an episode: what it says of
+        one depends on the others. `app.load(..., transductive=False)` predicts each by itself.
+
+        Args:
+            query_x: in the form of `support_x`.
+            threshold: the label is `other` where no class is at least so probable; null for the most probable class always.
+        """
+        x = self.reading.inputs(query_x, "query_x").to(self.model.device)
+        self.model.check_inputs(self._scaled(x))
+        parts = [x] if self.transductive else x.split(ROWS)
+        with torch.no_grad():
+            found = [self.outputs(part) for part in parts]
+        joined = tuple(torch.cat(part).cpu() for part in zip(*found, strict=True))
+        if not all(part.isfinite().all() for part in joined):
+            raise InputError("the predictions are not finite: the adaptation diverged; lower inner_lr or eval_inner_steps")
+        if self.model.task_type == "regression":
+            return Regression(joined[0], joined[1] if len(joined) > 1 else None)
+        (probabilities,) = joined
+        best, number = probabilities.max(-1)
+        labels = [self.classes[chosen] for chosen in number.tolist()]
+        if threshold is not None:
+            labels = [label if sure else OTHER for label, sure in zip(labels, (best >= threshold).tolist(), strict=True)]
+        return Classification(labels, probabilities)
+
+    def outputs(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Probabilities; or means, and standard deviations where there are some, in their own units.
+
+        Args:
+            inputs: pixels from 0 to 1, or the columns of a table in their own units; of shape (queries, *input).
+        """
+        with self._ways():
+            outputs = self.model.predict(self.params, self.adapted, self._scaled(inputs))
+            if self.model.task_type == "classification":
+                return (self.model.probabilities(outputs),)
+        mean, std = self.reading.scale("y", inputs)
+        means, *deviations = outputs.to(inputs).split(self.model.output_size, -1)
+        return means * std + mean, *(deviation * std for deviation in deviations)
+
+    def _scaled(self, inputs: Tensor) -> Tensor:
+        if isinstance(self.reading, Columns):
+            mean, std = self.reading.scale("x", inputs)
+            inputs = (inputs - mean) / std
+        return inputs.to(next(iter(self.params.values())).dtype)
+
+    def _scaled_targets(self, targets: Tensor) -> Tensor:
+        if self.model.task_type == "classification":
+            return targets
+        mean, std = self.reading.scale("y", targets)
+        return ((targets - mean) / std).to(next(iter(self.params.values())).dtype)
+
+    @contextmanager
+    def _ways(self) -> Iterator[None]:
+        """Inside, the method classifies as many classes as this task has."""
+        trained, self.model.output_size = self.model.output_size, len(self.classes) or self.model.output_size
+        try:
+            yield
+        finally:
+            self.model.output_size = trained
+
+    def export(self, path: str, query_x: Any) -> None:
+        """Writes this predictor as a program of torch.export, which needs nothing of this application.
+
+        Args:
+            path: of the file, for example adapted.pt2.
+            query_x: some queries, which the program and `predict` must agree on.
+
+        Raises:
+            InputError: the method cannot be exported, or the program differs.
+        """
+        from app.deploy.export import export
+
+        export(self, path, self.reading.inputs(query_x, "query_x").to(self.model.device))
+
+
+def _copy(part: Any) -> Any:
+    return part.clone(memory_format=torch.contiguous_format) if isinstance(part, Tensor) else part

@@ -1,0 +1,214 @@
+"""A method adapted to examples from outside: the same predictions, any classes, and a program that needs none of this."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small import METHODS, NETWORKS, Blots, random_tasks, small_run, take, task_of
+from torch.testing import assert_close
+
+from app.backbones.task_norm import TaskNorm
+from app.deploy.inputs import Columns, Pictures
+from app.deploy.predictor import OTHER, Predictor
+from app.errors import InputError
+from datamodules.sinusoid import Sinusoid
+
+each_method = pytest.mark.parametrize("method", METHODS)
+
+
+def predictor_of(method, **options):
+    """An untrained method as a checkpoint would give it, and an episode."""
+    algorithm, data = small_run(method, task_of(method), **options)
+    images = isinstance(data, Blots)
+    reading = Pictures(data.input_shape) if images else Columns.numbered(data.input_shape, data.output_size)
+    return Predictor(algorithm.eval(), reading), data.episode("test", 0)
+
+
+@each_method
+def test_equals_the_method_itself(method):
+    predictor, episode = predictor_of(method)
+    algorithm, params = predictor.model, dict(predictor.model.named_parameters())
+    expected = algorithm.predict(params, algorithm.adapt(params, episode.support_x, episode.support_y), episode.query_x)
+    if algorithm.task_type == "regression":
+        found = predictor.adapt(episode.support_x, episode.support_y).predict(episode.query_x)
+        assert_close(found.mean, expected[:, :1].detach())
+        if found.std is not None:
+            low, high = found.interval()
+            assert_close(high - low, 2 * 1.96 * expected[:, 1:].detach())
+        return
+    names = np.array(["ant", "bee", "cow"])
+    adapted = predictor.adapt(episode.support_x, names[episode.support_y])
+    found = adapted.predict(episode.query_x)
+    assert adapted.classes == names.tolist() and found.labels == names[expected.argmax(-1)].tolist()
+    assert_close(found.probabilities.sum(-1), torch.ones(len(episode.query_x)))
+    if method != "RelationNet":
+        assert_close(found.probabilities, expected.float().softmax(-1).detach())
+
+
+@each_method
+def test_other_numbers_of_classes_and_uneven_shots(method):
+    if task_of(method) == "regression":
+        pytest.skip("no classes")
+    predictor, _ = predictor_of(method)
+    tasks = random_tasks(1, ways=5)
+    support_x, support_y, query_x, _ = (part.sigmoid() if part.is_floating_point() else part for part in take(tasks, 0))
+    support_x, support_y = support_x[:-1], support_y[:-1]
+    if not predictor.model.any_ways:
+        with pytest.raises(InputError, match="a learned head of 3 classes, and the support set has 5"):
+            predictor.adapt(support_x, support_y)
+        return
+    found = predictor.adapt(support_x, support_y).predict(query_x)
+    assert found.probabilities.shape == (len(query_x), 5) and set(found.labels) <= set(range(5))
+    assert predictor.model.output_size == 3  # as it was: the next support set may be of another size
+    two = predictor.adapt(support_x[:3], support_y[:3]).predict(query_x)
+    assert two.probabilities.shape == (len(query_x), 2)
+
+
+def test_a_query_depends_on_the_others_of_a_transductive_method_alone():
+    for transductive in (True, False):
+        predictor, episode = predictor_of("MAML", transductive=transductive)
+        adapted = predictor.adapt(episode.support_x, episode.support_y)
+        together, alone = adapted.predict(episode.query_x).probabilities[:2], adapted.predict(episode.query_x[:2]).probabilities
+        assert (together - alone).abs().max() > 1e-3 if transductive else (together - alone).abs().max() < 1e-5
+
+
+def test_many_queries(monkeypatch):
+    """In pieces, where that changes nothing."""
+    predictor, episode = predictor_of("ProtoNet")
+    adapted = predictor.adapt(episode.support_x, episode.support_y)
+    whole = adapted.predict(episode.query_x).probabilities
+    monkeypatch.setattr("app.deploy.predictor.ROWS", 4)
+    assert_close(adapted.predict(episode.query_x).probabilities, whole)
+
+
+def test_threshold():
+    predictor, episode = predictor_of("ProtoNet")
+    adapted = predictor.adapt(episode.support_x, episode.support_y)
+    sure = adapted.predict(episode.query_x)
+    threshold = sure.probabilities.amax(-1).median().item()
+    found = adapted.predict(episode.query_x, threshold)
+    expected = [label if row.max() >= threshold else OTHER for label, row in zip(sure.labels, sure.probabilities, strict=True)]
+    assert found.labels == expected and OTHER in found.labels and set(found.labels) != {OTHER}
+
+
+def test_pixels_and_files_are_the_same(tmp_path):
+    predictor, episode = predictor_of("ProtoNet")
+    pixels = (255 * episode.support_x).round().to(torch.uint8)
+    paths = []
+    for number, image in enumerate(pixels.numpy()):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(image[0]).save(paths[-1])
+    of_floats, of_bytes, of_files = (
+        predictor.adapt(support, episode.support_y).predict(episode.query_x).probabilities
+        for support in (pixels.float() / 255, pixels.numpy(), paths)
+    )
+    assert torch.equal(of_floats, of_bytes) and torch.equal(of_bytes, of_files)
+    inverted = Pictures((1, 16, 16), inverts_pictures=True).inputs(paths, "support_x")
+    assert_close(1 - inverted, pixels.float() / 255)
+
+
+def test_a_table_keeps_its_units():
+    """y = 300 + 40 f((x - 1970) / 10), where f is what the method predicts of standardised numbers."""
+    predictor, episode = predictor_of("CNP")
+    plain = predictor.adapt(episode.support_x, episode.support_y).predict(episode.query_x)
+    predictor.reading = Columns(["year"], ["price"], mean=[1970.0, 300.0], std=[10.0, 40.0])
+    support_x, support_y, query_x, _ = (part.double().numpy() for part in episode)
+    found = predictor.adapt(1970 + 10 * support_x, 300 + 40 * support_y[:, 0]).predict(1970 + 10 * query_x)
+    assert_close(found.mean, 300 + 40 * plain.mean.double(), rtol=1e-6, atol=1e-4)
+    assert_close(found.std, 40 * plain.std.double(), rtol=1e-5, atol=1e-4)
+
+
+WRONG = {
+    "size": (lambda x, y: (x[..., :8], y), ["(6, 1, 16, 8)", "(1, 16, 16)"]),
+    "channels": (lambda x, y: (x.expand(-1, 3, -1, -1), y), ["(6, 3, 16, 16)", "(1, 16, 16)"]),
+    "range": (lambda x, y: (255 * x, y), ["from 0 to 255", "uint8"]),
+    "type": (lambda x, y: ((255 * x).int(), y), ["int32", "uint8"]),
+    "not finite": (lambda x, y: (x / 0, y), ["not finite"]),
+    "no rows": (lambda x, y: (x[:0], y[:0]), ["no rows"]),
+    "labels": (lambda x, y: (x, y[:4]), ["6 rows", "4"]),
+    "one class": (lambda x, y: (x[:2], y[:2]), ["only class 0", "2 classes"]),
+    "kinds of labels": (lambda x, y: (x, ["a", 1, "b", 2, "c", 3]), ["text", "numbers"]),
+    "no picture": (lambda x, y: (["lost.png"] * 6, y), ["lost.png"]),
+}
+
+
+@pytest.mark.parametrize("change, words", WRONG.values(), ids=WRONG)
+def test_wrong_examples(change, words):
+    predictor, episode = predictor_of("ProtoNet")
+    x = (255 * episode.support_x).round() / 255
+    x[0, 0, 0, 0], x[0, 0, 0, 1] = 0, 1
+    with pytest.raises(InputError) as raised:
+        predictor.adapt(*change(x, episode.support_y))
+    assert all(word in str(raised.value) for word in words) and "\n" not in str(raised.value)
+
+
+EXPORTED = {
+    "MAML": {},
+    "MAML, each query by itself": {"transductive": False},
+    "GeMCL": {},
+    "RelationNet": {"transductive": True},
+    "NP": {},
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.export, of its own doing
+@pytest.mark.parametrize("name, options", EXPORTED.items(), ids=EXPORTED)
+def test_export(name, options, tmp_path):
+    predictor, episode = predictor_of(name.split(",")[0], **options)
+    for module in predictor.model.modules():
+        if isinstance(module, TaskNorm) and module.running_mean is not None:
+            module.running_mean.uniform_(-1, 1)
+    adapted = predictor.adapt(episode.support_x, episode.support_y)
+    adapted.export(str(tmp_path / "adapted.pt2"), episode.query_x)
+    program = torch.export.load(tmp_path / "adapted.pt2").module()
+    for rows in (episode.query_x, episode.query_x[:3], torch.cat([episode.query_x] * 30)):
+        found, expected = program(rows), adapted.predict(rows)
+        for one, other in zip(
+            found if isinstance(found, tuple) else (found,), expected[-2:] if name == "NP" else expected[1:], strict=True
+        ):
+            assert_close(one.detach(), other, rtol=0, atol=1e-5)
+    assert [path.name for path in tmp_path.iterdir()] == ["adapted.pt2"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_exported_program_needs_nothing_of_this_application(tmp_path):
+    predictor, episode = predictor_of("ProtoNet", backbone=NETWORKS["Conv4_max_pool"])
+    adapted = predictor.adapt(episode.support_x, episode.support_y)
+    adapted.export(str(tmp_path / "adapted.pt2"), episode.query_x)
+    torch.save((episode.query_x, adapted.predict(episode.query_x).probabilities), tmp_path / "expected.pt")
+    script = (
+        "import sys, torch\n"
+        "x, expected = torch.load('expected.pt')\n"
+        "found = torch.export.load('adapted.pt2').module()(x)\n"
+        "assert (found - expected).abs().max() <= 1e-5\n"
+        "assert not {'app', 'lightning', 'datamodules'} & sys.modules.keys()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_method_that_cannot_be_exported(tmp_path, monkeypatch):
+    predictor, episode = predictor_of("ProtoNet")
+    adapted = predictor.adapt(episode.support_x, episode.support_y)
+    monkeypatch.setattr(type(predictor.model), "probabilities", lambda self, outputs: outputs[: int(outputs.sum())])
+    with pytest.raises(InputError, match=r"ProtoNet cannot be exported .* leave --export out"):
+        adapted.export(str(tmp_path / "adapted.pt2"), episode.query_x)
+    assert not any(tmp_path.iterdir())
+
+
+def test_inputs_beyond_the_grid():
+    predictor, episode = predictor_of("ConvCNP")
+    adapted = predictor.adapt(episode.support_x, episode.support_y)
+    with pytest.raises(InputError, match=r"grid_range is from -5.0 to 5.0, the inputs go from 7 to 7"):
+        adapted.predict([[7.0]])
+
+
+def test_predictions_that_are_not_finite():
+    algorithm, data = small_run("MAML", "regression", inner_lr=1e30)
+    predictor, episode = Predictor(algorithm.eval(), Columns.numbered((1,), 1)), data.episode("test", 0)
+    assert isinstance(data, Sinusoid)
+    with pytest.raises(InputError, match="not finite"):
+        predictor.adapt(episode.support_x, episode.support_y).predict(episode.query_x)

@@ -136,28 +136,35 @@ def fitted(image: Image.Image, size: int, channels: int) -> np.ndarray:
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
+def decode_readable(pictures: list[Encoded], size: int, channels: int) -> tuple[np.ndarray, dict[int, str]]:
+    """All pictures as one uint8 array of shape (pictures, channels, size, size), and what is wrong with some, by their number."""
+    pixels = np.empty((len(pictures), channels, size, size), np.uint8)
+
+    def fault(row: int) -> str | None:
+        try:
+            pixels[row] = to_pixels(pictures[row].read(), size, channels)
+        except UnidentifiedImageError:
+            return f"{pictures[row]} (not an image)"
+        except Exception as error:  # a broken file makes Pillow and zipfile raise errors of many kinds
+            return f"{pictures[row]} ({' '.join(str(error).split()) or type(error).__name__})"
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        faults = threads.map(fault, range(len(pictures)))
+        return pixels, {row: line for row, line in enumerate(faults) if line}
+
+
 def decode(pictures: Iterable[Encoded], size: int, channels: int, remedy: str) -> Iterator[np.ndarray]:
     """Yields all pictures as uint8 arrays of shape (pictures, channels, size, size), `TOGETHER` at a time.
 
     Raises:
         InputError: some cannot be decoded, at the end; names the first of them and the remedy.
     """
-
-    def fault(pixels: np.ndarray, picture: Encoded) -> str | None:
-        try:
-            pixels[:] = to_pixels(picture.read(), size, channels)
-        except UnidentifiedImageError:
-            return f"{picture} (not an image)"
-        except Exception as error:  # a broken file makes Pillow and zipfile raise errors of many kinds
-            return f"{picture} ({' '.join(str(error).split()) or type(error).__name__})"
-
     remaining, total, faults = iter(pictures), 0, []
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        while part := list(islice(remaining, TOGETHER)):
-            pixels = np.empty((len(part), channels, size, size), np.uint8)
-            faults += [line for line in threads.map(fault, pixels, part) if line]
-            total += len(part)
-            yield pixels
+    while part := list(islice(remaining, TOGETHER)):
+        pixels, wrong = decode_readable(part, size, channels)
+        total += len(part)
+        faults += wrong.values()
+        yield pixels
     if faults:
         count = f"{len(faults):,} of {total:,} pictures cannot be decoded"
         raise InputError(f"{count}, the first is {faults[0]}; {remedy}")

@@ -82,6 +82,7 @@ class Predict:
         if any(known):
             right = [label == truth for label, truth in zip(found.labels, query.truths, strict=True) if truth is not None]
             score = f"accuracy {100 * np.mean(right):.2f} % of the {len(right)} queries in folders of these classes"
+            score += f"; {OTHER!r} counts as wrong" if self.threshold else ""
         counted = f"{len(classes)} classes, {len(support.labels)} support pictures, {len(query.names)} queries"
         figure = sheet(support, query, found.labels, probabilities.max(1), classes, f"{_name(predictor)}: {counted}", score)
         self._write(header, rows, figure)

@@ -81,8 +81,9 @@ def test_end_to_end(archives, rival, in_this_process, monkeypatch):
     assert end_to_end.row("ours", mine).keys() == end_to_end.row("learn2learn", other).keys()
 
 
-def test_startup(in_this_process):
-    options = ["--model.inner_lr=0.1", "--data=Glyphs", "--data.val_episodes=4", "--data.meta_batch_size=2", *SMALL]
+def test_startup(archives, in_this_process):
+    data = ["--data=Omniglot", f"--data.data_dir={archives}", "--data.val_episodes=4", "--data.meta_batch_size=2"]
+    options = ["--model.inner_lr=0.1", *data, *SMALL]
     times = startup.measure(*options, repeats=1, alone={"nothing": lambda: None})
     assert 0 < times["first step"].median < times["the whole run of one step"].median and "resumed step" in times
 

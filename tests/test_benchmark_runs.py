@@ -82,7 +82,7 @@ def test_end_to_end(archives, rival, in_this_process, monkeypatch):
 
 
 def test_startup(archives, in_this_process):
-    data = ["--data=Omniglot", f"--data.data_dir={archives}", "--data.val_episodes=4", "--data.meta_batch_size=2"]
+    data = ["--data=Omniglot", f"--data.data_dir={archives}", "--data.queries=1", "--data.val_episodes=4"]
     options = ["--model.inner_lr=0.1", *data, *SMALL]
     times = startup.measure(*options, repeats=1, alone={"nothing": lambda: None})
     assert 0 < times["first step"].median < times["the whole run of one step"].median and "resumed step" in times

@@ -19,6 +19,7 @@ def tiny(monkeypatch):
     for module in (throughput, scaling):
         monkeypatch.setattr(module, "peak_memory", lambda *_, **__: 1.0)
         monkeypatch.setattr(module, "in_processes", lambda *_: 1.0)
+    monkeypatch.setattr(throughput, "as_it_comes", lambda *_: 1.0)
     monkeypatch.setattr(throughput, "ceiling", lambda *_: 1e9)
 
 

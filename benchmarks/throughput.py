@@ -2,8 +2,8 @@
 
     uv run --group bench python -m benchmarks.throughput [--device cuda] [--shapes a,b,c]
 
-Contenders take turns, in one process, in which glibc keeps freed memory (app/allocator.py): that helps the rivals too. The meta-gradient of each is compared with ours in float64 before it is timed. A library that is not
-installed, or does not work with this torch, is left out and named.
+Contenders take turns in one process, in which glibc keeps freed memory (app/allocator.py): that helps the rivals too. The
+meta-gradient of each is compared with ours in float64 before it is timed. A library that is not installed is left out.
 """
 
 import argparse

@@ -6,7 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from app.observation import observe
 from app.task_stack import Params, TaskStack
+
+INNER_GRADIENT_NORM = "inner_gradient_norm"  # of each inner step, observed
 
 
 def detached(params: Params) -> Params:
@@ -22,7 +25,9 @@ def gradient_and_value(loss: Callable[..., Tensor], weights: Params, *inputs: An
     """
     tasks = TaskStack.current()
     transform = torch.func.grad_and_value if tasks is None else tasks.grad_and_value
-    return transform(loss)(weights, *inputs)
+    gradient, value = transform(loss)(weights, *inputs)
+    observe(INNER_GRADIENT_NORM, lambda: torch.stack([part.detach().norm() for part in gradient.values()]).norm())
+    return gradient, value
 
 
 def gradient_descent(

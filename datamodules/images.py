@@ -162,6 +162,10 @@ class ImageEpisodes(EpisodicDataModule):
         classes = choose(generator, len(counts), ways)
         return (np.stack([starts[label] + choose(generator, counts[label], shots + queries) for label in classes]),)
 
+    def episode_classes(self, split: str, index: int) -> np.ndarray:
+        (rows,) = self.draw(split, index)
+        return np.searchsorted(self._starts[split], rows[:, 0], side="right") - 1
+
     def realise(self, split: str, values: Any) -> Episode:
         (rows,) = values
         tasks, ways, _ = rows.shape

@@ -28,3 +28,6 @@ class MetaSGD(MAML):
 
     def step_size(self, params: Params, name: str) -> Tensor:
         return params[self._positions[name]]
+
+    def learned_step_sizes(self) -> dict[str, Tensor]:
+        return dict(zip(self._positions, self.step_sizes, strict=True))

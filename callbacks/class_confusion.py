@@ -24,11 +24,11 @@ class ClassConfusion(Callback):
 
     Writes `test_classes.csv`, every class with its accuracy over all episodes it was in, and `test_confusions.csv`, every pair
     of classes with how often the one was taken for the other, out of the queries in whose episode both were: other episodes
-    say nothing about the pair. A picture shows the classes that are confused most. Only for data sets whose episodes consist of
-    named classes (`episode_classes`); with others it does nothing.
+    say nothing about the pair. A picture shows the classes that are confused most often. Only for data sets whose episodes
+    consist of named classes (`episode_classes`); with others it does nothing.
 
     Args:
-        max_classes: of the picture, those with the lowest accuracy.
+        max_classes: of the picture, those of the most frequent confusions.
     """
 
     def __init__(self, max_classes: int = 25):
@@ -76,16 +76,18 @@ class ClassConfusion(Callback):
             taken_for = [self._names[other], int(wrong[number, other])] if wrong[number, other] else ["", 0]
             counts = [int(counted[number]) for counted in (self._episodes, queries, correct)]
             rows.append([self._names[number], *counts, round(float(accuracy[number]), 6), *taken_for])
+        confused = sorted(zip(*wrong.nonzero(), strict=True), key=lambda pair: -wrong[pair])
         pairs = [
             [self._names[a], self._names[b], int(wrong[a, b]), int(self._met[a, b]), round(wrong[a, b] / self._met[a, b], 6)]
-            for a, b in sorted(zip(*wrong.nonzero(), strict=True), key=lambda pair: -wrong[pair])
+            for a, b in confused
         ]
         for name, columns, table in (("classes", CLASS_COLUMNS, rows), ("confusions", PAIR_COLUMNS, pairs)):
             _write_csv(run_dir / f"test_{name}.csv", [columns, *table])
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.log_table(f"test/{name}", columns=columns, data=table, step=trainer.global_step)
-        save_and_log(trainer, "test/confusion", self._figure(np.sort(order[: self.max_classes])), run_dir)
+        shown = list(dict.fromkeys([*np.ravel(confused).astype(int).tolist(), *order.tolist()]))[: self.max_classes]
+        save_and_log(trainer, "test/confusion", self._figure(np.sort(shown)), run_dir)
 
     def _figure(self, shown: np.ndarray) -> "Figure":
         """How often each class is taken for each, of the queries with both in the episode; grey where that never was."""
@@ -103,7 +105,7 @@ class ClassConfusion(Callback):
         axes.set_xticks(range(len(shown)), names, rotation=90, fontsize=7, parse_math=False)
         axes.set_yticks(range(len(shown)), names, fontsize=7, parse_math=False)
         total = len(np.flatnonzero(self._episodes))
-        which = f"the {len(shown)} least accurate of {total} classes" if len(shown) < total else f"all {total} classes"
+        which = f"the {len(shown)} most confused of {total} classes" if len(shown) < total else f"all {total} classes"
         axes.set_title(f"test episodes, {which}", fontsize=9)
         return figure
 

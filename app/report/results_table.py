@@ -1,5 +1,6 @@
 """What the tests of several runs gave, side by side."""
 
+from html import escape
 from typing import Any
 
 from app.report.chart import Line, line_chart
@@ -36,9 +37,11 @@ def results_tables(runs: list[RecordedRun]) -> str:
             if name not in names:
                 names.append(name)
     parts = []
-    for section, names in sections.items():
-        rows = [[name, *_row(name, [scores.get((section, name)) for scores in columns])] for name in names]
-        parts.append(f"<h3>{section}</h3>{table(['', *_swatches(runs)], rows)}")
+    for section in sorted(sections, key=lambda section: not section.startswith("test")):
+        having = [at for at, scores in enumerate(columns) if any(key[0] == section for key in scores)]
+        rows = [[name, *_row(name, [columns[at].get((section, name)) for at in having])] for name in sections[section]]
+        heads = [f'<th class="number">{swatch(at, runs[at].label)}' for at in having]
+        parts.append(f"<h3>{escape(section)}</h3>{table(['', *heads], [[escape(name), *cells] for name, *cells in rows])}")
     return "".join(parts) or "<p class='soft'>None of these runs has been tested: train.py test writes results.json.</p>"
 
 
@@ -111,7 +114,3 @@ def _cell(name: str, score: dict[str, float | None]) -> str:
 
     interval = "" if score.get("ci95") is None else f" <span class='soft'>± {shown(score['ci95'])}</span>"
     return f"{shown(score['mean'])}{unit}{interval}"
-
-
-def _swatches(runs: list[RecordedRun]) -> list[str]:
-    return [f'<th class="number">{swatch(colour, run.label)}' for colour, run in enumerate(runs)]

@@ -111,6 +111,7 @@ class ClassConfusion(Callback):
 
 
 def _write_csv(path: Path, rows: list[list[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
     with beside.open("w", newline="") as file:
         csv.writer(file).writerows(rows)

@@ -109,7 +109,7 @@ def _content(path: Path, parse: Any) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return parse(path.read_text())
+        return parse(path.read_text()) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); delete it to leave it out") from error
 

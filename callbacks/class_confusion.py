@@ -49,6 +49,8 @@ class ClassConfusion(Callback):
         predicted, true = outputs["predicted"].cpu().numpy(), batch.query_y.cpu().numpy()
         for position in range(len(true)):
             classes = trainer.datamodule.episode_classes("test", outputs["first_episode"] + position)
+            if classes is None:
+                return
             queries = np.bincount(true[position], minlength=len(classes))
             np.add.at(self._taken, (classes[true[position]], classes[predicted[position]]), 1)
             self._met[np.ix_(classes, classes)] += queries[:, None]

@@ -48,6 +48,9 @@ def test_two_processes_equal_one(name, pair):
     assert len(one["scores"]) == 9  # no multiple of 2: every episode once, in order, none filled up
     assert two["scores"][:, 0, 0].tolist() == list(range(9))
     torch.testing.assert_close(two["scores"], one["scores"], rtol=SCORES[precision], atol=0)
+    assert bool(one["confusion"]) == (CASES[name].data == "Blots") and other["confusion"] == ()
+    if precision == "64-true":
+        assert all(torch.equal(*counts) for counts in zip(one["confusion"], two["confusion"], strict=True))
     if "groups" in one["evaluation"]:
         oracles = [of["evaluation"]["references"]["oracle"]["log_likelihood"] for of in (one, two)]
         assert oracles[0] == oracles[1] and other["evaluation"]["references"] == {}

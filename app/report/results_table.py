@@ -28,7 +28,7 @@ def headline(run: RecordedRun) -> str:
 
 
 def results_tables(runs: list[RecordedRun]) -> str:
-    """Every score of every run: a row a score, a column a run; the best of each row is bold."""
+    """Every score of every run: a row a score, a column a run; the best of each row is bold where all are on the same data."""
     columns = [_scores(run.results) for run in runs]
     sections: dict[str, list[str]] = {}
     for scores in columns:
@@ -39,9 +39,12 @@ def results_tables(runs: list[RecordedRun]) -> str:
     parts = []
     for section in sorted(sections, key=lambda section: not section.startswith("test")):
         having = [at for at, scores in enumerate(columns) if any(key[0] == section for key in scores)]
-        rows = [[name, *_row(name, [columns[at].get((section, name)) for at in having])] for name in sections[section]]
+        comparable = len({runs[at].names[1] for at in having}) == 1  # scores on other data say nothing about the method
+        rows = [
+            [name, *_row(name, [columns[at].get((section, name)) for at in having], comparable)] for name in sections[section]
+        ]
         heads = [f'<th class="number">{swatch(at, runs[at].label)}' for at in having]
-        parts.append(f"<h3>{escape(section)}</h3>{table(['', *heads], [[escape(name), *cells] for name, *cells in rows])}")
+        parts.append(f"<h3>{escape(section)}</h3>{table(['', *heads], rows)}")
     return "".join(parts) or "<p class='soft'>None of these runs has been tested: train.py test writes results.json.</p>"
 
 
@@ -91,10 +94,10 @@ def _in_percent(score: dict[str, float | None]) -> dict[str, float | None]:
     return {key: None if value is None else 100 * value for key, value in score.items()}
 
 
-def _row(name: str, scores: list[dict[str, float | None] | None]) -> list[str]:
+def _row(name: str, scores: list[dict[str, float | None] | None], comparable: bool) -> list[str]:
     means = [score["mean"] for score in scores if score and score.get("mean") is not None]
     best = None
-    if len(means) > 1 and ("accuracy" in name or name in LEAST_SCORES) and "before" not in name:
+    if comparable and len(means) > 1 and ("accuracy" in name or name in LEAST_SCORES) and "before" not in name:
         best = min(means) if name in LEAST_SCORES else max(means)
     cells = []
     for score in scores:

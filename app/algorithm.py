@@ -16,8 +16,10 @@ from app.calibration import Calibration
 from app.episode import Episode
 from app.errors import InputError
 from app.evaluation import logged, summarise
+from app.inner_loop import INNER_GRADIENT_NORM
 from app.learner import Learner, concrete_subclasses
 from app.losses import DEFAULT_LOSS, LOSSES, LossName, accuracy, mse, widened
+from app.observation import observing
 from app.params import Params
 from app.scores import EpisodeScores
 from app.task_stack import Stacking, stacking
@@ -240,14 +242,20 @@ class MetaAlgorithm(Learner):
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
         params = dict(self.named_parameters())
         self._count_episodes(batch)
-        with stacking(self.stacking):
+        with stacking(self.stacking), observing(*[INNER_GRADIENT_NORM] * self._is_logged()) as observed:
             gradient, metrics = self.outer_gradient(params, self.as_dtype(batch))
         logged = {f"train/{name}": value for name, value in metrics.items()}
         self.log_dict(logged, prog_bar=True, sync_dist=self.trainer.world_size > 1)
+        norms = {f"train/{name}": torch.cat(values).mean() for name, values in observed.items() if values}
+        self.log_dict(norms, sync_dist=self.trainer.world_size > 1)
         # The derivative of this sum is the gradient itself: DDP, precision plugins, clipping and accumulation see an ordinary
         # loss. A loss that is not finite makes it so as well, on every rank.
         poison = 0.0 * metrics["outer_loss"]
         return sum((params[name] * gradient[name].detach()).sum() for name in params) + poison * next(iter(params.values())).sum()
+
+    def _is_logged(self) -> bool:
+        """Whether the training step at hand is one of those that are logged."""
+        return self.trainer._logger_connector.should_update_logs
 
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
         self._evaluation_step(batch)
@@ -255,18 +263,21 @@ class MetaAlgorithm(Learner):
     def on_test_epoch_start(self) -> None:
         self._calibration = Calibration(self.output_size).to(self.device) if self.task_type == "classification" else None
 
-    def test_step(self, batch: Episode, batch_idx: int) -> None:
-        self._evaluation_step(batch, score_all_stages=True)
+    def test_step(self, batch: Episode, batch_idx: int) -> dict[str, Any]:
+        """The number of the batch's first episode, and the class predicted for each query, of shape (tasks, queries), or null."""
+        predicted = self._evaluation_step(batch, score_all_stages=True)
+        return {"first_episode": self._first_episode, "predicted": predicted}
 
-    def _evaluation_step(self, batch: Episode, score_all_stages: bool = False) -> None:
+    def _evaluation_step(self, batch: Episode, score_all_stages: bool = False) -> Tensor | None:
         self.score_all_stages = score_all_stages
         params = dict(self.named_parameters())
         self._count_episodes(batch)
         # A copy that was not made in inference mode, whose tensors the inner loop could not differentiate.
         with torch.inference_mode(False), torch.no_grad(), stacking(self.stacking):
-            self._score(params, self.as_dtype(Episode(*(tensor.clone() for tensor in batch))))
+            return self._score(params, self.as_dtype(Episode(*(tensor.clone() for tensor in batch))))
 
-    def _score(self, params: Params, batch: Episode) -> None:
+    def _score(self, params: Params, batch: Episode) -> Tensor | None:
+        predicted: list[Tensor] = []
         for chunk in self.chunks(batch):
             scores = self.scores(params, chunk)
             outputs = scores.pop(OUTPUTS, None)
@@ -276,10 +287,12 @@ class MetaAlgorithm(Learner):
                         params, self.adapt_tasks(params, chunk.support_x, chunk.support_y), chunk.query_x
                     )
                 self._calibration.update(self.probabilities(outputs).flatten(0, 1), chunk.query_y.flatten())
+                predicted.append(outputs.argmax(-1))
             self._score_names = list(scores)
             columns = [score.to(torch.float64) for score in scores.values()]
             numbers = torch.arange(self._first_episode, self._first_episode + len(chunk.query_x)).to(columns[0])
             self._scores.update(torch.stack([numbers[:, None].expand_as(columns[0]), *columns], -1))
+        return torch.cat(predicted) if predicted else None
 
     def on_validation_epoch_end(self) -> None:
         self._finish_evaluation("val")

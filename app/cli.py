@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -29,6 +29,7 @@ from app.continual.learner import ContinualLearner
 from app.deploy.command import predict
 from app.errors import InputError
 from app.learner import Learner
+from app.metrics_file import MetricsFile
 from app.processes import comes_back, is_rank_zero, job_from_outside
 from app.run import (
     check_data,
@@ -185,7 +186,7 @@ class MetaCLI(LightningCLI):
         elif run_dir and is_rank_zero() and any(checkpoint_dir(run_dir).glob("*.ckpt")):
             raise InputError(f"{run_dir} holds a checkpoint already; continue it with --ckpt_path last, or choose another folder")
         config.trainer.default_root_dir = str(run_dir or new_run_dir(*names, config.trainer.num_nodes))
-        self.run_id = self.checkpoint["run_id"] if self.checkpoint else os.urandom(4).hex()
+        self.run_id = self.checkpoint["run_id"] if self.checkpoint else os.environ.get("WANDB_RUN_ID") or os.urandom(4).hex()
         logger = config.trainer.logger
         if hasattr(logger, "class_path") and "save_dir" in logger.init_args:
             logger.init_args.save_dir = config.trainer.default_root_dir
@@ -203,8 +204,6 @@ class MetaCLI(LightningCLI):
         run_dir, chosen = Path(config.default_root_dir), config.callbacks or []
         if config.enable_progress_bar is False:
             chosen = [callback for callback in chosen if not isinstance(callback, ProgressBar)]
-        if config.logger is False:
-            chosen = [callback for callback in chosen if not isinstance(callback, LearningRateMonitor)]
         resolved = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
         needed: list[Callback] = [
             StepSeed(self.datamodule.seed),
@@ -226,9 +225,11 @@ class MetaCLI(LightningCLI):
         if (job := job_from_outside()) and config.devices == "auto" and config.num_nodes == 1:
             kwargs |= {"devices": job.per_node, "num_nodes": job.nodes}
         try:
-            return super().instantiate_trainer(plugins=plugins, enable_checkpointing=True, **kwargs)
+            trainer = super().instantiate_trainer(plugins=plugins, enable_checkpointing=True, **kwargs)
         except (TypeError, ValueError, MisconfigurationException) as error:
             raise InputError(f"--trainer: {error}") from error
+        trainer.loggers = [*trainer.loggers, MetricsFile(run_dir, continues=self.checkpoint is not None)]
+        return trainer
 
     # The verbs
 

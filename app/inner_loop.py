@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from app.inner_optimizers import GradientDescent, InnerOptimizer
+from app.observation import observe
 from app.params import Params, detached
 from app.recomputation import recomputed
 from app.task_stack import TaskStack
+
+INNER_GRADIENT_NORM = "inner_gradient_norm"  # of each inner step, observed
 
 
 def gradient_and_value(
@@ -32,8 +35,12 @@ def gradient_and_value(
         weights = detached(weights)
     tasks = TaskStack.current()
     if tasks is None:
-        return torch.func.grad_and_value(loss)(weights, *inputs)
-    return tasks.gradient_and_value(loss, weights, inputs, create_graph=torch.is_grad_enabled() and not first_order)
+        gradient, value = torch.func.grad_and_value(loss)(weights, *inputs)
+    else:
+        differentiable = torch.is_grad_enabled() and not first_order
+        gradient, value = tasks.gradient_and_value(loss, weights, inputs, create_graph=differentiable)
+    observe(INNER_GRADIENT_NORM, lambda: torch.stack([part.detach().norm() for part in gradient.values()]).norm())
+    return gradient, value
 
 
 def gradient_descent(

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Timer
+from torch import Tensor
 from torch.optim import Optimizer
 
 from app.errors import InputError
@@ -59,6 +60,10 @@ class Learner(LightningModule):
         if isinstance(scheduler, ProgressSchedule):
             scheduler.progress = self.progress
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def learned_step_sizes(self) -> dict[str, Tensor]:
+        """The step sizes of the inner loop that are meta-learned, by the name of the weight they are for, each of any shape."""
+        return {}
 
     def progress(self) -> float:
         """Share of the run that is done, by max_steps or max_time, whichever is further; equal on all ranks."""

@@ -36,6 +36,10 @@ class StepRule(nn.ParameterList):
         """What is taken away from each weight."""
         raise NotImplementedError
 
+    def learned_sizes(self) -> Params:
+        """Learned step sizes by the names of the weights, each of any shape; none where the rule is not made of such."""
+        return {}
+
 
 class ConstantStep(StepRule):
     """One step size for all weights, in evaluation perhaps another (Finn et al. 2017).
@@ -71,6 +75,9 @@ class WeightwiseStep(StepRule):
     def moves(self, step: int, direction: Params) -> Params:
         return {name: sizes * direction[name] for name, sizes in zip(self.names, self, strict=True)}
 
+    def learned_sizes(self) -> Params:
+        return dict(zip(self.names, self, strict=True))
+
 
 class LayerwiseStep(StepRule):
     """A step size for every weight tensor and inner step (MAML++, Antoniou et al. 2019); further steps take the last one's.
@@ -87,6 +94,9 @@ class LayerwiseStep(StepRule):
 
     def moves(self, step: int, direction: Params) -> Params:
         return {name: sizes[min(step, len(sizes) - 1)] * direction[name] for name, sizes in zip(self.names, self, strict=True)}
+
+    def learned_sizes(self) -> Params:
+        return dict(zip(self.names, self, strict=True))
 
 
 class CurvatureStep(StepRule):
@@ -175,6 +185,9 @@ class DiagonalCurvatureStep(MetaCurvatureStep):
     def moves(self, step: int, direction: Params) -> Params:
         mixtures = super().moves(step, direction)
         return {name: sizes * direction[name] + mixtures[name] for name, sizes in zip(self.names, self.diagonal, strict=True)}
+
+    def learned_sizes(self) -> Params:
+        return dict(zip(self.names, self.diagonal, strict=True))
 
 
 class GeneratedStep(StepRule):

@@ -9,6 +9,8 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from app.errors import InputError
+
 
 def logged_in() -> bool:
     """Whether an API key is at hand, in the environment or in ~/.netrc as `wandb login` writes it."""
@@ -30,7 +32,7 @@ class RunLogger(WandbLogger):
         project: W&B project.
         name: display name of the run, null for W&B's own.
         offline: null for offline without a login, online with one.
-        log_model: whether checkpoints are uploaded as artifacts.
+        log_model: whether best.ckpt is uploaded as an artifact of the run at the end of fit; not for an offline run.
         tags: of the run.
         save_dir: folder of the run; given by the command line.
         id: of the run; given by the command line, from the checkpoint when a fit is resumed.
@@ -50,6 +52,11 @@ class RunLogger(WandbLogger):
             offline = os.environ.get("WANDB_MODE") == "offline" or not logged_in()
             if offline:
                 rank_zero_only(print)("W&B: no login, the run is recorded offline")
+        if log_model and offline:
+            raise InputError(
+                "--trainer.logger.log_model true uploads checkpoints, and this run is offline; log in first (wandb login), or "
+                "leave it out"
+            )
         super().__init__(
             name=name,
             save_dir=save_dir,

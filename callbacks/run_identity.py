@@ -1,9 +1,14 @@
 """Which run this is, and what it was made of."""
 
+import json
+import platform
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import lightning
+import numpy as np
+import torch
 from lightning import Callback, LightningModule, Trainer
 
 from app.run import CHECKPOINT_FORMAT
@@ -13,7 +18,7 @@ class RunIdentity(Callback):
     """Keeps in the checkpoint what it takes to go on with the run, and to deploy its model without the data.
 
     That is the run's id and config, and the shapes and the reading of inputs and targets. The loggers get config, git commit
-    and the data's hash.
+    and the data's hash, and `environment.json` what the fit runs on.
 
     Args:
         run_id: of the W&B run; a resumed fit gets the one in its checkpoint.
@@ -27,6 +32,10 @@ class RunIdentity(Callback):
         facts = {"git_commit": git_commit(), "data_manifest_hash": trainer.datamodule.manifest_hash}
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config | facts)
+        if trainer.is_global_zero:
+            folder = Path(trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "environment.json").write_text(json.dumps(environment(trainer) | facts, indent=2) + "\n")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["run_id"], checkpoint["config"] = self.run_id, self.config
@@ -34,6 +43,23 @@ class RunIdentity(Callback):
         checkpoint["format"] = CHECKPOINT_FORMAT
         checkpoint["task"] = {name: getattr(data, name) for name in shapes}
         checkpoint["inputs"] = data.describe_inputs()
+
+
+def environment(trainer: Trainer) -> dict[str, Any]:
+    """Versions and machine that a fit runs on."""
+    device = trainer.strategy.root_device
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "numpy": np.__version__,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processes": trainer.world_size,
+        "threads": torch.get_num_threads(),
+        "precision": str(trainer.precision),
+    }
 
 
 def git_commit() -> str | None:

@@ -87,6 +87,10 @@ class EpisodicDataModule(ResumableDataModule):
         """Which of `test_groups` a test episode belongs to; each is reported by itself."""
         raise NotImplementedError
 
+    def episode_classes(self, split: str, index: int) -> np.ndarray | None:
+        """The number within the split's `class_names` of each label of an episode, where labels are classes with names."""
+        return None
+
     def cluster(self, split: str, index: int) -> int:
         """Episodes with the same number are not independent of each other: confidence intervals count clusters."""
         return index

@@ -179,6 +179,10 @@ class ImageEpisodes(EpisodicDataModule):
         images = choose_each(of_choices[:, 1:].ravel(), counts[classes], shots + queries)
         return (starts[classes, None] + images).reshape(len(indices), ways, -1)
 
+    def episode_classes(self, split: str, index: int) -> np.ndarray:
+        (rows,) = self.draw(split, index)
+        return np.searchsorted(self._starts[split], rows[:, 0], side="right") - 1
+
     def realise(self, split: str, values: Any) -> Episode:
         (rows,) = values
         tasks, ways, _ = rows.shape

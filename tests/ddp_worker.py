@@ -14,6 +14,7 @@ from app.algorithm import MetaAlgorithm
 from app.algorithms.maml import MAML
 from app.backbones.conv4 import Conv4
 from app.errors import InputError
+from callbacks.class_confusion import ClassConfusion
 from callbacks.finite_guard import FiniteGuard
 from callbacks.replica_check import ReplicaCheck
 from callbacks.step_seed import StepSeed
@@ -73,6 +74,15 @@ class KeepScores(Callback):
         self.evaluation = pl_module.evaluation
 
 
+class KeepConfusion(ClassConfusion):
+    """Keeps the counts of the first process instead of writing them."""
+
+    counts: tuple[torch.Tensor, ...] = ()
+
+    def _write(self, trainer: Trainer, run_dir: Path) -> None:
+        self.counts = tuple(torch.from_numpy(counts) for counts in (self._taken, self._met, self._episodes))
+
+
 class Disturb(Callback):
     """Changes one weight, on the last process alone, in the smallest possible way."""
 
@@ -86,7 +96,7 @@ class Disturb(Callback):
 def run(case: Case, devices: int = 1, callbacks: tuple = ()) -> dict[str, Any]:
     """Trains and tests; returns what the run ends with."""
     algorithm, data = case.build()
-    keep = KeepScores()
+    keep, confusion = KeepScores(), KeepConfusion()
     trainer = Trainer(
         accelerator="cpu",
         devices=devices,
@@ -102,12 +112,12 @@ def run(case: Case, devices: int = 1, callbacks: tuple = ()) -> dict[str, Any]:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[StepSeed(), *callbacks, FiniteGuard(), ReplicaCheck(), keep],
+        callbacks=[StepSeed(), *callbacks, FiniteGuard(), ReplicaCheck(), keep, confusion],
     )
     trainer.fit(algorithm, datamodule=data)
     state = {name: tensor.clone() for name, tensor in algorithm.state_dict().items()}
     trainer.test(algorithm, datamodule=data, verbose=False)
-    return {"state": state, "scores": keep.scores, "evaluation": keep.evaluation}
+    return {"state": state, "scores": keep.scores, "evaluation": keep.evaluation, "confusion": confusion.counts}
 
 
 def work(rank: int, port: int, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every file under configs/ is found, parsed and built; all but the benchmarks', which take long, run for two steps."""
+"""Every file under configs/ but the sweeps is parsed and built; all but the benchmarks', which take long, run for two steps."""
 
 from functools import wraps
 from pathlib import Path
@@ -21,7 +21,7 @@ from datamodules.osaka import Osaka
 from datamodules.resumable import ResumableDataModule
 from datamodules.stream import StreamDataModule
 
-FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+FILES = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "sweep")
 OPTION = {"configs": "--config", "experiment": "--config", "model": "--model", "data": "--data", "trainer": "--trainer"}
 SHORT = {
     "trainer.max_steps": 2,

@@ -52,6 +52,9 @@ def test_two_processes_equal_one(name, pair):
         calibrations = [of["evaluation"]["calibration"] for of in (one, two, other)]
         assert calibrations[1] == calibrations[2] and {part["num_queries"] for part in calibrations} == {54}
         assert calibrations[1]["error"] == pytest.approx(calibrations[0]["error"], abs=SCORES["32-true"])
+    assert bool(one["confusion"]) == (CASES[name].data == "Blots") and other["confusion"] == ()
+    if precision == "64-true":
+        assert all(torch.equal(*counts) for counts in zip(one["confusion"], two["confusion"], strict=True))
     if "groups" in one["evaluation"]:
         oracles = [of["evaluation"]["references"]["oracle"]["log_likelihood"] for of in (one, two)]
         assert oracles[0] == oracles[1] and other["evaluation"]["references"] == {}

@@ -140,6 +140,9 @@ class MAML(MetaAlgorithm):
         """The share that the step rule has in the meta-parameters."""
         return self.module_params("step_sizes", params)
 
+    def learned_step_sizes(self) -> Params:
+        return self.step_sizes.learned_sizes()
+
     def next_weights(self, support: Support, step: int, weights: Params, direction: Params) -> Params:
         """What an inner step makes of the weights."""
         return functional_call(self.step_sizes, support.rule, (step, weights, direction))

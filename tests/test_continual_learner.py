@@ -7,6 +7,7 @@ import socket
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -283,6 +284,17 @@ def test_processes_of_a_sequential_method_have_streams_of_their_own(tmp_path):
     accuracy = results["views"]["class"]["ACC"]
     assert results["streams"] == 2 and accuracy["mean"] == pytest.approx((first[-1].mean() + second[-1].mean()) / 2)
     assert accuracy["ci95"] == pytest.approx(1.96 * abs(first[-1].mean() - second[-1].mean()) / 2)
+
+
+def test_a_test_scores_the_weights_of_the_first_process_on_its_own_stream():
+    stream = Patterns()
+    learner = ContinualLearner(stream, lambda net, data: METHODS["LaMAML"](net, data))
+    learner._trainer = SimpleNamespace(world_size=2, global_rank=1, datamodule=stream)
+    replicas = []
+    for stage in ("fit", "test"):
+        learner.setup(stage)
+        replicas.append(stream.replica)
+    assert replicas == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,8 @@ def test_a_finished_cell_is_not_run_again_and_a_broken_one_goes_on(tmp_path, dat
     (cell.folder(tmp_path) / "results.json").unlink()
     found = run(cell, "rotated_mnist", tmp_path, str(data_dir), *small)
     assert found["steps"] == 6 and found["cost"]["gradients"] == 2 * (60 + 50) and found["seed"] == 1
+    (cell.folder(tmp_path) / "results.json").unlink()
+    assert run(cell, "rotated_mnist", tmp_path, str(data_dir), *small)["views"] == found["views"]  # killed after the last step
     (cell.folder(tmp_path) / "recipe").write_text("another config")
     whole = run(cell, "rotated_mnist", tmp_path, str(data_dir), *small)
     assert whole["views"] == found["views"] and whole["steps"] == 6

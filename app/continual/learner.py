@@ -104,8 +104,11 @@ class ContinualLearner(Learner):
     # Training
 
     def setup(self, stage: str) -> None:
-        if self.is_replicated and self.trainer.global_rank and not self.trainer.datamodule.replica:
-            self.trainer.datamodule.become_replica(self.trainer.global_rank)
+        # What is tested are the weights of the first process, the only ones that a checkpoint's state holds.
+        stream, replica = self.trainer.datamodule, self.trainer.global_rank if self.is_replicated and stage == "fit" else 0
+        if stream.replica != replica:
+            stream.become_replica(replica)
+            self.method.masks.copy_(class_masks(stream))
 
     def on_fit_start(self) -> None:
         method, trainer = self.method, self.trainer

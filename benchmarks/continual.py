@@ -42,7 +42,7 @@ class Cell(NamedTuple):
         method: the part of the config's name after the stream's.
         scenario: class, task or domain; null for the config's own.
         seed: of the stream and the weights.
-        glances: gradient steps on each batch (MER: batches for each sample), null for the config's own.
+        glances: how often it learns what it gets, the option that `repetitions` names; null for the config's own.
     """
 
     method: str
@@ -67,15 +67,15 @@ def _model_options(path: Path) -> dict[str, Any]:
 
 
 def repetitions(stream: str, method: str) -> str | None:
-    """The option that says how often a method learns each batch."""
+    """The option that says how often a method learns what it gets."""
     options = _model_options(EXPERIMENTS / f"{stream}_{method}.yaml")
     name = options["method"]["class_path"].rsplit(".", 1)[-1]
     return {
         "ContinualMAML": None,
         "FTML": "meta_steps",
         "MER": "num_batches",
-        "GDumb": None,
-        "Joint": None,
+        "GDumb": "epochs",
+        "Joint": "epochs",
         "NearestClassMean": None,
     }.get(name, "glances")
 
@@ -102,12 +102,19 @@ def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict
         options += [f"--data.scenario={cell.scenario}"] if cell.scenario else []
         options += [f"--model.method.{repetitions(stream, cell.method)}={cell.glances}"] if cell.glances else []
         options += ["--ckpt_path=last"] if (folder / "checkpoints" / "last.ckpt").exists() else []
-        sys.argv = ["train.py", "fit", "--config", str(EXPERIMENTS / f"{stream}_{cell.method}.yaml"), *options]
-        printed = io.StringIO()
-        with redirect_stdout(printed), redirect_stderr(printed):
-            status = main_of_train()
-        if status:
-            raise RuntimeError(f"{stream}_{cell.method}, seed {cell.seed}: {printed.getvalue().strip()[-500:]}")
+        fit = ["fit", "--config", str(EXPERIMENTS / f"{stream}_{cell.method}.yaml"), *options]
+        test = ["test", "--config", str(folder / "config.yaml"), "--ckpt_path=last"]
+        for arguments in (fit, test):  # a run that was killed after its last step is finished, and only a test writes its results
+            sys.argv, printed = ["train.py", *arguments], io.StringIO()
+            with redirect_stdout(printed), redirect_stderr(printed):
+                try:
+                    status = main_of_train()
+                except SystemExit as end:  # there was nothing left to do
+                    status = end.code
+            if status:
+                raise RuntimeError(f"{stream}_{cell.method}, seed {cell.seed}: {printed.getvalue().strip()[-500:]}")
+            if results.exists():
+                break
     return json.loads(results.read_text())
 
 
@@ -118,12 +125,32 @@ def begin() -> None:
     torch.set_num_threads(1)
 
 
-def glances_for(budget: float, stream: str, method: str, root: Path, data_dir: str) -> int | None:
-    """How often a method must learn each batch to take so many gradients a sample; null where it has no such number."""
-    if repetitions(stream, method) is None:
-        return None
-    pilot = run(Cell(method, None, 0, 1), stream, root / "pilot", data_dir, "--trainer.max_steps=40")
-    return max(1, round(budget / (pilot["cost"]["gradients"] / pilot["cost"]["samples"])))
+def glances_for(budget: float, once: dict[str, Any], twice: dict[str, Any]) -> int:
+    """How often a method must learn what it gets to take so many gradients a sample, over the whole stream.
+
+    Args:
+        budget: gradients a sample.
+        once: results of the whole stream where it learns everything once.
+        twice: the same with two repetitions; not all that a method does at the end of an experience is repeated.
+    """
+    one, two = (result["cost"]["gradients"] / result["cost"]["samples"] for result in (once, twice))
+    return max(1, round(1 + (budget - one) / (two - one)))
+
+
+def run_all(cells: list[Cell], processes: int, *where: Any) -> dict[Cell, dict[str, Any]]:
+    """The results of all cells, with a progress bar; `where` is what `run` takes besides the cell."""
+    results = {}
+    with Progress(transient=True) as progress, pool_of(processes) as pool:
+        bar = progress.add_task("runs", total=len(cells))
+        running = {pool.submit(run, cell, *where): cell for cell in cells}
+        try:
+            for future in as_completed(running):
+                results[running[future]] = future.result()
+                progress.advance(bar)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return {cell: results[cell] for cell in cells}
 
 
 def pool_of(processes: int) -> ProcessPoolExecutor:
@@ -131,8 +158,10 @@ def pool_of(processes: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(processes, get_context("spawn"), initializer=begin)
 
 
-def mean_and_interval(values: list[float]) -> tuple[float, float | None]:
-    """Mean and half width of the 95 % interval, 1.96 s / sqrt(n)."""
+def mean_and_interval(values: list[float | None]) -> tuple[float, float | None] | None:
+    """Mean and half width of the 95 % interval, 1.96 s / sqrt(n); null where one of the values is undefined."""
+    if None in values:
+        return None
     mean = sum(values) / len(values)
     if len(values) < 2:
         return mean, None
@@ -148,6 +177,7 @@ def rows_of(results: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
             names = runs[0]["views"].get(view, {})
             scores = {name: mean_and_interval([one["views"][view][name]["mean"] for one in runs]) for name in names}
             scores[PREQUENTIAL] = mean_and_interval([one[PREQUENTIAL]["mean"] for one in runs])
+            scores = {name: score for name, score in scores.items() if score is not None}  # else it is undefined
             cost = {name: sum(one["cost"][name] for one in runs) / len(runs) for name in runs[0]["cost"]}
             trained = f"{view}-incremental" if names else view
             trained += ", trained class-incrementally" * (scenario == "class" and view == "task")
@@ -172,12 +202,13 @@ def tables(rows: list[dict[str, Any]], stream: str) -> Iterable[Table]:
 
 
 def _accuracy(row: dict[str, Any]) -> float:
-    return row["scores"].get("ACC", row["scores"][PREQUENTIAL])[0]
+    scores = row["scores"]
+    return (scores["ACC"] if "ACC" in scores else scores[PREQUENTIAL])[0]
 
 
 def _cell(value: tuple[float, float | None] | None) -> str:
     if value is None:
-        return ""
+        return "-"
     return f"{100 * value[0]:.1f}" + (f" ± {100 * value[1]:.1f}" if value[1] is not None else "")
 
 
@@ -205,35 +236,22 @@ def main() -> int:
     root, data_dir = (options.out / options.stream).absolute(), str(Path(options.data_dir).absolute())
     try:
         glances = {}
-        if options.gradients_per_sample:
-            budget = options.gradients_per_sample
-            with pool_of(1) as pool:
-                asked = {
-                    name: pool.submit(glances_for, budget, options.stream, name, root, data_dir)
-                    for name in options.methods or there
-                }
-                glances = {name: future.result() for name, future in asked.items()}
+        if budget := options.gradients_per_sample:
+            repeating = [name for name in options.methods or there if repetitions(options.stream, name)]
+            pilots = [Cell(name, None, 0, count) for name in repeating for count in (1, 2)]
+            found = run_all(pilots, options.processes, options.stream, root, data_dir)
+            glances = {name: glances_for(budget, *(found[Cell(name, None, 0, count)] for count in (1, 2))) for name in repeating}
         cells = [
             Cell(method, scenario, seed, glances.get(method))
             for seed in range(options.seeds)
             for method in options.methods or there
             for scenario in SCENARIOS.get(options.stream, (None,))
         ]
-        results = {}
-        with Progress(transient=True) as progress, pool_of(options.processes) as pool:
-            bar = progress.add_task("runs", total=len(cells))
-            running = {pool.submit(run, cell, options.stream, root, data_dir): cell for cell in cells}
-            try:
-                for future in as_completed(running):
-                    results[running[future]] = future.result()
-                    progress.advance(bar)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        results = run_all(cells, options.processes, options.stream, root, data_dir)
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    rows = rows_of({cell: results[cell] for cell in cells})
+    rows = rows_of(results)
     console = Console()
     console = console if console.is_terminal else Console(width=150)
     for table in tables(rows, options.stream):
@@ -241,6 +259,8 @@ def main() -> int:
     formulas = results[cells[0]]["formulas"]
     console.print("\n".join(f"{name}: {escape(formulas[name])}" for name in SHOWN))
     console.print("memory: what a method keeps beside the network; gradients: of the loss of single samples")
+    console.print("both they and the seconds are of all learning, also of a network that is trained when it is to be scored")
+    console.print("-: undefined, results.json of the run says why")
     (root / "table.json").write_text(json.dumps({"rows": rows, "formulas": formulas}, indent=2) + "\n")
     print(f"{root / 'table.json'}")
     return 0

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.continual.metrics import ANYTIME, METRICS, PREQUENTIAL
+from app.continual.metrics import ANYTIME, METRICS, NAMES, PREQUENTIAL
 from callbacks.picture import save_and_log
 from callbacks.test_report import FILE_WIDTH, write_results
 
@@ -78,9 +78,10 @@ class StreamReport(Callback):
         if pl_module.is_replicated and trainer.state.fn == "fit":
             evaluations = [None] * trainer.world_size
             torch.distributed.all_gather_object(evaluations, pl_module.evaluation)
-        stream = trainer.datamodule
+        stream, method = trainer.datamodule, type(pl_module.method).__name__
+        too_late = f"{method} learns at the end of the stream alone" if pl_module.method.learns_at_end else "no step was taken"
         return {
-            "method": type(pl_module.method).__name__,
+            "method": method,
             "stream": type(stream).__name__,
             "scenario": stream.scenario,
             "seed": stream.seed,
@@ -88,14 +89,14 @@ class StreamReport(Callback):
             "steps": stream.cursor,
             "views": {
                 view: {
-                    name: _mean([one["views"][view]["metrics"][name] for one in evaluations])
-                    for name in evaluations[0]["views"][view]["metrics"]
+                    name: _mean([one["metrics"].get(name) for one in of_view], of_view[0]["undefined"].get(name, ""))
+                    for name in NAMES
                 }
-                for view in pl_module.views
+                for view, of_view in ((view, [one["views"][view] for one in evaluations]) for view in pl_module.views)
             },
-            "prequential accuracy": _mean([one["prequential"] for one in evaluations]),
+            "prequential accuracy": _mean([one["prequential"] for one in evaluations], too_late),
             "prequential accuracy by experience": {
-                title: _mean([one["prequential_of"][number] for one in evaluations])
+                title: _mean([one["prequential_of"][number] for one in evaluations], too_late)
                 for number, title in enumerate(titles(trainer))
             },
             "cost": evaluations[0]["cost"],
@@ -104,7 +105,10 @@ class StreamReport(Callback):
         }
 
 
-def _mean(values: list[float]) -> dict[str, float | None]:
+def _mean(values: list[float | None], reason: str) -> dict[str, Any]:
+    """Mean and interval, or no value and why it has none."""
+    if None in values:
+        return {"mean": None, "ci95": None, "undefined": reason}
     interval = 1.96 * np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "ci95": interval}
 
@@ -155,14 +159,18 @@ def tables(results: dict[str, Any]) -> list[Table]:
     scores = Table(title=title, title_justify="left")
     for name in ("metric", *([TITLES[view] for view in results["views"]] or ["stream"]), "formula"):
         scores.add_column(name, justify="left" if name in ("metric", "formula") else "right")
-    names = list(dict.fromkeys(name for view in results["views"].values() for name in view))
-    for name in names:
-        scores.add_row(name, *(_cell(view.get(name)) for view in results["views"].values()), escape(FORMULAS[name]))
-    others = [""] * (len(results["views"]) - 1)
-    scores.add_row("prequential accuracy", _cell(results["prequential accuracy"]), *others, PREQUENTIAL)
+
+    def add(name: str, formula: str, *values: dict[str, Any]) -> None:
+        reasons = dict.fromkeys(value["undefined"] for value in values if value["mean"] is None)
+        others = [""] * (max(len(results["views"]), 1) - len(values))
+        scores.add_row(name, *map(_cell, values), *others, escape(formula + "".join(f"; undefined: {why}" for why in reasons)))
+
+    for name in NAMES if results["views"] else ():
+        add(name, FORMULAS[name], *(view[name] for view in results["views"].values()))
+    add("prequential accuracy", PREQUENTIAL, results["prequential accuracy"])
     if not results["views"]:
         for title, value in results["prequential accuracy by experience"].items():
-            scores.add_row(f"... on {title}", _cell(value), "the same, over the steps of that data set")
+            add(f"... on {title}", "the same, over the steps of that data set", value)
     cost = Table(title="cost", title_justify="left")
     units = {
         "memory_bytes": "memory (bytes)",
@@ -176,8 +184,8 @@ def tables(results: dict[str, Any]) -> list[Table]:
     return [scores, cost]
 
 
-def _cell(value: dict[str, float | None] | None) -> str:
-    if value is None:
-        return ""
+def _cell(value: dict[str, Any]) -> str:
+    if value["mean"] is None:
+        return "-"
     interval = "" if value["ci95"] is None else f" ± {100 * value['ci95']:.2f}"
     return f"{100 * value['mean']:.2f}{interval}"

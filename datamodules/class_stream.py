@@ -14,9 +14,9 @@ from datamodules.stream import Experience, Scenario, StreamDataModule
 
 
 class ClassStream(StreamDataModule):
-    """A stream of the classes of an image data set that meta-training has not seen (Javed and White 2019).
+    """A stream of the classes of an image data set, as a rule of those that meta-training has not seen (Javed and White 2019).
 
-    The classes are drawn from one split of the data set; by default each is an experience, image after image, once through.
+    The classes come in an order that the seed draws; by default each is an experience, image after image, once through.
 
     Args:
         source: where the images are from.
@@ -24,13 +24,14 @@ class ClassStream(StreamDataModule):
         data_dir: folder of the files of omniglot; they are downloaded there where they are absent.
         cache_dir: where the decoded images are kept, null for the user's cache folder.
         image_size: side of the images of an image_folder, in pixels.
-        split: whose classes come: test, those that no meta-training has seen; val, for the choice of hyperparameters.
-        num_classes: classes of the stream, drawn from those with enough images; null for all of the split.
+        split: whose classes come: test, those that no meta-training has seen; val, for the choice of hyperparameters; all, those
+            of the whole data set; null for all of an image_folder without folders train, val and test, else for test.
+        num_classes: classes of the stream, drawn from those with enough images; null for all that fill experiences.
         classes_per_experience: classes of an experience; a divisor of `num_classes`.
         scenario: class, all classes compete; task, only those of the experience, whose number is given; domain, the output is
             the place of a class within its experience.
-        train_images: images of a class to learn from.
-        test_images: other images of the class, to test.
+        train_images: images of a class to learn from; null for all that `test_images` leaves of it.
+        test_images: other images of the class, to test; null for all that `train_images` leaves.
         kwargs: of StreamDataModule.
     """
 
@@ -41,12 +42,12 @@ class ClassStream(StreamDataModule):
         data_dir: str = "data",
         cache_dir: str | None = None,
         image_size: int = 84,
-        split: Literal["train", "val", "test"] = "test",
+        split: Literal["all", "train", "val", "test"] | None = None,
         num_classes: int | None = None,
         classes_per_experience: int = 1,
         scenario: Scenario = "class",
-        train_images: int = 15,
-        test_images: int = 5,
+        train_images: int | None = 15,
+        test_images: int | None = 5,
         batch_size: int = 1,
         **kwargs,
     ):
@@ -60,6 +61,8 @@ class ClassStream(StreamDataModule):
         ):
             if value is not None and value < smallest:
                 raise InputError(f"--data.{name} is {value}; give at least {smallest}")
+        if train_images is None and test_images is None:
+            raise InputError("--data.train_images and --data.test_images are both null; give a number of images to one of them")
         if source == "glyphs":
             self.source = Glyphs(cache_dir=cache_dir)
         elif source == "omniglot":
@@ -68,8 +71,14 @@ class ClassStream(StreamDataModule):
             raise InputError("--data.source image_folder needs --data.path; give a folder or a .zip")
         else:
             self.source = ImageFolder(path, image_size=image_size, cache_dir=cache_dir)
-        self.split, self.num_classes, self.per_experience, self.scenario = split, num_classes, classes_per_experience, scenario
+        self._split, self.num_classes, self.per_experience, self.scenario = split, num_classes, classes_per_experience, scenario
         self.sizes = {"train": train_images, "test": test_images}
+
+    @cached_property
+    def split(self) -> str:
+        """Whose classes come."""
+        plain = isinstance(self.source, ImageFolder) and self._split is None and not self.source.has_splits
+        return "all" if plain else self._split or "test"
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -88,40 +97,57 @@ class ClassStream(StreamDataModule):
         return self._images.digest
 
     def prepare_data(self) -> None:
-        self.source.prepare_data()
+        _ = self._images
 
     @cached_property
     def _images(self) -> ImageSplit:
+        if self.split == "all" and isinstance(self.source, ImageFolder):  # it need not be fit to be dealt to splits
+            return self.source.read_all()
         self.source.prepare_data()
-        return self.source.read_split(self.split)
+        return self.source.read_all() if self.split == "all" else self.source.read_split(self.split)
+
+    @property
+    def needed(self) -> int:
+        """Images that a class must have."""
+        return sum(count or 1 for count in self.sizes.values())
+
+    @property
+    def _needed_in_words(self) -> str:
+        parts = (f"--data.{split}_images {count or 'null (at least 1)'}" for split, count in self.sizes.items())
+        return f"{' + '.join(parts)} = {self.needed}"
 
     @cached_property
     def classes(self) -> np.ndarray:
         """Numbers, within the split, of the classes of the stream, in their order."""
-        needed = sum(self.sizes.values())
-        there = np.flatnonzero((self._images.counts >= needed) | (self.num_classes is None))
+        counts, source = self._images.counts, type(self.source).__name__
+        whose = source if self.split == "all" else f"the {self.split} split of {source}"
+        there = np.flatnonzero(counts >= self.needed) if self.num_classes else np.arange(len(counts))
         wanted = self.num_classes or len(there) - len(there) % self.per_experience
         if wanted > len(there):
             raise InputError(
-                f"--data.num_classes is {wanted}, and the {self.split} split of {type(self.source).__name__} has "
-                f"{len(there)} classes with {needed} images, --data.train_images + --data.test_images; give at most those"
+                f"--data.num_classes is {wanted}, and {whose} has {len(there)} classes with {self._needed_in_words} images; "
+                "give at most those"
             )
-        if wanted % self.per_experience or not wanted:
+        if wanted < 2:
+            raise InputError(
+                f"{whose} has too few classes, {len(there)}, for a stream of at least 2 and --data.classes_per_experience "
+                f"{self.per_experience}; add classes" + ", or give --data.split all" * (self.split != "all")
+            )
+        if wanted % self.per_experience:
             raise InputError(
                 f"--data.num_classes {wanted} is no multiple of --data.classes_per_experience {self.per_experience}; "
                 "change one of them"
             )
-        return self.generator("classes").permutation(there)[:wanted]
+        chosen = self.generator("classes").permutation(there)[:wanted]
+        if len(small := chosen[counts[chosen] < self.needed]):
+            raise InputError(
+                f"class {self._images.class_names[small[0]]!r} has {counts[small[0]]} images, fewer than "
+                f"{self._needed_in_words}; lower one of them"
+            )
+        return chosen
 
     def check(self) -> None:
-        needed = sum(self.sizes.values())
-        for chosen in self.classes:
-            count = self._images.counts[chosen]
-            if count < needed:
-                raise InputError(
-                    f"class {self._images.class_names[chosen]!r} has {count} images, fewer than --data.train_images "
-                    f"{self.sizes['train']} + --data.test_images {self.sizes['test']} = {needed}; lower one of them"
-                )
+        _ = self.classes
 
     @property
     def experiences(self) -> list[Experience]:
@@ -136,15 +162,23 @@ class ClassStream(StreamDataModule):
         ]
 
     def num_train(self, number: int) -> int:
-        return self.sizes["train"] * self.per_experience
+        return sum(len(self._rows(place, "train")) for place in self._places(number))
+
+    def _places(self, number: int) -> range:
+        """Places in the stream of the classes of an experience."""
+        return range(number * self.per_experience, (number + 1) * self.per_experience)
+
+    def _rows(self, place: int, split: str) -> np.ndarray:
+        """Rows of the images of the class at a place that are learned from, or tested on."""
+        chosen, (train, test) = self.classes[place], self.sizes.values()
+        count = self._images.counts[chosen]
+        order = self.generator("images", place).permutation(count)
+        end = count - test if train is None else train
+        part = order[:end] if split == "train" else order[end:][:test]
+        return self._images.counts[:chosen].sum() + part
 
     def read(self, number: int, split: str) -> tuple[np.ndarray, np.ndarray]:
-        rows, labels = [], []
-        for place in range(number * self.per_experience, (number + 1) * self.per_experience):
-            chosen = self.classes[place]
-            order = self.generator("images", place).permutation(self._images.counts[chosen])
-            end = self.sizes["train"]
-            part = order[:end] if split == "train" else order[end : end + self.sizes["test"]]
-            rows.append(self._images.counts[:chosen].sum() + part)
-            labels.append(np.full(len(part), place % self.per_experience if self.scenario == "domain" else place))
-        return self._images.images[np.concatenate(rows)], np.concatenate(labels)
+        places = self._places(number)
+        rows = [self._rows(place, split) for place in places]
+        labels = [place % self.per_experience if self.scenario == "domain" else place for place in places]
+        return self._images.images[np.concatenate(rows)], np.repeat(labels, [len(part) for part in rows])

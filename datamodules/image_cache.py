@@ -12,7 +12,6 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.cache import cached_folder, save
-from datamodules.episodic import SPLITS
 from datamodules.images import ImageSplit
 
 BLOCK = 1 << 22  # bytes that are read back at a time
@@ -74,7 +73,7 @@ def cached_images(
             arrays[f"{split}_class_names"].tolist(),
             str(arrays[f"{split}_digest"]),
         )
-        for split in SPLITS
+        for split in (array.removesuffix("_images") for array in arrays if array.endswith("_images"))
     }
 
 

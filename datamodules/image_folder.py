@@ -58,14 +58,28 @@ class ImageFolder(ImageEpisodes):
     def read_split(self, split: str) -> ImageSplit:
         return self._cached[split]
 
+    def read_all(self) -> ImageSplit:
+        splits = self._layout
+        classes = {name: pictures for split in splits.values() for name, pictures in split.items()}
+        in_order = {name: classes[name] for name in sorted(classes)}
+        return cached_splits(self.cache_dir, "image_folder", {"all": in_order}, self.image_size, self.channels)["all"]
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether `path` holds folders train, val and test, instead of all classes side by side."""
+        return "all" not in self._layout
+
     @cached_property
     def _cached(self) -> dict[str, ImageSplit]:
+        splits = self._layout if self.has_splits else self._deal(self._layout["all"])
+        return cached_splits(self.cache_dir, "image_folder", splits, self.image_size, self.channels)
+
+    @cached_property
+    def _layout(self) -> dict[str, Classes]:
+        """The classes of train, val and test, or, where there are no such folders, of `all`."""
         if not self.path.exists():
             raise InputError(f"--data.path {self.path} does not exist; give a folder or a .zip with <class>/<picture> inside")
         files = PictureFiles(self.path, "replace or remove it, or change --data.path")
-        return cached_splits(self.cache_dir, "image_folder", self._splits_of(files), self.image_size, self.channels)
-
-    def _splits_of(self, files: PictureFiles) -> dict[str, Classes]:
         if not files.pictures:
             endings = ", ".join(suffix[1:] for suffix in SUFFIXES)
             raise InputError(f"--data.path {self.path} holds no pictures; put files that end in {endings} into class folders")
@@ -77,7 +91,7 @@ class ImageFolder(ImageEpisodes):
             for split in named
         )
         if not has_splits:
-            return self._deal(class_folders(files, top, "--data.path"))
+            return {"all": class_folders(files, top, "--data.path")}
         splits = {split: class_folders(files, f"{top}{split}/", "--data.path") for split in SPLITS}
         sizes = ", ".join(f"{len(splits[split])} in {split}" for split in SPLITS)
         if not all(splits.values()):

@@ -104,6 +104,13 @@ class ImageEpisodes(EpisodicDataModule):
     def read_split(self, split: str) -> ImageSplit:
         """The images of one split, from the cache that `prepare_data` wrote."""
 
+    def read_all(self) -> ImageSplit:
+        """The images of all splits together, their classes one split after the other."""
+        splits = [self.read_split(split) for split in SPLITS]
+        names = [name for split in splits for name in split.class_names]
+        images, counts = (np.concatenate([getattr(split, part) for split in splits]) for part in ("images", "counts"))
+        return ImageSplit(images, counts, names, "".join(split.digest for split in splits))
+
     @property
     def output_size(self) -> int:
         return self.ways

@@ -65,8 +65,9 @@ def method_for(name: str, stream: StreamDataModule, **wanted: Any) -> ContinualM
     return method
 
 
-def go_on(method: ContinualMethod, stream: StreamDataModule, cursor: int = 0, end: int | None = None) -> None:
-    """Takes the steps `cursor` to `end` of the stream, with evaluations as the learner makes them."""
+def go_on(method: ContinualMethod, stream: StreamDataModule, cursor: int = 0, end: int | None = None) -> list[float]:
+    """Takes the steps `cursor` to `end` of the stream, with evaluations as the learner makes them, and returns the losses."""
+    losses = []
     for step in range(cursor, stream.num_steps if end is None else end):
         place = stream.place(step)
         experience = stream.experiences[place.experience]
@@ -74,9 +75,10 @@ def go_on(method: ContinualMethod, stream: StreamDataModule, cursor: int = 0, en
             method.begin_experience(place.experience, experience)
         batch = stream.batch(step)
         method.predict(batch.x)
-        method.observe(batch, torch.Generator().manual_seed(step))
+        losses.append(float(method.observe(batch, torch.Generator().manual_seed(step)).detach()))
         if place.last:
             method.end_experience(place.experience, experience, stream.samples(place.experience, "train"))
             method.eval()
             method.predict(batch.x)
             method.train()
+    return losses

@@ -4,8 +4,10 @@ import csv
 import json
 import signal
 import socket
+import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,8 @@ from streams import METHODS, Patterns
 from app.backbones.conv4 import Conv4
 from app.backbones.task_norm import one_by_one
 from app.continual.learner import ContinualLearner
-from app.continual.methods import er
+from app.continual.methods import er, gdumb, joint
+from callbacks.stream_report import StreamReport, tables
 
 RUN = [*QUIET, "--model=ContinualLearner", "--data=streams.Patterns"]
 DOUBLE = "--trainer.precision=64-true"
@@ -111,6 +114,56 @@ def test_anytime_evaluations_at_the_ends_are_the_rows_of_R():
         assert learner.anytime[number, : number + 1].tolist() == pytest.approx(R[number, : number + 1].tolist())
     averages = [R[number, : number + 1].mean() for number in range(3)]
     assert learner.evaluation["views"]["class"]["metrics"]["AAA"] == pytest.approx(np.mean(averages))
+
+
+@pytest.mark.parametrize("anytime_every", [None, 3])
+def test_a_method_that_learns_at_the_end_has_its_last_row_alone(anytime_every):
+    stream = Patterns()
+    learner = ContinualLearner(stream, lambda net, data: joint.Joint(net, data, only_last=True), anytime_every=anytime_every)
+    trainer(max_steps=-1).fit(learner, datamodule=stream)
+    evaluation = learner.evaluation
+    for part in evaluation["views"].values():
+        assert set(part["metrics"]) == {"ACC"} and np.isnan(part["R"][:-1]).all()
+    assert evaluation["views"]["task"]["undefined"]["LA"] == "Joint learns at the end of the stream alone"
+    results = StreamReport().results(learner.trainer, learner)
+    assert results["prequential accuracy"]["mean"] is None and "at the end" in results["prequential accuracy"]["undefined"]
+    assert results["cost"]["gradients"] == 66
+
+
+@pytest.mark.parametrize(
+    ("scenario", "options", "reasons"),
+    [
+        ("class", {}, {"FWT": "the classes of an experience are no answer before it comes"}),
+        ("domain", {}, {}),
+        ("domain", {"evaluate_every": 2}, dict.fromkeys(("LA", "BWT", "FWT", "AAA", "WC-ACC"), "evaluate_every 2 leaves out")),
+    ],
+)
+def test_an_undefined_metric_says_why(scenario, options, reasons):
+    stream = Patterns(scenario)
+    learner = ContinualLearner(stream, **options)
+    trainer(max_steps=-1).fit(learner, datamodule=stream)
+    results = StreamReport().results(learner.trainer, learner)
+    for name, score in results["views"][scenario].items():
+        assert (score["mean"] is None) == ("undefined" in score), name
+        assert reasons.get(name, "") in score.get("undefined", ""), name
+    undefined = {name for name, score in results["views"][scenario].items() if score["mean"] is None}
+    assert undefined >= set(reasons) if options else undefined == set(reasons)
+    assert [*tables(results)[0].columns[1].cells].count("-") == len(undefined)
+
+
+def test_training_from_scratch_for_an_evaluation_is_part_of_the_cost(monkeypatch):
+    slow = gdumb.GDumb.train_afresh
+
+    def train_afresh(self, *args) -> None:
+        time.sleep(0.2)
+        slow(self, *args)
+
+    monkeypatch.setattr(gdumb.GDumb, "train_afresh", train_afresh)
+    stream = Patterns()
+    learner = ContinualLearner(stream, lambda net, data: gdumb.GDumb(net, data, memory=9, epochs=2))
+    trainer(max_steps=-1).fit(learner, datamodule=stream)
+    cost = learner.evaluation["cost"]
+    assert cost["gradients"] == 3 * 2 * 9 and cost["seconds"] > 3 * 0.2
 
 
 def test_prequential_accuracy_of_shuffled_labels_is_chance():
@@ -231,6 +284,17 @@ def test_processes_of_a_sequential_method_have_streams_of_their_own(tmp_path):
     accuracy = results["views"]["class"]["ACC"]
     assert results["streams"] == 2 and accuracy["mean"] == pytest.approx((first[-1].mean() + second[-1].mean()) / 2)
     assert accuracy["ci95"] == pytest.approx(1.96 * abs(first[-1].mean() - second[-1].mean()) / 2)
+
+
+def test_a_test_scores_the_weights_of_the_first_process_on_its_own_stream():
+    stream = Patterns()
+    learner = ContinualLearner(stream, lambda net, data: METHODS["LaMAML"](net, data))
+    learner._trainer = SimpleNamespace(world_size=2, global_rank=1, datamodule=stream)
+    replicas = []
+    for stage in ("fit", "test"):
+        learner.setup(stage)
+        replicas.append(stream.replica)
+    assert replicas == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -58,12 +58,18 @@ def test_a_resumed_run_ends_in_the_same_bits(name: str, scenario: str):
 def test_two_processes_do_what_one_does(name: str, scenario: str, monkeypatch, double):
     stream = Patterns(scenario)
     alone = method_for(name, stream)
-    go_on(alone, stream)
+    losses = go_on(alone, stream)
     pair = [method_for(name, Patterns(scenario)) for _ in range(2)]
     monkeypatch.setattr(torch.distributed, "all_reduce", meeting(2))
     for rank, method in enumerate(pair):
         method.rank, method.world_size = rank, 2
-    on_threads([partial(go_on, method, method.stream) for method in pair])
+    parts: dict[int, list[float]] = {}
+
+    def run(rank: int, method: nn.Module) -> None:
+        parts[rank] = go_on(method, method.stream)
+
+    on_threads([partial(run, rank, method) for rank, method in enumerate(pair)])
+    assert np.allclose(np.add(parts[0], parts[1]), losses, rtol=1e-9)
     expected = state(alone)
     for key, tensor in state(pair[0]).items():
         assert torch.equal(tensor, state(pair[1])[key]), key

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from benchmarks import continual
-from benchmarks.continual import Cell, mean_and_interval, methods_of, repetitions, rows_of, run, tables
+from benchmarks.continual import Cell, glances_for, mean_and_interval, methods_of, repetitions, rows_of, run, tables
 
 
 def result(accuracy: float, seconds: float) -> dict:
@@ -32,6 +32,26 @@ def test_the_best_method_stands_first():
     assert list(table.columns[0].cells) == ["better", "worse"] and list(table.columns[1].cells) == ["40.0", "20.0"]
 
 
+def test_an_equal_budget_counts_what_is_not_repeated():
+    """EWC's Fisher information is a gradient a sample that glances do not repeat, and A-GEM's references are 25 that they do."""
+
+    def whole(gradients: int) -> dict:
+        return {"cost": {"samples": 100, "gradients": gradients}}
+
+    assert glances_for(8.0, whole(200), whole(300)) == 7
+    assert glances_for(104.0, whole(2600), whole(5200)) == 4
+    assert glances_for(1.0, whole(2600), whole(5200)) == 1
+
+
+def test_what_is_undefined_has_no_number():
+    undefined = result(0.5, 1.0) | {"prequential accuracy": {"mean": None, "ci95": None, "undefined": "it learns at the end"}}
+    undefined["views"]["class"]["LA"] = {"mean": None, "ci95": None, "undefined": "it learns at the end"}
+    rows = rows_of({Cell("joint", None, 0): undefined})
+    table, *_ = tables(rows, "split_mnist")
+    cells = {column.header: list(column.cells) for column in table.columns}
+    assert cells["ACC"] == ["50.0"] and cells["LA"] == cells["prequential accuracy"] == ["-"]
+
+
 def test_a_stream_without_tests_has_its_prequential_accuracy():
     bare = result(0.5, 1.0) | {"views": {}}
     (row,) = rows_of({Cell("cmaml", None, 0): bare})
@@ -43,7 +63,7 @@ def test_a_stream_without_tests_has_its_prequential_accuracy():
 def test_every_config_of_a_stream_is_a_row():
     assert {"er", "la_maml", "finetune", "mer"} <= set(methods_of("rotated_mnist"))
     assert repetitions("rotated_mnist", "er") == "glances" and repetitions("rotated_mnist", "mer") == "num_batches"
-    assert repetitions("split_mnist", "gdumb") is None and methods_of("glyphs_stream") == ["er"]
+    assert repetitions("split_mnist", "gdumb") == "epochs" and methods_of("glyphs_stream") == ["er"]
 
 
 def test_a_finished_cell_is_not_run_again_and_a_broken_one_goes_on(tmp_path, data_dir, monkeypatch):
@@ -55,6 +75,8 @@ def test_a_finished_cell_is_not_run_again_and_a_broken_one_goes_on(tmp_path, dat
     (cell.folder(tmp_path) / "results.json").unlink()
     found = run(cell, "rotated_mnist", tmp_path, str(data_dir), *small)
     assert found["steps"] == 6 and found["cost"]["gradients"] == 2 * (60 + 50) and found["seed"] == 1
+    (cell.folder(tmp_path) / "results.json").unlink()
+    assert run(cell, "rotated_mnist", tmp_path, str(data_dir), *small)["views"] == found["views"]  # killed after the last step
     (cell.folder(tmp_path) / "recipe").write_text("another config")
     whole = run(cell, "rotated_mnist", tmp_path, str(data_dir), *small)
     assert whole["views"] == found["views"] and whole["steps"] == 6

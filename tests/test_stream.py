@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from streams import Patterns
 
 from app.errors import InputError
@@ -154,6 +155,57 @@ def test_classes_come_one_after_the_other(monkeypatch):
     assert not np.array_equal(stream.classes, class_stream(monkeypatch, num_classes=4, seed=1).classes)
 
 
+def folder_of_pictures(folder, sizes):
+    """Classes a, b, c, ... of so many pictures, each of its own colour."""
+    for label, size in zip("abcdefg", sizes, strict=False):
+        (folder / label).mkdir(parents=True)
+        for number in range(size):
+            Image.new("RGB", (4, 4), (20 * ord(label) - 1940, number, 0)).save(folder / label / f"{number}.png")
+    return folder
+
+
+def picture_stream(folder, **options):
+    return ready(ClassStream, source="image_folder", path=str(folder), cache_dir=f"{folder}-cache", image_size=4, **options)
+
+
+@pytest.mark.parametrize(("images", "expected"), [((3, 1), [3] * 4), ((None, 2), [2, 5, 3, 2]), ((2, None), [2] * 4)])
+def test_all_classes_of_a_folder_of_pictures_come(tmp_path, images, expected):
+    """With as many of their pictures as is asked for; the rest of each class is held out where test_images is null."""
+    sizes = [4, 7, 5, 4]
+    stream = picture_stream(folder_of_pictures(tmp_path / "a", sizes), train_images=images[0], test_images=images[1])
+    assert stream.split == "all" and sorted(experience.title for experience in stream.experiences) == ["a", "b", "c", "d"]
+    assert stream.num_steps == sum(expected)
+    for number, experience in enumerate(stream.experiences):
+        label = "abcd".index(experience.title)
+        learned, held_out = (stream.samples(number, split).images[:, :2, 0, 0].tolist() for split in ("train", "test"))
+        assert {red for red, _ in learned + held_out} == {20 * label}
+        both = [{picture for _, picture in part} for part in (learned, held_out)]
+        assert len(both[0]) == expected[label] == stream.num_train(number) and not both[0] & both[1]
+        assert len(both[1]) == (images[1] or sizes[label] - images[0])
+
+
+def test_one_split_of_a_folder_of_pictures(tmp_path):
+    plain = folder_of_pictures(tmp_path / "a", [2] * 7)
+    dealt = [picture_stream(plain, split=split, train_images=1, test_images=1) for split in ("train", "val")]
+    assert [len(stream.classes) for stream in dealt] == [4, 2]
+    for split, labels in (("train", "abc"), ("val", "de"), ("test", "fg")):
+        for label in labels:
+            (tmp_path / "b" / split).mkdir(parents=True, exist_ok=True)
+            (plain / label).rename(tmp_path / "b" / split / label)
+    given = [picture_stream(tmp_path / "b", split=split, train_images=1, test_images=1) for split in (None, "test", "all")]
+    titles = [sorted(experience.title for experience in stream.experiences) for stream in given]
+    assert titles == [["f", "g"], ["f", "g"], [*"abcdefg"]]
+
+
+def test_a_folder_with_a_single_class_is_no_stream(tmp_path):
+    with pytest.raises(InputError, match=r"ImageFolder has too few classes, 1, for a stream of at least 2 .* add classes$"):
+        picture_stream(folder_of_pictures(tmp_path / "a", [8]), train_images=1, test_images=1)
+
+
+def test_all_classes_of_a_data_set(monkeypatch):
+    assert len(class_stream(monkeypatch, split="all").classes) == 36
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -161,6 +213,9 @@ def test_classes_come_one_after_the_other(monkeypatch):
         ({"num_classes": 9, "classes_per_experience": 2}, "num_classes 9 is no multiple of --data.classes_per_experience 2"),
         ({"train_images": 8}, "has 9 images, fewer than --data.train_images 8 \\+ --data.test_images 3 = 11"),
         ({"scenario": "task"}, "classes_per_experience is 1; give at least 2"),
+        ({"train_images": None, "test_images": 9}, "has 9 images, fewer than .*train_images null .*at least 1.* 9 = 10"),
+        ({"train_images": None, "test_images": None}, "train_images and --data.test_images are both null"),
+        ({"classes_per_experience": 13}, "the test split of Glyphs has too few classes, 12, .*per_experience 13; .*split all"),
         ({"source": "image_folder"}, "needs --data.path"),
         ({"batch_size": 0}, "batch_size is 0; give at least 1"),
     ],

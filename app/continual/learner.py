@@ -38,7 +38,8 @@ class ContinualLearner(Learner):
         method: what it does about forgetting; null for FineTuning.
         backbone: the network; null for an MLP of 100 and 100 units, as in Lopez-Paz and Ranzato (2017). Its norms normalise each
             image by itself.
-        evaluate_every: experiences between two rows of R; the last one is always scored.
+        evaluate_every: experiences between two rows of R; the last one is always scored, and alone where the method learns
+            nothing before it.
         anytime_every: steps between two further evaluations on a part of the test images, for the anytime metrics; null for
             the ends of the experiences alone.
         anytime_images: test images of each experience at these, the first ones.
@@ -103,8 +104,11 @@ class ContinualLearner(Learner):
     # Training
 
     def setup(self, stage: str) -> None:
-        if self.is_replicated and self.trainer.global_rank and not self.trainer.datamodule.replica:
-            self.trainer.datamodule.become_replica(self.trainer.global_rank)
+        # What is tested are the weights of the first process, the only ones that a checkpoint's state holds.
+        stream, replica = self.trainer.datamodule, self.trainer.global_rank if self.is_replicated and stage == "fit" else 0
+        if stream.replica != replica:
+            stream.become_replica(replica)
+            self.method.masks.copy_(class_masks(stream))
 
     def on_fit_start(self) -> None:
         method, trainer = self.method, self.trainer
@@ -153,7 +157,8 @@ class ContinualLearner(Learner):
         self.seconds += time.monotonic() - started
         if place.last and self._is_due(stream, place.experience):
             self._evaluate(stream, place.experience)
-        if self.views and self.anytime_every and ((cursor + 1) % self.anytime_every == 0 or cursor + 1 == stream.num_steps):
+        partly = self.views and self.anytime_every and not self.method.learns_at_end
+        if partly and ((cursor + 1) % self.anytime_every == 0 or cursor + 1 == stream.num_steps):
             self._evaluate_part(stream, cursor // self.anytime_every, place.experience)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.y))
         self.log("train/prequential_accuracy", self.num_correct.sum() / self.num_samples.sum(), batch_size=len(batch.y))
@@ -171,7 +176,8 @@ class ContinualLearner(Learner):
     # Scores
 
     def _is_due(self, stream: StreamDataModule, number: int) -> bool:
-        return (number + 1) % self.evaluate_every == 0 or number + 1 == len(stream.experiences)
+        due = (number + 1) % self.evaluate_every == 0 and not self.method.learns_at_end
+        return due or number + 1 == len(stream.experiences)
 
     def _answers(self, x: Tensor, task: Tensor) -> Tensor:
         logits = self.method.predict(x, task if self.method.masked else None)
@@ -194,12 +200,13 @@ class ContinualLearner(Learner):
         images, y = (torch.cat([part[at][:num_images] for part in parts]) for at in (0, 1))
         counts = torch.tensor([len(part.y[:num_images]) for part in parts], device=self.device)
         task = torch.arange(len(parts), device=self.device).repeat_interleave(counts)
-        training = self.method.training
+        training, asked = self.method.training, self.method.predict_seconds
         self.method.eval()
         chunks = zip(images.split(ROWS), task.split(ROWS) if self.method.masked else repeat(None), strict=False)
         with one_by_one():
             logits = torch.cat([self.method.predict(as_inputs(rows), of_rows) for rows, of_rows in chunks])
         self.method.train(training)
+        self.seconds += self.method.predict_seconds - asked
         found = {}
         for view in self.views:
             competing = logits.masked_fill(~self.method.masks[task], -torch.inf) if view == "task" else logits
@@ -214,15 +221,17 @@ class ContinualLearner(Learner):
 
     @property
     def evaluation(self) -> dict[str, Any]:
-        """All numbers of the stream so far: R, the metrics of each view, and what they cost."""
+        """All numbers of the stream so far: R, the metrics of each view or why they have no value, and what they cost."""
         found: dict[str, Any] = {"views": {}}
         for view in self.views:
             before, *rows = getattr(self, f"accuracy_{view}").cpu().numpy()
-            found["views"][view] = {"R": np.array(rows), "before": before, "metrics": metrics.summarise(np.array(rows), before)}
-        for view in self.views:
-            found["views"][view]["metrics"] |= self._anytime_metrics(view)
-        found["prequential"] = float(self.num_correct.sum() / self.num_samples.sum().clamp(min=1))
-        found["prequential_of"] = (self.num_correct / self.num_samples).tolist()
+            R = np.array(rows)
+            values = metrics.summarise(R, before, classes_are_new=view == "class") | self._anytime_metrics(view)
+            reasons = {name: self._why_undefined(name, view, R) for name in metrics.NAMES if name not in values}
+            found["views"][view] = {"R": R, "before": before, "metrics": values, "undefined": reasons}
+        counts = torch.zeros_like(self.num_samples) if self.method.learns_at_end else self.num_samples
+        found["prequential"] = float(self.num_correct.sum() / counts.sum()) if counts.any() else None
+        found["prequential_of"] = [a / b if b else None for a, b in zip(self.num_correct.tolist(), counts.tolist(), strict=True)]
         found["cost"] = {
             "memory_bytes": self.method.memory_bytes,
             "samples": int(self.num_samples.sum()),
@@ -230,6 +239,21 @@ class ContinualLearner(Learner):
             "seconds": round(self.seconds, 2),
         }
         return found
+
+    def _why_undefined(self, name: str, view: str, R: np.ndarray) -> str:
+        """Why a metric of a view has no value."""
+        if len(R) == 1:
+            return "there is one experience alone"
+        if name == "FWT" and view == "class":
+            return metrics.CLASSES_ARE_NEW
+        if self.method.learns_at_end:
+            return f"{type(self.method).__name__} learns at the end of the stream alone"
+        if np.isnan(R[-1]).any():
+            return "the stream is not over"
+        if name in metrics.ANYTIME and self.anytime_every:
+            few = f"--model.anytime_every {self.anytime_every} scores not all experiences"
+            return few if view == self.views[0] else f"--model.anytime_every scores the view {self.views[0]} alone"
+        return f"--model.evaluate_every {self.evaluate_every} leaves out rows of R"
 
     def _anytime_metrics(self, view: str) -> dict[str, float]:
         """Of the evaluations in between, or, without them, of the rows of R."""

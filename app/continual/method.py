@@ -33,6 +33,7 @@ class ContinualMethod(nn.Module):
 
     needs: frozenset[Need] = frozenset()
     sequential = False
+    learns_at_end = False  # whether the stream must be over before it has learned anything
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class ContinualMethod(nn.Module):
         check_at_least(1, "model.method", glances=glances)
         self.net, self._optimizer, self.glances = net, optimizer, glances
         self.rank, self.world_size = 0, 1
+        self.predict_seconds = 0.0  # of learning that `predict` asked for, in this process
         self.optimizer: torch.optim.Optimizer | None = None
         self.stream, self.masked = stream, stream.has_task_ids
         self.register_buffer("masks", class_masks(stream), persistent=False)

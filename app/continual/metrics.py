@@ -55,15 +55,23 @@ ANYTIME = {
 PREQUENTIAL = "mean over all steps of the accuracy on a batch before its labels are used (Caccia et al. 2020)"
 
 
-def summarise(R: np.ndarray, before: np.ndarray) -> dict[str, float]:
+NAMES = (*(metric.name for metric in METRICS), *ANYTIME)
+CLASSES_ARE_NEW = "the classes of an experience are no answer before it comes"
+
+
+def summarise(R: np.ndarray, before: np.ndarray, classes_are_new: bool = False) -> dict[str, float]:
     """All metrics whose rows were evaluated; an experience that is missing leaves its metrics out.
 
     Args:
         R: accuracy in 0..1, of shape (T, T); NaN where it was not evaluated.
         before: accuracy before any training, of shape (T,).
+        classes_are_new: whether each experience has answers that no other one has and that compete with those of the others;
+            then there is no forward transfer.
     """
     found = {}
     for metric in METRICS:
+        if metric.name == "FWT" and classes_are_new:
+            continue
         if len(R) > 1 or metric.name in ("ACC", "LA"):
             value = metric.compute(R, before)
             if not np.isnan(value):

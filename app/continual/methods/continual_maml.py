@@ -63,6 +63,11 @@ class ContinualMAML(ContinualMethod):
             self.register_buffer(kept, torch.zeros(stream.batch_size, dtype=torch.int64))
         self.register_buffer("num_support", torch.zeros((), dtype=torch.int64))
         self.register_buffer("num_changes", torch.zeros((), dtype=torch.int64))
+        self._count: int | None = None  # num_support on the host
+
+    def _load_from_state_dict(self, *args) -> None:
+        super()._load_from_state_dict(*args)
+        self._count = None
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         return self._optimizer([*self.net.parameters(), *(self.rates if self.learns_rates else [])])
@@ -94,14 +99,15 @@ class ContinualMAML(ContinualMethod):
 
     def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
         x, y, task = batch.x, batch.y, batch.task
-        count = int(self.num_support)
+        count = int(self.num_support) if self._count is None else self._count
         afresh = self._detached(self.adapt(self.slow, x, y, task))
         if not count:
             self._keep(batch, afresh)
             return self.loss(afresh, x, y, task)
         loss, gradients = self.outer_gradient(x, y, task, count)
         with torch.no_grad():
-            # A decision by the data: the host waits for the device once a step.
+            # The host waits for the device once a step: optimisers count their steps on the host, so whether one is taken cannot
+            # be decided on the device.
             changed = bool(self.loss(afresh, x, y, task) + self.gamma <= loss)
         self.num_changes += changed
         if not changed:
@@ -132,6 +138,7 @@ class ContinualMAML(ContinualMethod):
         self.support_images[:count], self.support_y[:count] = batch.images, batch.y
         self.support_task[:count] = batch.task
         self.num_support.fill_(count)
+        self._count = count
 
     def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         with torch.no_grad():

@@ -101,18 +101,22 @@ class FTML(ContinualMethod):
         return functional.cross_entropy(outputs, y)
 
     def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
-        # An experience that was not seen is predicted by the weights adapted to the one at hand.
-        own = torch.full((len(x),), self.current, device=x.device) if task is None else task
-        seen = torch.tensor([len(memory) > 0 for memory in self.memories], device=x.device)
-        own = torch.where(seen[own], own, self.current)
-        outputs = x.new_zeros(len(x), self.masks.shape[1])
-        slow = {name: weight.detach() for name, weight in self.net.named_parameters()}
         with torch.no_grad():
+            if task is None:
+                return functional_call(self.net, self._adapted(self.current), (x,))
+            # An experience that was not seen is predicted by the weights adapted to the one at hand.
+            seen = torch.tensor([len(memory) > 0 for memory in self.memories], device=x.device)
+            own = torch.where(seen[task], task, self.current)
+            outputs = x.new_zeros(len(x), self.masks.shape[1])
             for number in own.unique().tolist():
-                rows = torch.arange(len(self.memories[number]), device=x.device)
-                weights = self.adapt(slow, *self._samples(number, rows), number) if len(rows) else slow
-                outputs[own == number] = functional_call(self.net, weights, (x[own == number],))
+                outputs[own == number] = functional_call(self.net, self._adapted(number), (x[own == number],))
         return outputs
+
+    def _adapted(self, number: int) -> Weights:
+        """Weights adapted to all that is kept of an experience."""
+        slow = {name: weight.detach() for name, weight in self.net.named_parameters()}
+        rows = torch.arange(len(self.memories[number]), device=self.masks.device)
+        return self.adapt(slow, *self._samples(number, rows), number) if len(rows) else slow
 
     def _samples(self, number: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         kept = self.memories[number].at(rows)

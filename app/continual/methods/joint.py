@@ -16,8 +16,7 @@ class Joint(FromScratch):
         epochs: passes over all samples so far.
         scratch_batch_size: samples of a step, null for that of the stream.
         cosine: whether the learning rate falls to zero on a half cosine.
-        only_last: whether it trains after the last experience alone, so that only the last row of R, with ACC and nothing else,
-            means anything.
+        only_last: whether it trains after the last experience alone; then R has its last row and nothing else.
         kwargs: of ContinualMethod.
     """
 
@@ -34,10 +33,10 @@ class Joint(FromScratch):
         **kwargs,
     ):
         super().__init__(net, stream, epochs=epochs, scratch_batch_size=scratch_batch_size, cosine=cosine, **kwargs)
-        self.only_last = only_last
+        self.learns_at_end = only_last
 
     def end_experience(self, number: int, experience: Experience, samples: Samples) -> None:
-        if self.only_last and number + 1 < len(self.stream.experiences):
+        if self.learns_at_end and number + 1 < len(self.stream.experiences):
             return
         parts = [self.stream.samples(before, "train", samples.y.device) for before in range(number)] + [samples]
         images, y = (torch.cat([part[at] for part in parts]) for at in (0, 1))

@@ -24,7 +24,7 @@ class NearestClassMean(ContinualMethod):
             members = functional.one_hot(batch.y, len(self.counts)).to(self.sums.dtype)
             self.sums += members.T @ self.net.body(batch.x)
             self.counts += members.sum(0)
-        return functional.cross_entropy(self.predict(batch.x), batch.y)
+        return functional.cross_entropy(self.predict(batch.x), batch.y) / self.world_size
 
     def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         """Minus the squared distance to each class mean, of shape (samples, outputs)."""

@@ -1,5 +1,6 @@
 """How much the probabilities of a classifier are worth."""
 
+from math import nan
 from typing import Any
 
 import torch
@@ -34,9 +35,14 @@ class Calibration(MulticlassCalibrationError):
         super().update(preds.detach().float().clamp(max=BELOW_ONE), target)
 
     def compute(self) -> dict[str, Any]:
-        """`error`, `num_queries` and `bins`, a list of {"confidence", "accuracy", "count", "from", "to"} of those not empty."""
+        """`error`, `num_queries` and `bins`, a list of {"confidence", "accuracy", "count", "from", "to"} of those not empty.
+
+        Where a method has diverged a confidence is not a number: neither is the error then, and there are no bins.
+        """
         # In float64: float32 sums of many queries depend on their order, and so on the number of devices.
         confidences, right = (dim_zero_cat(state).double() for state in (self.confidences, self.accuracies))
+        if not confidences.isfinite().all():
+            return {"error": nan, "num_queries": len(right), "bins": []}
         edges = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64, device=right.device)
         sums = torch.stack([torch.ones_like(right), confidences, right], 1)
         totals = sums.new_zeros(NUM_BINS, 3).index_add(0, torch.bucketize(confidences, edges, right=True) - 1, sums)

@@ -244,9 +244,11 @@ class MetaCLI(LightningCLI):
             self._save_config()
 
     def before_validate(self) -> None:
+        self.datamodule.used_splits = ("val",)
         self._check()
 
     def before_test(self) -> None:
+        self.datamodule.used_splits = ("test",)
         self._check()
 
     def after_fit(self) -> None:

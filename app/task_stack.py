@@ -61,9 +61,8 @@ class TaskStack:
             parameters: of a task, each of shape (channels, ...).
         """
         with temporarily_pop_interpreter_stack():
-            y = layer(
-                _channels_last(self._tasks_at(1, x).flatten(1, 2)), *(self._tasks_at(0, p).flatten(0, 1) for p in parameters)
-            )
+            stacks = (self._tasks_at(0, parameter).flatten(0, 1) for parameter in parameters)
+            y = layer(*(packed(stack) for stack in (self._tasks_at(1, x).flatten(1, 2), *stacks)))
             return self._task(y.unflatten(1, (self.num_tasks, -1)), 1)
 
     def gradient_and_value(
@@ -103,8 +102,17 @@ class TaskStack:
         return _functorch._add_batch_dim(tensor, axis, self.level)
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x.contiguous()
+def packed(x: Tensor) -> Tensor:
+    """The tensor without gaps in memory, images and filters with channels last.
+
+    The strides say so where a dimension of size 1 would allow others: torch's kernels read those wrongly, without an error.
+    """
+    if x.ndim != 4:
+        return x.contiguous()
+    _, channels, height, width = x.shape
+    x = x.contiguous(memory_format=torch.channels_last)
+    strides = (height * width * channels, 1, width * channels, channels)
+    return x if x.stride() == strides else x.clone(memory_format=torch.channels_last)
 
 
 def _leaf(stack: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ class ReliabilityDiagram(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         calibration = getattr(pl_module, "evaluation", {}).get("calibration")
-        if calibration and trainer.is_global_zero:
+        if calibration and calibration["bins"] and trainer.is_global_zero:
             save_and_log(trainer, "test/reliability", reliability_figure(calibration), Path(trainer.default_root_dir))
 
 

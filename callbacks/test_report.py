@@ -111,7 +111,8 @@ def _calibration(results: dict[str, Any]) -> str | None:
     if "calibration" not in results:
         return None
     found = results["calibration"]
-    return f"expected calibration error {100 * found['error']:.2f} % ({found['num_queries']:,} queries)"
+    error = f"{100 * found['error']:.2f} %" if found["bins"] else "not finite"
+    return f"expected calibration error {error} ({found['num_queries']:,} queries)"
 
 
 def _by_score(result: Table, results: dict[str, Any], names: list[str]) -> Table:

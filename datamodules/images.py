@@ -150,7 +150,8 @@ class ImageEpisodes(EpisodicDataModule):
 
     def check(self) -> None:
         name = type(self).__name__
-        for split_name, split in self._splits.items():
+        for split_name in self.used_splits:
+            split = self._splits[split_name]
             names = self._train_options if split_name == "train" else {name: name for name in self._train_options}
             ways, shots, queries = self.task_size(split_name)
             if len(split.class_names) < ways:

@@ -16,6 +16,9 @@ class ResumableDataModule(LightningDataModule):
     Args:
         num_workers: loader processes.
         seed: of everything that is drawn; linked to `seed_everything` on the command line.
+
+    Attributes:
+        used_splits: those that the command at hand draws from, which `check` looks at.
     """
 
     task_type: Literal["classification", "regression"]
@@ -27,6 +30,7 @@ class ResumableDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.cursor = 0
+        self.used_splits: tuple[str, ...] = ("train", "val", "test")
 
     @property
     @abstractmethod

@@ -1,6 +1,7 @@
 """The calibration that `test` reports, against its formula."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -94,3 +95,11 @@ def test_results_table_log_and_picture(tmp_path):
     assert (tmp_path / "pictures" / "test_reliability_0000002.png").exists()
     top = reliability_figure(found).axes[0]
     assert [bar.get_height() for bar in top.patches] == pytest.approx([part["accuracy"] for part in found["bins"]])
+
+
+def test_a_confidence_that_is_not_a_number():
+    """The test of a method that has diverged still ends, and says so."""
+    calibration = Calibration(2)
+    calibration.update(torch.tensor([[0.3, 0.7], [torch.nan, torch.nan]]), torch.tensor([1, 0]))
+    found = calibration.compute()
+    assert math.isnan(found["error"]) and found["bins"] == [] and found["num_queries"] == 2

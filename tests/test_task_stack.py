@@ -17,6 +17,7 @@ from app.backbones.patches import Geometry
 from app.backbones.resnet12 import ResNet12
 from app.backbones.task_conv import TaskConv2d, _Convolution
 from app.backbones.task_norm import TaskNorm
+from app.backbones.wrn import WRN
 from app.episode import Episode
 from app.inner_loop import gradient_and_value
 from app.task_stack import TaskStack, stacking
@@ -150,6 +151,44 @@ def test_derivatives_of_a_normalisation(double, shape):
         return torch.autograd.grad((normalise(*inputs, 1e-2).sin() * direction).sum(), inputs, create_graph=True)
 
     assert gradgradcheck(gradients, inputs)
+
+
+class OneRow(torch.nn.Module):
+    """Its pooling hands back gradients whose channels are not last in memory."""
+
+    def __init__(self, input_shape: tuple[int, ...], output_size: int):
+        super().__init__()
+        self.body = torch.nn.Sequential(
+            TaskConv2d(input_shape[0], 4, 3, padding=1, bias=False), TaskNorm(4), torch.nn.Tanh(), torch.nn.AdaptiveAvgPool2d(2)
+        )
+        self.head = torch.nn.Linear(16, output_size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).flatten(1))
+
+
+@pytest.mark.parametrize(("shape", "backbone"), [((1, 7, 8), OneRow), ((1, 8, 8), partial(WRN, depth=10, width=1))])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_one_row_and_one_channel(double, shape, backbone, rows):
+    """torch's own norm reads a tensor wrongly where a dimension of size 1 has an odd stride, or a weight the stride 0."""
+    torch.manual_seed(0)
+    algorithm = MAML(input_shape=shape, output_size=2, backbone=backbone, inner_steps=2)
+    whole = tasks(shape)
+    batch, gradients = Episode(whole.support_x[:, :rows], whole.support_y[:, :rows], whole.query_x, whole.query_y), []
+    for how in (None, "off"):
+        with stacking(how):
+            gradients.append(algorithm.outer_gradient(dict(algorithm.named_parameters()), batch)[0])
+    assert relative_error(*gradients) < 1e-9
+
+
+def test_filters_that_no_pixel_reaches_have_no_gradient():
+    """In bfloat16 oneDNN leaves them as they were in memory."""
+    g, x = torch.ones(1, 2, 1, 1, dtype=torch.bfloat16), torch.ones(1, 2, 2, 1, dtype=torch.bfloat16)
+    geometry = Geometry((2, 2), (1, 1), (1, 1), 2)
+    expected = patches.filter_gradient(g.float(), x.float(), (3, 3), geometry)
+    for _ in range(5):
+        torch.full((1000,), torch.nan)  # what the memory holds
+        assert torch.equal(grouped.filter_gradient(g, x, (3, 3), geometry).float(), expected)
 
 
 def test_layers_take_what_only_some_tasks_share(double):

@@ -4,12 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from app.backbones import patches
 from app.backbones.patches import Geometry
+from app.task_stack import packed
 
 
 def convolve(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     """As `patches.convolve`."""
-    return F.conv2d(_packed(x), _packed(weight), None, *geometry)
+    return F.conv2d(packed(x), packed(weight), None, *geometry)
 
 
 def input_gradient(g: Tensor, weight: Tensor, size: tuple[int, int], geometry: Geometry) -> Tensor:
@@ -19,6 +21,8 @@ def input_gradient(g: Tensor, weight: Tensor, size: tuple[int, int], geometry: G
 
 def filter_gradient(g: Tensor, x: Tensor, kernel: tuple[int, int], geometry: Geometry) -> Tensor:
     """As `patches.filter_gradient`."""
+    if g.dtype == torch.bfloat16 and min(x.shape[2:]) < max(kernel):
+        return patches.filter_gradient(g, x, kernel, geometry)  # oneDNN leaves what no pixel reaches unset
     return _gradient(1, g, x, _unset(g, g.shape[1], x.shape[1] // geometry.groups, *kernel), geometry)
 
 
@@ -26,16 +30,9 @@ def _gradient(of: int, g: Tensor, x: Tensor, weight: Tensor, geometry: Geometry)
     stride, padding, dilation, groups = geometry
     wanted = [of == 0, of == 1, False]
     backward = torch.ops.aten.convolution_backward
-    return backward(_packed(g), _packed(x), _packed(weight), None, stride, padding, dilation, False, (0, 0), groups, wanted)[of]
+    return backward(packed(g), packed(x), packed(weight), None, stride, padding, dilation, False, (0, 0), groups, wanted)[of]
 
 
 def _unset(like: Tensor, *shape: int) -> Tensor:
     """A tensor of which only the shape, the dtype and the order in memory are read."""
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
-
-
-def _packed(x: Tensor) -> Tensor:
-    """Channels last, with strides that say so where a dimension of size 1 would allow others, which torch reads wrongly."""
-    _, channels, height, width = x.shape
-    x = x.contiguous(memory_format=torch.channels_last)
-    return x.as_strided(x.shape, (height * width * channels, 1, width * channels, channels))

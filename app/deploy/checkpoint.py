@@ -1,5 +1,6 @@
 """From a checkpoint to a predictor."""
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from pkgutil import resolve_name
@@ -70,6 +71,8 @@ def build(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]) -> Me
     known = _options_of(cls)
     for option in options:
         if option not in known or option in task:
+            if option.startswith("backbone."):
+                raise InputError(f"--model.{option}: the network is that of the checkpoint; leave it out")
             near = get_close_matches(option, known - task.keys(), n=3, cutoff=0.5)
             raise InputError(f"--model.{option} is no option of {name}; the nearest are {', '.join(near) or 'none'}")
     arguments = (config.get("init_args") or {}) | {key: value for key, value in task.items() if key in known} | options
@@ -80,7 +83,9 @@ def build(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]) -> Me
         model = parser.instantiate_classes(parsed).model
     except ArgumentError as error:
         given = " ".join(f"--model.{option} {value}" for option, value in options.items())
-        reason = " ".join(str(error).split())[:200]
+        text = " ".join(str(error).split())
+        wanted = re.findall(r"Expected an? (?:typing\.)?(Literal\[[^\]]*\]|<class '\w+'>)", text)
+        reason = f"expected {' or '.join(dict.fromkeys(wanted))}" if wanted else text[:200]
         raise InputError(f"{given or path}: this version's {name} does not take these options ({reason}); change them") from error
     state = checkpoint["state_dict"]
     model.to(next(tensor.dtype for tensor in state.values() if tensor.is_floating_point()))

@@ -2,7 +2,9 @@
 
 import csv
 import sys
+import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +60,11 @@ class Predict:
             raise InputError(f"--export {export} does not end in .pt2; give a file that does")
         if self.out.suffix == ".png" or self.out.is_dir():
             raise InputError(f"--out {out} is no name of a table; give a .csv file")
+
+        for option, given in (("--support", support), ("--query", query)):
+            place = Path(given).expanduser().resolve()
+            if place in (self.out.resolve(), *self.out.resolve().parents):
+                raise InputError(f"--out {out} is or lies in {option} {given}, which it would change; give another file")
 
     def run(self, options: dict[str, Any]) -> int:
         """Writes the files and says what was found; the exit status is 1 where some queries could not be read."""
@@ -136,11 +143,14 @@ class Predict:
                 writer.writerow(header)
                 writer.writerows([f"{cell:.8g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
             beside.replace(self.out)
-            figure.savefig(self.out.with_suffix(".png"), dpi=120)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph .* missing")  # the font has no sign for a class's name
+                figure.savefig(self.out.with_suffix(".png"), dpi=120)
         except OSError as error:
             raise InputError(f"--out {self.out} cannot be written ({error.strerror or error}); give another file") from error
         finally:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                beside.unlink()
 
     def _say(self, adapted: Adapted, counted: str, score: str | None, query_x: np.ndarray) -> None:
         lines = [("adapted", f"{type(adapted.model).__name__}, {counted}"), ("predictions", str(self.out))]

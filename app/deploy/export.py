@@ -1,6 +1,7 @@
 """An adapted predictor as a program that needs nothing of this application."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -51,9 +52,9 @@ def export(adapted: Adapted, path: str, inputs: Tensor) -> None:
         raise InputError(
             f"{method} cannot be exported by this version of torch ({_first_line(error)}); leave --export out"
         ) from error
-    target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.stem}.part.pt2")  # torch.export.save insists on the ending
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         torch.export.save(program, beside)
         loaded = torch.export.load(beside).module()
         for rows in (inputs, torch.cat([inputs, inputs])):
@@ -62,7 +63,8 @@ def export(adapted: Adapted, path: str, inputs: Tensor) -> None:
     except OSError as error:
         raise InputError(f"--export {target} cannot be written ({error.strerror or error}); give another file") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
 
 
 def _compare(adapted: Adapted, found: Tensor | tuple[Tensor, ...], rows: Tensor, method: str) -> None:

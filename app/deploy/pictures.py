@@ -79,6 +79,8 @@ def _files(path: str, option: str) -> PictureFiles:
         raise InputError(
             f"{option} {path} is a table, and the checkpoint classifies pictures; give a folder or a .zip of {inside}"
         )
+    if place.is_file() and place.suffix.lower() in SUFFIXES:
+        raise InputError(f"{option} {path} is a single picture; give the folder that it lies in, or a .zip of {inside}")
     files = PictureFiles(place, f"replace or remove it, or change {option}")
     if not files.pictures:
         endings = ", ".join(suffix[1:] for suffix in SUFFIXES)

@@ -47,14 +47,14 @@ def read_table(path: str, option: str, reading: Columns, with_targets: bool) -> 
         InputError: the file, a column or a number is missing, or the rows are of several tasks.
     """
     columns = [*reading.x, *reading.y] if with_targets else reading.x
-    wanted = f"a CSV file with the columns {', '.join(columns)}"
+    wanted = f"a CSV file, in UTF-8 and with commas, with the columns {', '.join(columns)}"
     place = Path(path).expanduser()
     if place.is_dir() or place.suffix.lower() == ".zip":
         raise InputError(f"{option} {path} is no table, and the checkpoint is of a regression; give {wanted}")
     try:
         with place.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
-            names = next(reader, [])
+            names = [name.strip() for name in next(reader, [])]
             lines = [(reader.line_num, cells) for cells in reader if cells]
     except FileNotFoundError as error:
         raise InputError(f"{option} {path} does not exist; give {wanted}") from error

@@ -14,8 +14,9 @@ import matplotlib
 import torch
 
 from app.allocator import keep_freed_memory
+from benchmarks.maml_shapes import Shape, our_step, ours, random_tasks
 from benchmarks.measure import arguments, describe_machine, interleaved, print_table, write_json
-from benchmarks.throughput import Shape, in_processes, our_step, ours, peak_memory, random_tasks
+from benchmarks.own_processes import in_processes, peak_memory
 
 BASE = Shape((1, 28, 28), 5, 1, 16, 0.1, {"width": 64})
 GROWING: dict[str, tuple[int, ...]] = {

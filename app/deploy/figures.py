@@ -91,7 +91,8 @@ def sheet(
     hidden = len(classes) + (OTHER in lines) - len(lines)
     frames = "green right, red wrong with the true class" if any(query.truths) else ""
     notes = [score, frames, f"{hidden} classes with fewer queries are not shown" if hidden else ""]
-    figure.suptitle("\n".join([title, "; ".join(filter(None, notes))]).strip(), fontsize=10, x=0.02, ha="left", parse_math=False)
+    heading = "\n".join(filter(None, [title, *notes]))  # a line each: the figure may be narrow
+    figure.suptitle(heading, fontsize=10, x=0.02, ha="left", parse_math=False)
     return figure
 
 

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from torch import Tensor
-from torch._C import _functorch
+
+from app.task_stack import TaskStack
 
 Observations = dict[str, list[Tensor]]
 _wanted: ContextVar[Observations | None] = ContextVar("wanted", default=None)
@@ -33,10 +34,6 @@ def observe(name: str, value: Callable[[], Tensor]) -> None:
     kept = _wanted.get()
     if kept is None or name not in kept:
         return
-    interpreters = _functorch.get_interpreter_stack()
-    if not interpreters or len(interpreters) > 1 or interpreters[0].key() != _functorch.TransformType.Vmap:
-        return
-    tensor, tasks = value().detach(), _functorch.CVmapInterpreterPtr(interpreters[0]).batchSize()
-    axis = _functorch.maybe_get_bdim(tensor)
-    whole = _functorch.get_unwrapped(tensor).movedim(axis, 0) if axis >= 0 else tensor.expand(tasks, *tensor.shape)
-    kept[name].append(whole)
+    tasks = TaskStack.around()
+    if tasks is not None:
+        kept[name].append(tasks.tasks_at(0, value().detach()))

@@ -46,11 +46,16 @@ class TaskStack:
         """None without a vmap, or with another transform of torch.func around, below which gradients would be lost."""
         how = _stacking.get()
         # What inference mode makes cannot be differentiated.
-        interpreters = None if how == "off" or torch.is_inference_mode_enabled() else _functorch.get_interpreter_stack()
+        return None if how == "off" or torch.is_inference_mode_enabled() else cls.around(how)
+
+    @classmethod
+    def around(cls, convolution: Literal["grouped", "patches"] | None = None) -> "TaskStack | None":
+        """As `current`, wherever the tensors may be read, if not differentiated."""
+        interpreters = _functorch.get_interpreter_stack()
         if not interpreters or len(interpreters) > 1 or interpreters[0].key() != _functorch.TransformType.Vmap:
             return None
         vmap = _functorch.CVmapInterpreterPtr(interpreters[0])
-        return cls(vmap.level(), vmap.batchSize(), how)
+        return cls(vmap.level(), vmap.batchSize(), convolution)
 
     def map_channels(self, layer: Callable[..., Tensor], x: Tensor, *parameters: Tensor) -> Tensor:
         """A layer that treats channels, or groups of them, independently: those of all tasks side by side.
@@ -61,8 +66,8 @@ class TaskStack:
             parameters: of a task, each of shape (channels, ...).
         """
         with temporarily_pop_interpreter_stack():
-            stacks = (self._tasks_at(0, parameter).flatten(0, 1) for parameter in parameters)
-            y = layer(*(packed(stack) for stack in (self._tasks_at(1, x).flatten(1, 2), *stacks)))
+            stacks = (self.tasks_at(0, parameter).flatten(0, 1) for parameter in parameters)
+            y = layer(*(packed(stack) for stack in (self.tasks_at(1, x).flatten(1, 2), *stacks)))
             return self._task(y.unflatten(1, (self.num_tasks, -1)), 1)
 
     def gradient_and_value(
@@ -80,18 +85,18 @@ class TaskStack:
         """
         with torch.enable_grad():
             with temporarily_pop_interpreter_stack():
-                stacks = {name: _leaf(self._tasks_at(0, weight)) for name, weight in weights.items()}
+                stacks = {name: _leaf(self.tasks_at(0, weight)) for name, weight in weights.items()}
                 of_tasks = {name: self._task(stack, 0) for name, stack in stacks.items()}
             value = loss(of_tasks, *inputs)
             with temporarily_pop_interpreter_stack():
-                values = self._tasks_at(0, value)
+                values = self.tasks_at(0, value)
                 total, leaves = values.sum(), list(stacks.values())
         with temporarily_pop_interpreter_stack():
             gradients = torch.autograd.grad(total, leaves, create_graph=create_graph, materialize_grads=True)
             by_name = {name: self._task(gradient, 0) for name, gradient in zip(stacks, gradients, strict=True)}
             return by_name, self._task(values if create_graph else values.detach(), 0)
 
-    def _tasks_at(self, dim: int, tensor: Tensor) -> Tensor:
+    def tasks_at(self, dim: int, tensor: Tensor) -> Tensor:
         """The tensors of all tasks, with a task axis there."""
         axis = _functorch.maybe_get_bdim(tensor)
         if axis < 0:

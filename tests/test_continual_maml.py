@@ -159,8 +159,10 @@ def test_the_meta_leader_keeps_every_experience_and_adapts_to_the_one_asked_for(
     for number in (0, 2):
         weights = method.adapt(slow, *method._samples(number, torch.arange(10)), number)
         expected = torch.func.functional_call(method.net, weights, (x,))
+        before = int(method.num_gradients)
         found = method.predict(x, torch.full((len(x),), number))
         torch.testing.assert_close(found, expected)
+        assert int(method.num_gradients) - before == 10  # one step on all that is kept
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Following the meta-leader."""
 
+import time
+
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
@@ -113,10 +115,14 @@ class FTML(ContinualMethod):
         return outputs
 
     def _adapted(self, number: int) -> Weights:
-        """Weights adapted to all that is kept of an experience."""
+        """Weights adapted to all that is kept of an experience; what that costs counts as learning."""
+        started = time.monotonic()
         slow = {name: weight.detach() for name, weight in self.net.named_parameters()}
         rows = torch.arange(len(self.memories[number]), device=self.masks.device)
-        return self.adapt(slow, *self._samples(number, rows), number) if len(rows) else slow
+        adapted = self.adapt(slow, *self._samples(number, rows), number) if len(rows) else slow
+        self.num_gradients += len(rows) * self.inner_steps
+        self.predict_seconds += time.monotonic() - started
+        return adapted
 
     def _samples(self, number: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         kept = self.memories[number].at(rows)

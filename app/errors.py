@@ -5,11 +5,19 @@ class InputError(ValueError):
     """Wrong input: one line that names the option, both numbers and the remedy; `train.py` prints it without a traceback."""
 
 
-def check_at_least(least: int, section: str, **options: float | None) -> None:
-    """Raises an InputError where one of the options of a section is below `least`; null is always allowed."""
+def check_at_least(least: int, section: str, *, or_null: str = "", **options: float | None) -> None:
+    """Raises an InputError where one of the options of a section is below `least`; null is always allowed.
+
+    Args:
+        least: what is allowed.
+        section: what stands before the options' names.
+        or_null: what null is for, where the error is to offer it.
+        options: by their names.
+    """
     for name, value in options.items():
-        if value is not None and value < least:
-            raise InputError(f"--{section}.{name} is {value}; give at least {least}")
+        if value is not None and not value >= least:
+            null = f", or null {or_null}" if or_null else ""
+            raise InputError(f"--{section}.{name} is {value}; give at least {least}{null}")
 
 
 def check_above_zero(section: str, **options: float | None) -> None:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from app.algorithm import OUTPUTS, Metrics
 from app.embedding_algorithm import EmbeddingAlgorithm
 from app.episode import Episode
+from app.episodic_learner import OUTPUTS, Metrics
 from app.errors import InputError
 from app.losses import widened
 from app.params import Params

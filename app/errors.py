@@ -1,5 +1,7 @@
 """The error that a person's input causes, as opposed to a defect of the program."""
 
+from math import inf
+
 
 class InputError(ValueError):
     """Wrong input: one line that names the option, both numbers and the remedy; `train.py` prints it without a traceback."""
@@ -25,3 +27,10 @@ def check_above_zero(section: str, **options: float | None) -> None:
     for name, value in options.items():
         if value is not None and not value > 0:
             raise InputError(f"--{section}.{name} is {value}; give a number above 0")
+
+
+def check_not_negative(section: str, **options: float) -> None:
+    """Raises an InputError where one of the options of a section is below 0 or not finite."""
+    for name, value in options.items():
+        if not 0 <= value < inf:
+            raise InputError(f"--{section}.{name} is {value}; give a number of at least 0")

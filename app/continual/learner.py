@@ -134,11 +134,8 @@ class ContinualLearner(Learner):
             self.load_state_dict(self._own_state)
         self.method.masks.copy_(class_masks(trainer.datamodule))
 
+    @one_by_one()  # an image's features depend on no other image
     def training_step(self, batch: StreamBatch, batch_idx: int) -> Tensor:
-        with one_by_one():  # an image's features depend on no other image
-            return self._step(batch)
-
-    def _step(self, batch: StreamBatch) -> Tensor:
         batch = batch._replace(x=batch.x.to(next(self.parameters()).dtype))
         stream, cursor = self.trainer.datamodule, self.trainer.datamodule.cursor
         place, self.evaluated = stream.place(cursor), None

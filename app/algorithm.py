@@ -1,8 +1,7 @@
-"""What all meta-learning methods share: the outer step, evaluation, logging."""
+"""What a meta-learning method is, and the outer step that all share."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 from typing import Any
 
 import torch
@@ -12,24 +11,20 @@ from torch.func import functional_call, vmap
 
 from app.backbones import BackboneCallable, default_backbone
 from app.backbones.drop_block import DropBlock
-from app.calibration import Calibration
 from app.episode import Episode
-from app.errors import InputError
-from app.evaluation import logged, summarise
+from app.episodic_learner import OUTPUTS, EpisodicLearner, Metrics
+from app.errors import InputError, check_at_least
 from app.inner_loop import INNER_GRADIENT_NORM
-from app.learner import Learner, concrete_subclasses
-from app.losses import DEFAULT_LOSS, LOSSES, LossName, accuracy, mse, widened
+from app.learner import concrete_subclasses
+from app.losses import DEFAULT_LOSS, LOSSES, LossName
 from app.observation import observing
 from app.params import Params
-from app.scores import EpisodeScores
+from app.suitability import check_labels, check_task_sizes, check_task_type
 from app.task_stack import Stacking, stacking
 from datamodules.episodic import EpisodicDataModule
 
-Metrics = dict[str, Tensor]
-OUTPUTS = "outputs"  # of the queries, among the scores
 
-
-class MetaAlgorithm(Learner):
+class MetaAlgorithm(EpisodicLearner):
     """Base of all methods: a subclass writes one task (`adapt`, `predict`), vmap adds the task axis.
 
     A method that is for classification or regression alone says so in `task_types`, one that learns all training classes at
@@ -75,9 +70,8 @@ class MetaAlgorithm(Learner):
         stacking: Stacking | None = None,
     ):
         super().__init__()
-        if tasks_per_chunk is not None and tasks_per_chunk < 1:
-            raise InputError(f"--model.tasks_per_chunk is {tasks_per_chunk}; give at least 1, or null")
-        self.check_task_type(task_type)
+        check_at_least(1, "model", or_null="for all", tasks_per_chunk=tasks_per_chunk)
+        check_task_type(type(self), task_type, concrete_subclasses(MetaAlgorithm))
         self.input_shape, self.output_size, self.task_type = tuple(input_shape), output_size, task_type
         self.train_output_size = train_output_size or output_size
         self.outer_loss = self.loss_function("outer_loss", outer_loss)
@@ -85,23 +79,7 @@ class MetaAlgorithm(Learner):
         self.tasks_per_chunk, self.stacking = tasks_per_chunk, stacking
         self.net = self.build_net(backbone or default_backbone(self.input_shape))
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
-        self._scores = EpisodeScores()
-        self.evaluation: dict[str, Any] = {}
-        self._score_names: list[str] = []
-        self.stages: list[int] = []
-        self.score_all_stages = False
-        self._calibration: Calibration | None = None
         self.autocast_inner_loop = True
-        self._first_episode = 0
-
-    def check_task_type(self, task_type: str) -> None:
-        """Raises an InputError where the method is not for the tasks of the data set."""
-        if task_type not in self.task_types:
-            fitting = [cls.__name__ for cls in concrete_subclasses(MetaAlgorithm) if task_type in cls.task_types]
-            raise InputError(
-                f"--model {type(self).__name__} is for {self.task_types[0]}, and the tasks of --data are {task_type}; choose one "
-                f"of {', '.join(sorted(fitting))}"
-            )
 
     def build_net(self, backbone: BackboneCallable) -> nn.Module:
         """The network, with a head of as many outputs as a test task has."""
@@ -142,7 +120,6 @@ class MetaAlgorithm(Learner):
         """Scores and loss of the query set at stages of the adaptation, each of shape (stages,).
 
         In `test` of a classification, OUTPUTS of the last stage too, where that saves computing them again.
-        `test` scores every stage; validation the first, the last and those whose number is a power of two.
         """
         scores = []
         for adapted in self.scored(self.adaptation(params, episode.support_x, episode.support_y)):
@@ -151,17 +128,6 @@ class MetaAlgorithm(Learner):
             scores.append({self.score_name: score, "loss": loss})
         last = {OUTPUTS: outputs} if self._calibration is not None else {}
         return last | {name: torch.stack([at_stage[name] for at_stage in scores]) for name in scores[0]}
-
-    def scored(self, stages: Iterator[Any]) -> Iterator[Any]:
-        """Those of the stages that are to be scored; leaves their numbers in `self.stages`."""
-        self.stages = []
-        stage, following = 0, next(stages)
-        while following is not None:
-            adapted, following = following, next(stages, None)
-            if self.score_all_stages or stage & (stage - 1) == 0 or following is None:
-                self.stages.append(stage)
-                yield adapted
-            stage += 1
 
     # All tasks
 
@@ -180,6 +146,9 @@ class MetaAlgorithm(Learner):
     def scores(self, params: Params, batch: Episode) -> Metrics:
         """`task_scores` for a stack of tasks, each of shape (tasks, stages)."""
         return vmap(lambda episode: self.task_scores(params, episode))(batch)
+
+    def query_outputs(self, params: Params, batch: Episode) -> Tensor:
+        return self.predict_tasks(params, self.adapt_tasks(params, batch.support_x, batch.support_y), batch.query_x)
 
     def outer_gradient(self, params: Params, batch: Episode) -> tuple[Params, Metrics]:
         """The direction against which the outer optimiser steps, and the means of what is logged.
@@ -208,36 +177,13 @@ class MetaAlgorithm(Learner):
             self._first_episode += len(tensors[0])
         self._first_episode = first
 
-    def generators(self, num_tasks: int) -> Iterator[torch.Generator]:
-        """A source of random numbers for each task of the chunk, of which the run's seed and the task's number alone decide.
-
-        Noise drawn from them, outside vmap, depends neither on chunks nor on the number of devices.
-        """
-        split = "train" if self.training else "evaluation"
-        seed = self._trainer.datamodule.seed if self._trainer and self._trainer.datamodule else 0
-        for episode in range(self._first_episode, self._first_episode + num_tasks):
-            digest = sha256(f"{seed}:{split}:{episode}".encode()).digest()
-            yield torch.Generator(self.device).manual_seed(int.from_bytes(digest[:6], "big"))
-
-    def _count_episodes(self, batch: Episode) -> None:
-        """Sets the number of the first task of this process's batch."""
-        rank, world_size, data = self.trainer.global_rank, self.trainer.world_size, self.trainer.datamodule
-        if self.training:
-            self._first_episode = data.cursor * data.meta_batch_size + rank * len(batch.support_x)
-        else:
-            split = "test" if self.trainer.testing else "val"
-            self._first_episode = data.num_episodes[split] * rank // world_size + self._scores.num_episodes
-
     # Lightning
 
+    def check_data(self, data: EpisodicDataModule) -> None:
+        check_task_sizes(type(self), data, concrete_subclasses(MetaAlgorithm))
+
     def on_fit_start(self) -> None:
-        data, wanted = self.trainer.datamodule, self.global_labels
-        if getattr(data, "global_labels", False) != wanted:
-            labels = "all training classes at once" if wanted else "the classes of one task at a time"
-            raise InputError(
-                f"{type(self).__name__} learns {labels}, which --data.global_labels {str(not wanted).lower()} of "
-                f"{type(data).__name__} does not number; build the data with {str(wanted).lower()}"
-            )
+        check_labels(type(self), self.trainer.datamodule)
 
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
         params = dict(self.named_parameters())
@@ -257,97 +203,13 @@ class MetaAlgorithm(Learner):
         """Whether the training step at hand is one of those that are logged."""
         return self.trainer._logger_connector.should_update_logs
 
-    def validation_step(self, batch: Episode, batch_idx: int) -> None:
-        self._evaluation_step(batch)
-
-    def on_test_epoch_start(self) -> None:
-        self._calibration = Calibration(self.output_size).to(self.device) if self.task_type == "classification" else None
-
-    def test_step(self, batch: Episode, batch_idx: int) -> dict[str, Any]:
-        """The number of the batch's first episode, and the class predicted for each query, of shape (tasks, queries), or null."""
-        predicted = self._evaluation_step(batch, score_all_stages=True)
-        return {"first_episode": self._first_episode, "predicted": predicted}
-
-    def _evaluation_step(self, batch: Episode, score_all_stages: bool = False) -> Tensor | None:
-        self.score_all_stages = score_all_stages
-        params = dict(self.named_parameters())
-        self._count_episodes(batch)
-        # A copy that was not made in inference mode, whose tensors the inner loop could not differentiate.
-        with torch.inference_mode(False), torch.no_grad(), stacking(self.stacking):
-            return self._score(params, self.as_dtype(Episode(*(tensor.clone() for tensor in batch))))
-
-    def _score(self, params: Params, batch: Episode) -> Tensor | None:
-        predicted: list[Tensor] = []
-        for chunk in self.chunks(batch):
-            scores = self.scores(params, chunk)
-            outputs = scores.pop(OUTPUTS, None)
-            if self._calibration is not None:
-                if outputs is None:
-                    outputs = self.predict_tasks(
-                        params, self.adapt_tasks(params, chunk.support_x, chunk.support_y), chunk.query_x
-                    )
-                self._calibration.update(self.probabilities(outputs).flatten(0, 1), chunk.query_y.flatten())
-                predicted.append(outputs.argmax(-1))
-            self._score_names = list(scores)
-            columns = [score.to(torch.float64) for score in scores.values()]
-            numbers = torch.arange(self._first_episode, self._first_episode + len(chunk.query_x)).to(columns[0])
-            self._scores.update(torch.stack([numbers[:, None].expand_as(columns[0]), *columns], -1))
-        return torch.cat(predicted) if predicted else None
-
-    def on_validation_epoch_end(self) -> None:
-        self._finish_evaluation("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._finish_evaluation("test")
-
-    def _finish_evaluation(self, split: str) -> None:
-        rows = self.gathered(self._scores.compute())
-        self._scores.reset()
-        with_references = split == "test" and self.trainer.is_global_zero
-        summary = summarise(rows, self._score_names, self.trainer.datamodule, split, with_references)
-        self.evaluation = {"split": split, "inner_steps": self.stages, **summary}
-        if self._calibration is not None:
-            self.evaluation["calibration"] = self._calibration.compute()
-            self.log(f"{split}/calibration_error", rows.new_tensor(self.evaluation["calibration"]["error"]))
-            self._calibration = None
-        for name, value in logged(summary, split, self.score_name).items():
-            self.log(name, rows.new_tensor(value))
-
-    def gathered(self, rows: Tensor) -> Tensor:
-        """The scores of all episodes as they are reported, of shape (episodes, stages, 1 + scores), under `_score_names`."""
-        return rows
-
-    # Small things
+    # What methods use
 
     def loss_function(self, option: str, name: LossName | None) -> Callable[..., Tensor]:
         """The loss of that name, or the default of the task type."""
         if self.task_type == "regression" and name == "cross_entropy":
             raise InputError(f"--model.{option} cross_entropy needs classes, and the data set is a regression; choose mse")
         return LOSSES[name or DEFAULT_LOSS[self.task_type]]
-
-    @property
-    def score_name(self) -> str:
-        """The number that people read: accuracy, or mse in regression."""
-        return "accuracy" if self.task_type == "classification" else "mse"
-
-    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return (accuracy if self.task_type == "classification" else mse)(outputs, targets)
-
-    def probabilities(self, outputs: Tensor) -> Tensor:
-        """What outputs of shape (..., ways) give each class, summing to 1."""
-        return widened(outputs).softmax(-1)
-
-    @property
-    def monitor(self) -> tuple[str, str]:
-        return f"val/{self.score_name}", "max" if self.task_type == "classification" else "min"
-
-    def check_data(self, data: EpisodicDataModule) -> None:
-        if data.has_streams and not self.learns_streams:
-            fitting = [cls.__name__ for cls in concrete_subclasses(MetaAlgorithm) if cls.learns_streams]
-            raise InputError(
-                f"--data {type(data).__name__} tests on streams of up to {data.output_size} classes, and --model "
-                f"{type(self).__name__} is for tasks of one size; choose one of {', '.join(sorted(fitting))}"
-            )
 
     def check_inputs(self, inputs: Tensor) -> None:
         """Raises an InputError where inputs, as `adapt` and `predict` get them, are none that the method can take."""
@@ -377,8 +239,3 @@ class MetaAlgorithm(Learner):
     def call_module(self, module: str, params: Params, *inputs: Tensor) -> Tensor:
         """A module of the method, by its name, with its share of these meta-parameters."""
         return functional_call(self.get_submodule(module), self.module_params(module, params), inputs)
-
-    def as_dtype(self, batch: Episode) -> Episode:
-        """The batch with inputs and regression targets in the parameters' dtype."""
-        dtype = next(self.parameters()).dtype
-        return Episode(*(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in batch))

@@ -1,11 +1,9 @@
 """The command line: Lightning's verbs over our algorithms and data sets."""
 
 import gc
-import logging
 import os
 import signal
 import sys
-import warnings
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
@@ -13,7 +11,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import ActionConfigFile
-from lightning import Callback, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -23,81 +21,23 @@ import app.continual.initialisation
 import app.continual.methods  # noqa: F401
 import callbacks  # noqa: F401
 import datamodules  # noqa: F401
-from app.allocator import keep_freed_memory
-from app.arguments import MetaParser, with_defaults
+from app.arguments import TASK, refuse_derived, with_defaults
 from app.continual.learner import ContinualLearner
-from app.deploy.command import predict
 from app.errors import InputError
 from app.learner import Learner
 from app.metrics_file import MetricsFile
+from app.needed_callbacks import merged, needed_callbacks
+from app.parser import MetaParser
 from app.processes import comes_back, is_rank_zero, job_from_outside
-from app.run import (
-    check_data,
-    check_fits,
-    checkpoint_dir,
-    discard_empty_run_dir,
-    find_checkpoint,
-    new_run_dir,
-    read_checkpoint,
-    resize_to_checkpoint,
-)
+from app.run import check_data, check_fits, checkpoint_dir, find_checkpoint, new_run_dir, read_checkpoint, resize_to_checkpoint
 from app.summary import print_summary, resume_command
-from callbacks.checkpoint import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, Stopped
-from callbacks.finite_guard import FiniteGuard
-from callbacks.inner_precision import InnerPrecision, refuse_float16
+from callbacks.checkpoint import AtomicCheckpointIO, Stopped
+from callbacks.inner_precision import refuse_float16
 from callbacks.rank_watch import RankWatch
-from callbacks.replica_check import ReplicaCheck
-from callbacks.run_identity import RunIdentity
-from callbacks.step_seed import StepSeed
-from callbacks.stream_report import StreamReport
-from callbacks.test_report import TestReport
 from datamodules.resumable import ResumableDataModule
 from datamodules.stream import StreamDataModule
 
 DEFAULTS = Path(__file__).parent.parent / "configs" / "default.yaml"
-TASK = ("input_shape", "output_size", "train_output_size", "task_type")
-DERIVED = {f"--model.{name}": "--data" for name in (*TASK, "stream")} | {
-    "--data.global_labels": "--model",
-    "--data.seed": "--seed_everything",
-}
-
-
-def main() -> int:
-    """Runs the command line and returns the exit status: 1 for an error, 128 + the signal where one stopped the run."""
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")  # episodes are drawn in microseconds
-    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning 2.6 with a newer torch
-    warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # of a run that is resumed
-    warnings.filterwarnings("ignore", ".*all_gather is deprecated.*")  # Lightning 2.6 with a newer torch
-    warnings.filterwarnings("ignore", ".*when logging on epoch level in distributed.*")  # what is logged is the same on all ranks
-    for library in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    keep_freed_memory()
-    try:
-        if sys.argv[1:2] == ["predict"]:
-            return predict(sys.argv[2:])
-        MetaCLI(sys.argv[1:])
-    except (ValueError, MisconfigurationException) as error:
-        wrong = _input_error(error)
-        if wrong is None:
-            raise
-        if is_rank_zero():
-            print(f"error: {' '.join(str(wrong).split())}", file=sys.stderr)
-            discard_empty_run_dir()
-        return 1
-    except Stopped as stopped:
-        return 128 + stopped.signum
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    finally:
-        gc.unfreeze()  # frozen objects outlive the interpreter, and triton complains of each
-    return 0
-
-
-def _input_error(error: BaseException | None) -> BaseException | None:
-    """What a person did wrong, where that is the cause: jsonargparse wraps the errors of constructors."""
-    while error is not None and not isinstance(error, InputError | MisconfigurationException):
-        error = error.__cause__
-    return error
 
 
 def has_global_labels(class_path: str) -> bool:
@@ -155,9 +95,7 @@ class MetaCLI(LightningCLI):
         return self.checkpoint.get("task", {}).get(name, value) if for_all_classes and self.subcommand != "fit" else value
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
-        for option in (argument.split("=")[0].replace(".init_args", "") for argument in args):
-            if option in DERIVED:
-                raise InputError(f"{option} is no option of the command line: it follows from {DERIVED[option]}; leave it out")
+        refuse_derived(args)
         self.config = parser.parse_args(args)
         seed = self.config[self.config.subcommand].seed_everything
         if not 0 <= seed < 2**32:
@@ -205,20 +143,8 @@ class MetaCLI(LightningCLI):
         if config.enable_progress_bar is False:
             chosen = [callback for callback in chosen if not isinstance(callback, ProgressBar)]
         resolved = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
-        needed: list[Callback] = [
-            StepSeed(self.datamodule.seed),
-            FiniteGuard(),
-            RankWatch(),
-            ReplicaCheck(),
-            InnerPrecision(),
-            RunIdentity(self.run_id, resolved),
-            StreamReport() if isinstance(self.model, ContinualLearner) else TestReport(),
-            BestCheckpoint(checkpoint_dir(run_dir), *self.model.monitor),
-            LastCheckpoint(),
-        ]
-        # StepSeed counts the batch before any other callback may fail, and the checkpoints are written when all others are done.
-        first, *others = [next((own for own in chosen if type(own) is type(callback)), callback) for callback in needed]
-        config.callbacks = [first, *(own for own in chosen if own not in (first, *others)), *others]
+        needed = needed_callbacks(self.model, self.datamodule, run_dir, self.run_id, resolved)
+        config.callbacks = merged(needed, chosen)
         plugins = config.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         plugins = [*plugins, AtomicCheckpointIO()]

@@ -1,15 +1,25 @@
 """The error that a person's input causes, as opposed to a defect of the program."""
 
+from math import inf
+
 
 class InputError(ValueError):
     """Wrong input: one line that names the option, both numbers and the remedy; `train.py` prints it without a traceback."""
 
 
-def check_at_least(least: int, section: str, **options: float | None) -> None:
-    """Raises an InputError where one of the options of a section is below `least`; null is always allowed."""
+def check_at_least(least: int, section: str, *, or_null: str = "", **options: float | None) -> None:
+    """Raises an InputError where one of the options of a section is below `least`; null is always allowed.
+
+    Args:
+        least: what is allowed.
+        section: what stands before the options' names.
+        or_null: what null is for, where the error is to offer it.
+        options: by their names.
+    """
     for name, value in options.items():
-        if value is not None and value < least:
-            raise InputError(f"--{section}.{name} is {value}; give at least {least}")
+        if value is not None and not value >= least:
+            null = f", or null {or_null}" if or_null else ""
+            raise InputError(f"--{section}.{name} is {value}; give at least {least}{null}")
 
 
 def check_above_zero(section: str, **options: float | None) -> None:
@@ -17,3 +27,10 @@ def check_above_zero(section: str, **options: float | None) -> None:
     for name, value in options.items():
         if value is not None and not value > 0:
             raise InputError(f"--{section}.{name} is {value}; give a number above 0")
+
+
+def check_not_negative(section: str, **options: float) -> None:
+    """Raises an InputError where one of the options of a section is below 0 or not finite."""
+    for name, value in options.items():
+        if not 0 <= value < inf:
+            raise InputError(f"--{section}.{name} is {value}; give a number of at least 0")

@@ -9,19 +9,12 @@ from torch import Tensor, nn
 from app.algorithm import Metrics
 from app.backbones import BackboneCallable
 from app.episode import Episode
-from app.errors import InputError
+from app.errors import InputError, check_at_least
 from app.gaussian import gaussian, kl_divergence, log_density, log_mean_exp, mixture, sample
 from app.params import Params
 from app.stacked_algorithm import StackedAlgorithm
 
 Likelihood = Literal["per_point", "joint"]
-
-
-def at_least(least: int, **options: int) -> None:
-    """Raises an InputError where an option is less."""
-    for option, value in options.items():
-        if value < least:
-            raise InputError(f"--model.{option} is {value}; give at least {least}")
 
 
 def latent_gaussian(raw: Tensor) -> Tensor:
@@ -103,7 +96,7 @@ class LatentNeuralProcess(NeuralProcess):
 
     def __init__(self, num_train_samples: int = 1, num_eval_samples: int = 50, likelihood: Likelihood = "per_point", **kwargs):
         super().__init__(**kwargs)
-        at_least(1, num_train_samples=num_train_samples, num_eval_samples=num_eval_samples)
+        check_at_least(1, "model", num_train_samples=num_train_samples, num_eval_samples=num_eval_samples)
         self.num_train_samples, self.num_eval_samples, self.likelihood = num_train_samples, num_eval_samples, likelihood
 
     @abstractmethod

@@ -21,8 +21,6 @@ from benchmarks.other_methods import other_methods
 from benchmarks.own_processes import as_it_comes, in_processes, peak_memory
 from benchmarks.rivals import RIVALS
 
-Row = dict[str, Any]
-
 
 def gradient_error(rival: str, shape: Shape, first_order: bool, device: str) -> float:
     """Relative difference of a rival's meta-gradient from ours, in float64, of one inner step on two small tasks."""

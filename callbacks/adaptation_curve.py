@@ -2,25 +2,18 @@
 
 from pathlib import Path
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
-from callbacks.picture import save_and_log
+from callbacks.picture import PictureCallback, save_and_log
 
 
-class AdaptationCurve(Callback):
+class AdaptationCurve(PictureCallback):
     """Draws how the score of the query set changes over the inner steps, at each validation and after `test`."""
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit":
-            self._draw(trainer, pl_module)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module)
-
-    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def draw(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
         evaluation = getattr(pl_module, "evaluation", {})
-        if not trainer.is_global_zero or len(evaluation.get("inner_steps", [])) < 2:
+        if len(evaluation.get("inner_steps", [])) < 2:
             return
         score = pl_module.score_name
         main = evaluation["scores"][score]

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.picture import save_and_log
+from callbacks.picture import PictureCallback, save_and_log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MISSING = (0.0, 0.0, 0.5)  # blue where a pixel is not given
 
 
-class CompletedImages(Callback):
+class CompletedImages(PictureCallback):
     """Draws images of the split with the pixels given, the mean that is predicted, its standard deviation, and the truth.
 
     Only for data sets that can give whole images by `whole_image(split, index)`; with others it does nothing. A method that
@@ -30,17 +30,10 @@ class CompletedImages(Callback):
     def __init__(self, num_images: int = 2, context_sizes: tuple[int, ...] = (10, 50, 200)):
         self.num_images, self.context_sizes = num_images, context_sizes
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit":
-            self._draw(trainer, pl_module, "val")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module, "test")
-
     @torch.no_grad()
-    def _draw(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
+    def draw(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
         data = trainer.datamodule
-        if not trainer.is_global_zero or not hasattr(data, "whole_image"):
+        if not hasattr(data, "whole_image"):
             return
         shape, dtype = data.image_shape, next(pl_module.parameters()).dtype
         params, num_pixels = dict(pl_module.named_parameters()), shape[1] * shape[2]

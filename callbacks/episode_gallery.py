@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 
 from app.episode import Episode
 from callbacks.curve_figure import Curve, curve_figure
 from callbacks.image_figure import image_figure
-from callbacks.picture import save_and_log
+from callbacks.picture import PictureCallback, save_and_log
 from datamodules.episodic import EpisodicDataModule
 
 
-class EpisodeGallery(Callback):
+class EpisodeGallery(PictureCallback):
     """Draws episodes with what the adapted learner predicts: images with true and predicted labels, or fitted curves.
 
     A curve has a band of two standard deviations where the method predicts one, and the true posterior beside it where the data
@@ -26,16 +26,8 @@ class EpisodeGallery(Callback):
     def __init__(self, num_episodes: int = 2, max_queries: int = 20):
         self.num_episodes, self.max_queries = num_episodes, max_queries
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module, "val")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module, "test")
-
     @torch.no_grad()
-    def _draw(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
-        if not trainer.is_global_zero or trainer.state.fn == "validate":
-            return
+    def draw(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
         data = trainer.datamodule
         if not isinstance(data, EpisodicDataModule):
             return

@@ -1,17 +1,34 @@
-"""A picture goes into the run's folder and to every logger that shows pictures."""
+"""Pictures of a run: when they are drawn, and where they go."""
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning import Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+class PictureCallback(Callback):
+    """Base of the callbacks that draw at each validation of a fit, and after `test`: a subclass says what."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and trainer.state.fn == "fit":
+            self.draw(trainer, pl_module, "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.draw(trainer, pl_module, "test")
+
+    @abstractmethod
+    def draw(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
+        """Draws what there is to show of val or test, on the first process."""
+
+
 def save_and_log(trainer: Trainer, name: str, figure: "Figure", run_dir: Path) -> None:
-    """Writes `pictures/<name>_<step>.png` and logs it at the current step.
+    """Writes `pictures/<name>_<step>.png`, and logs it at the current step to every logger that shows pictures.
 
     Args:
         trainer: whose loggers take the picture.

@@ -4,17 +4,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from app.episode import Episode
-from callbacks.picture import save_and_log
+from callbacks.picture import PictureCallback, save_and_log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class SetSamples(Callback):
+class SetSamples(PictureCallback):
     """Draws the classes of an episode, all images of each, and beside them images that the model samples for that set.
 
     Only for a method with `sample(params, adapted, count, generator)`, on images; with others it does nothing.
@@ -28,16 +28,9 @@ class SetSamples(Callback):
     def __init__(self, num_samples: int = 8, max_images: int = 8, max_sets: int = 8):
         self.num_samples, self.max_images, self.max_sets = num_samples, max_images, max_sets
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit":
-            self._draw(trainer, pl_module, "val")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module, "test")
-
     @torch.no_grad()
-    def _draw(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
-        if not trainer.is_global_zero or not hasattr(pl_module, "sample") or len(pl_module.input_shape) != 3:
+    def draw(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
+        if not hasattr(pl_module, "sample") or len(pl_module.input_shape) != 3:
             return
         episode = trainer.datamodule.episode(split, 0)
         episode = pl_module.as_dtype(Episode(*(tensor.to(pl_module.device) for tensor in episode)))

@@ -12,17 +12,18 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from app.errors import InputError, check_at_least
+from app.errors import InputError
 from datamodules.cache import default_cache_dir
 from datamodules.download import download
 from datamodules.episodic import SPLITS
 from datamodules.image_cache import ImageSource, cached_images, in_order
-from datamodules.images import ImageEpisodes, ImageSplit
+from datamodules.images import ImageSplit
 from datamodules.pictures import Picture, PictureFiles, fitted, picture_source
 from datamodules.published import DamagedFile, Published
+from datamodules.resized_images import ResizedImages
 
 
-class BenchmarkImages(ImageEpisodes):
+class BenchmarkImages(ResizedImages):
     """Base of the benchmarks: a subclass says what was published, and reads it.
 
     Files lie in `data_dir`, or in the folder in it that learn2learn makes; what is absent or damaged is downloaded there. The
@@ -56,20 +57,10 @@ class BenchmarkImages(ImageEpisodes):
         cache_dir: str | None = None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        check_at_least(1, "data", image_size=image_size)
-        self.data_dir, self.cache_dir = Path(data_dir).expanduser(), cache_dir
-        self.image_size, self.channels = image_size or self.native_shape[1], channels or self.native_shape[0]
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        return (self.channels, self.image_size, self.image_size)
-
-    def prepare_data(self) -> None:
-        _ = self._cached
-
-    def read_split(self, split: str) -> ImageSplit:
-        return self._cached[split]
+        native_channels, native_size, _ = self.native_shape
+        image_size = native_size if image_size is None else image_size
+        super().__init__(image_size=image_size, channels=channels or native_channels, cache_dir=cache_dir, **kwargs)
+        self.data_dir = Path(data_dir).expanduser()
 
     @abstractmethod
     def sources(self, places: dict[str, Path]) -> dict[str, ImageSource]:
@@ -85,7 +76,7 @@ class BenchmarkImages(ImageEpisodes):
         return ()
 
     @cached_property
-    def _cached(self) -> dict[str, ImageSplit]:
+    def cached(self) -> dict[str, ImageSplit]:
         try:
             return self._read()
         except DamagedFile as damaged:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from app.errors import InputError
+from app.errors import InputError, check_at_least
 from datamodules.glyphs import Glyphs
 from datamodules.image_folder import ImageFolder
 from datamodules.images import ImageSplit
@@ -52,15 +52,9 @@ class ClassStream(StreamDataModule):
         **kwargs,
     ):
         super().__init__(batch_size=batch_size, **kwargs)
-        least = 1 if scenario == "class" else 2
-        for name, value, smallest in (
-            ("num_classes", num_classes, 2),
-            ("classes_per_experience", classes_per_experience, least),
-            ("train_images", train_images, 1),
-            ("test_images", test_images, 1),
-        ):
-            if value is not None and value < smallest:
-                raise InputError(f"--data.{name} is {value}; give at least {smallest}")
+        check_at_least(2, "data", num_classes=num_classes)
+        check_at_least(1 if scenario == "class" else 2, "data", classes_per_experience=classes_per_experience)
+        check_at_least(1, "data", train_images=train_images, test_images=test_images)
         if train_images is None and test_images is None:
             raise InputError("--data.train_images and --data.test_images are both null; give a number of images to one of them")
         if source == "glyphs":

@@ -7,7 +7,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from app.episode import Episode
-from app.errors import InputError
+from app.errors import InputError, check_at_least
 from datamodules.resumable import ResumableDataModule
 from datamodules.sampler import EpisodeSampler, EvaluationSampler
 
@@ -53,13 +53,7 @@ class EpisodicDataModule(ResumableDataModule):
 
     def __init__(self, meta_batch_size: int, val_episodes: int, test_episodes: int, num_workers: int = 0, seed: int = 0):
         super().__init__(num_workers, seed)
-        for name, value in (
-            ("meta_batch_size", meta_batch_size),
-            ("val_episodes", val_episodes),
-            ("test_episodes", test_episodes),
-        ):
-            if value < 1:
-                raise InputError(f"--data.{name} is {value}; give at least 1")
+        check_at_least(1, "data", meta_batch_size=meta_batch_size, val_episodes=val_episodes, test_episodes=test_episodes)
         self.meta_batch_size = meta_batch_size
         self.num_episodes = {"val": val_episodes, "test": test_episodes}
 

@@ -1,6 +1,5 @@
 """Completing an image from some of its pixels, as regression."""
 
-from hashlib import sha256
 from typing import Any, Literal
 
 import numpy as np
@@ -8,15 +7,15 @@ import torch
 from torch import Tensor
 
 from app.episode import Episode
-from app.errors import InputError
-from datamodules.episodic import SPLITS, EpisodicDataModule, choose
+from app.errors import InputError, check_at_least
+from datamodules.episodic import choose
 from datamodules.glyphs import Glyphs
-from datamodules.images import on_device
-from datamodules.mnist import MNIST
+from datamodules.images import ImageSplit, SplitImages
+from datamodules.mnist import MNIST, LabelledImages
 from datamodules.omniglot import Omniglot
 
 
-class ImageCompletion(EpisodicDataModule):
+class ImageCompletion(SplitImages):
     """Every image is a task: from the coordinates of a pixel to its value, some pixels given (Garnelo et al. 2018).
 
     An input is (row, column), each in [-1, 1]; a target is a pixel's value - 0.5, in [-0.5, 0.5], one for each channel. The
@@ -55,8 +54,7 @@ class ImageCompletion(EpisodicDataModule):
         seed: int = 0,
     ):
         super().__init__(meta_batch_size, val_episodes, test_episodes, num_workers, seed)
-        if min_points < 1:
-            raise InputError(f"--data.min_points is {min_points}; give at least 1")
+        check_at_least(1, "data", min_points=min_points)
         self.source = source
         if source == "glyphs":
             self.images = Glyphs(cache_dir=cache_dir)
@@ -70,22 +68,16 @@ class ImageCompletion(EpisodicDataModule):
         if self.max_points < 2 * min_points:
             given = f"{max_points}" if max_points < height * width else f"{max_points} ({height}x{width} pixels are there)"
             raise InputError(f"--data.max_points is {given}, less than twice --data.min_points {min_points}; give at least that")
-        self._kept: dict[str, Tensor] = {}
 
     @property
     def output_size(self) -> int:
         return self.image_shape[0]
 
-    @property
-    def manifest_hash(self) -> str:
-        return sha256("".join(self._splits[split].digest for split in SPLITS).encode()).hexdigest()
-
     def prepare_data(self) -> None:
         self.images.prepare_data()
 
-    def setup(self, stage: str | None = None) -> None:
-        if not hasattr(self, "_splits"):
-            self._splits = {split: self.images.read_split(split) for split in SPLITS}
+    def read_split(self, split: str) -> ImageSplit | LabelledImages:
+        return self.images.read_split(split)
 
     def describe_task(self) -> dict[str, Any]:
         return {"source": self.source, "min_points": self.min_points, "max_points": self.max_points}
@@ -117,9 +109,7 @@ class ImageCompletion(EpisodicDataModule):
 
     def _points(self, split: str, rows: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates and values of these pixels, each of shape (tasks, pixels, ...), gathered on the device."""
-        images = self._kept.get(split)
-        if images is None:
-            images = self._kept[split] = on_device(self._splits[split].images, rows.device)
+        images = self.images_near(split, rows.device)
         _, height, width = self.image_shape
         where = (rows[:, None].to(images.device), slice(None), pixels.to(images.device))
         values = images.flatten(2)[where].to(rows.device, torch.get_default_dtype()) / 255 - 0.5

@@ -8,12 +8,13 @@ from typing import Literal
 from app.errors import InputError
 from datamodules.class_folders import Classes, class_folders, folder_around
 from datamodules.episodic import SPLITS
-from datamodules.images import ImageEpisodes, ImageSplit
+from datamodules.images import ImageSplit
 from datamodules.pictures import SUFFIXES, PictureFiles, cached_splits
+from datamodules.resized_images import ResizedImages
 from datamodules.split import check_fractions, deal
 
 
-class ImageFolder(ImageEpisodes):
+class ImageFolder(ResizedImages):
     """Pictures of any format and size in `{train,val,test}/<class>/<picture>` or `<class>/<picture>`.
 
     They are turned upright, put on white where they are transparent, resized to a square by an antialiased Lanczos filter
@@ -39,24 +40,10 @@ class ImageFolder(ImageEpisodes):
         cache_dir: str | None = None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        if image_size < 1:
-            raise InputError(f"--data.image_size is {image_size}; give at least 1")
+        super().__init__(image_size=image_size, channels=channels, cache_dir=cache_dir, **kwargs)
         check_fractions(split_fractions)
         self.path = Path(path).expanduser()
-        self.image_size, self.channels = image_size, channels
         self.split_fractions, self.split_seed = split_fractions, split_seed
-        self.cache_dir = cache_dir
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        return (self.channels, self.image_size, self.image_size)
-
-    def prepare_data(self) -> None:
-        _ = self._cached
-
-    def read_split(self, split: str) -> ImageSplit:
-        return self._cached[split]
 
     def read_all(self) -> ImageSplit:
         splits = self._layout
@@ -70,7 +57,7 @@ class ImageFolder(ImageEpisodes):
         return "all" not in self._layout
 
     @cached_property
-    def _cached(self) -> dict[str, ImageSplit]:
+    def cached(self) -> dict[str, ImageSplit]:
         splits = self._layout if self.has_splits else self._deal(self._layout["all"])
         return cached_splits(self.cache_dir, "image_folder", splits, self.image_size, self.channels)
 

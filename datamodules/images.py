@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from app.episode import Episode
-from app.errors import InputError
+from app.errors import InputError, check_at_least
 from datamodules.counter import choose_each, streams
 from datamodules.episodic import SPLITS, EpisodicDataModule
 
@@ -46,7 +47,46 @@ def on_device(images: np.ndarray, device: torch.device) -> Tensor:
     return tensor.to(device) if fit else tensor
 
 
-class ImageEpisodes(EpisodicDataModule):
+class SplitImages(EpisodicDataModule):
+    """Base of the data sets whose tasks are made of the images of train, val and test: a subclass gives `read_split`."""
+
+    @abstractmethod
+    def read_split(self, split: str) -> ImageSplit:
+        """The images of one split, from the cache that `prepare_data` wrote."""
+
+    @cached_property
+    def _splits(self) -> dict[str, ImageSplit]:
+        return {split: self.read_split(split) for split in SPLITS}
+
+    @cached_property
+    def _starts(self) -> dict[str, np.ndarray]:
+        """The row of the first image of each class."""
+        return {name: np.cumsum(split.counts) - split.counts for name, split in self._splits.items()}
+
+    @cached_property
+    def _kept(self) -> dict[str, Tensor]:
+        return {}
+
+    def setup(self, stage: str | None = None) -> None:
+        _ = self._splits
+
+    @property
+    def manifest_hash(self) -> str:
+        return sha256("".join(self._splits[split].digest for split in SPLITS).encode()).hexdigest()
+
+    def images_near(self, split: str, device: torch.device) -> Tensor:
+        """The images of a split as uint8, on that device where they fit; they are moved there once."""
+        if split not in self._kept:
+            self._kept[split] = on_device(self._splits[split].images, device)
+        return self._kept[split]
+
+    def images_at(self, split: str, rows: Tensor) -> Tensor:
+        """The images at these rows, as uint8 on the device of `rows`."""
+        images = self.images_near(split, rows.device)
+        return images[rows.to(images.device)].to(rows.device)
+
+
+class ImageEpisodes(SplitImages):
     """Base of the image data sets: a subclass gives `input_shape` and `read_split`.
 
     Args:
@@ -84,10 +124,8 @@ class ImageEpisodes(EpisodicDataModule):
         global_labels: bool = False,
     ):
         super().__init__(meta_batch_size, val_episodes, test_episodes, num_workers, seed)
-        for name in ("ways", "shots", "queries", "train_ways", "train_shots", "train_queries"):
-            value, least = locals()[name], 2 if name.endswith("ways") else 1
-            if value is not None and value < least:
-                raise InputError(f"--data.{name} is {value}; give at least {least}")
+        check_at_least(2, "data", ways=ways, train_ways=train_ways)
+        check_at_least(1, "data", shots=shots, queries=queries, train_shots=train_shots, train_queries=train_queries)
         self.ways, self.shots, self.queries = ways, shots, queries
         # What a message calls the option that decides about training.
         given = {"ways": train_ways, "shots": train_shots, "queries": train_queries}
@@ -96,13 +134,6 @@ class ImageEpisodes(EpisodicDataModule):
         self.train_shots = train_shots or shots
         self.train_queries = train_queries or queries
         self.global_labels = global_labels
-        self._splits: dict[str, ImageSplit] = {}
-        self._starts: dict[str, np.ndarray] = {}
-        self._kept: dict[str, Tensor] = {}
-
-    @abstractmethod
-    def read_split(self, split: str) -> ImageSplit:
-        """The images of one split, from the cache that `prepare_data` wrote."""
 
     def read_all(self) -> ImageSplit:
         """The images of all splits together, their classes one split after the other."""
@@ -122,15 +153,6 @@ class ImageEpisodes(EpisodicDataModule):
         self.prepare_data()
         self.setup()
         return len(self.class_names("train"))
-
-    @property
-    def manifest_hash(self) -> str:
-        return sha256("".join(self._splits[split].digest for split in SPLITS).encode()).hexdigest()
-
-    def setup(self, stage: str | None = None) -> None:
-        if not self._splits:
-            self._splits = {split: self.read_split(split) for split in SPLITS}
-            self._starts = {name: np.cumsum(split.counts) - split.counts for name, split in self._splits.items()}
 
     def class_names(self, split: str) -> list[str]:
         """Names of the classes of a split; known after `setup`."""
@@ -201,14 +223,7 @@ class ImageEpisodes(EpisodicDataModule):
             labels = torch.searchsorted(starts, rows[:, :, 0].contiguous(), right=True) - 1
 
         def part(rows: Tensor) -> tuple[Tensor, Tensor]:
-            images = self._gather(split, rows.flatten(1, 2)).to(torch.get_default_dtype()).div_(255)
+            images = self.images_at(split, rows.flatten(1, 2)).to(torch.get_default_dtype()).div_(255)
             return images, labels.repeat_interleave(rows.shape[2], 1)
 
         return Episode(*part(rows[:, :, :shots]), *part(rows[:, :, shots:]))
-
-    def _gather(self, split: str, rows: Tensor) -> Tensor:
-        """The images at these rows."""
-        images = self._kept.get(split)
-        if images is None:
-            images = self._kept[split] = on_device(self._splits[split].images, rows.device)
-        return images[rows.to(images.device)].to(rows.device)

@@ -35,9 +35,7 @@ class MNISTStream(StreamDataModule):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        for name, value in (("train_images", train_images), ("test_images", test_images)):
-            if value is not None and value < 1:
-                raise InputError(f"--data.{name} is {value}; give at least 1, or null for all")
+        check_at_least(1, "data", or_null="for all", train_images=train_images, test_images=test_images)
         self.mnist = MNIST(data_dir, cache_dir)
         self.wanted = {"train": train_images, "test": test_images}
         self.evaluate_on = evaluate_on

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from app.episode import Episode
-from app.errors import InputError
+from app.errors import check_at_least
 from datamodules.regression import RegressionEpisodes
 
 
@@ -41,10 +41,7 @@ class Sinusoid(RegressionEpisodes):
         seed: int = 0,
     ):
         super().__init__(meta_batch_size, val_episodes, test_episodes, num_workers, seed)
-        for name in ("shots", "queries", "train_shots", "train_queries"):
-            value = locals()[name]
-            if value is not None and value < 1:
-                raise InputError(f"--data.{name} is {value}; give at least 1")
+        check_at_least(1, "data", shots=shots, queries=queries, train_shots=train_shots, train_queries=train_queries)
         self.shots, self.queries = shots, queries
         self.train_shots, self.train_queries = train_shots or shots, train_queries or queries
 

@@ -1,6 +1,5 @@
 """Class after class, image after image: short trajectories to meta-train on, long streams of new classes to deploy on."""
 
-from hashlib import sha256
 from typing import Any, Literal
 
 import numpy as np
@@ -9,10 +8,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from app.episode import Episode
-from app.errors import InputError
-from datamodules.episodic import SPLITS, EpisodicDataModule, choose
+from app.errors import InputError, check_at_least
+from datamodules.episodic import SPLITS, choose
 from datamodules.glyphs import Glyphs
-from datamodules.images import ImageSplit, on_device
+from datamodules.images import ImageSplit, SplitImages
 from datamodules.omniglot import Omniglot
 from datamodules.sampler import EvaluationSampler
 
@@ -20,7 +19,7 @@ from datamodules.sampler import EvaluationSampler
 DEFAULTS = {"omniglot": (15, 5, (10, 50), (10, 50, 100, 200, 600)), "glyphs": (8, 4, (10, 50), (10, 50, 90))}
 
 
-class Trajectories(EpisodicDataModule):
+class Trajectories(SplitImages):
     """Trajectories of images to meta-train on, and streams of classes never seen to deploy on (Javed and White 2019, section 5).
 
     The support set of a training episode is a trajectory: `num_classes` classes, one after the other, `num_images` images of
@@ -87,10 +86,8 @@ class Trajectories(EpisodicDataModule):
         shots, queries, val, test = (
             default if value is None else value for value, default in zip(given, DEFAULTS[source], strict=True)
         )
-        least = {"num_classes": 1, "num_images": 1, "num_others": 0, "num_remembered": 0, "shots": 1, "queries": 1}
-        for name, low in least.items():
-            if locals()[name] < low:
-                raise InputError(f"--data.{name} is {locals()[name]}; give at least {low}")
+        check_at_least(1, "data", num_classes=num_classes, num_images=num_images, shots=shots, queries=queries)
+        check_at_least(0, "data", num_others=num_others, num_remembered=num_remembered)
         if not (num_others or num_remembered or repeats_support):
             raise InputError("--data.num_others and --data.num_remembered are 0: a trajectory has no queries; raise one of them")
         for name, lengths in (("val", val), ("test", test)):
@@ -108,9 +105,6 @@ class Trajectories(EpisodicDataModule):
         self.lengths = {"val": tuple(val), "test": tuple(test)}
         self.test_groups = tuple(f"{length} classes" for length in dict.fromkeys(self.lengths["test"]))
         self.global_labels = global_labels
-        self._splits: dict[str, ImageSplit] = {}
-        self._starts: dict[str, np.ndarray] = {}
-        self._kept: dict[str, Tensor] = {}
 
     @property
     def output_size(self) -> int:
@@ -124,17 +118,11 @@ class Trajectories(EpisodicDataModule):
         self.setup()
         return len(self._splits["train"].counts)
 
-    @property
-    def manifest_hash(self) -> str:
-        return sha256("".join(self._splits[split].digest for split in SPLITS).encode()).hexdigest()
-
     def prepare_data(self) -> None:
         self.images.prepare_data()
 
-    def setup(self, stage: str | None = None) -> None:
-        if not self._splits:
-            self._splits = {split: self.images.read_split(split) for split in SPLITS}
-            self._starts = {name: np.cumsum(split.counts) - split.counts for name, split in self._splits.items()}
+    def read_split(self, split: str) -> ImageSplit:
+        return self.images.read_split(split)
 
     def describe_task(self) -> dict[str, Any]:
         return {"source": self.source, "num_classes": self.lengths["test"], "shots": self.shots, "queries": self.queries}
@@ -195,10 +183,7 @@ class Trajectories(EpisodicDataModule):
 
     def _gather(self, split: str, rows: Tensor) -> Tensor:
         """The images at these rows, in [0, 1]."""
-        images = self._kept.get(split)
-        if images is None:
-            images = self._kept[split] = on_device(self._splits[split].images, rows.device)
-        return images[rows.to(images.device)].to(rows.device, torch.get_default_dtype()) / 255
+        return self.images_at(split, rows).to(torch.get_default_dtype()) / 255
 
     def _evaluation_loader(self, split: str) -> DataLoader:
         # Streams of different lengths do not fit into one batch.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from app.cli import main
+from app.main import main
 
 ROOT = Path(__file__).parent.parent
 SINUSOID = ["--data=Sinusoid", "--data.queries=5", "--data.meta_batch_size=4", "--data.val_episodes=4", "--data.test_episodes=8"]
@@ -61,7 +61,7 @@ def start(*args: Any, output: Path, **environment: str) -> BaseProcess:
 def fork(target: Any, *args: Any) -> BaseProcess:
     """Calls `target` in a new process, forked from one that has imported everything and run nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["app.cli"])
+    context.set_forkserver_preload(["app.main"])
     process = context.Process(target=target, args=args)
     process.start()
     return process

@@ -34,13 +34,6 @@ class Turned(Blots):
         return rotated_classes(upright) if split == "train" else upright
 
 
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def small(cls=Baseline, **options):
     data = Blots(ways=WAYS, shots=SHOTS, queries=2, train_ways=6, meta_batch_size=2, val_episodes=3, test_episodes=3)
     return algorithm_for(cls, data, backbone=partial(Conv4, width=4), **options), data

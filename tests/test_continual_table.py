@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from benchmarks import continual
-from benchmarks.continual import Cell, glances_for, mean_and_interval, methods_of, repetitions, rows_of, run, tables
+from benchmarks.continual import mean_and_interval, rows_of, tables
+from benchmarks.continual_runs import Cell, glances_for, methods_of, repetitions, run
 
 
 def result(accuracy: float, seconds: float) -> dict:
@@ -81,7 +82,7 @@ def test_a_finished_cell_is_not_run_again_and_a_broken_one_goes_on(tmp_path, dat
     whole = run(cell, "rotated_mnist", tmp_path, str(data_dir), *small)
     assert whole["views"] == found["views"] and whole["steps"] == 6
     found = whole
-    monkeypatch.setattr("app.cli.main", None)
+    monkeypatch.setattr("app.main.main", None)
     assert run(cell, "rotated_mnist", tmp_path, str(data_dir)) == found
 
 

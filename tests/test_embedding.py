@@ -17,13 +17,6 @@ METHODS = {name: method for name, method in ALL_METHODS.items() if issubclass(me
 each_method = pytest.mark.parametrize("method", METHODS)
 
 
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def build(method: str, **options) -> EmbeddingAlgorithm:
     torch.manual_seed(0)
     cls, fixed = METHODS[method]

@@ -18,12 +18,7 @@ from app.continual.methods.sync import Sync
 from app.errors import InputError
 from datamodules.stream import StreamBatch, StreamDataModule
 
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def network(stream: StreamDataModule, hidden_sizes=(7, 5)) -> MLP:

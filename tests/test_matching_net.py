@@ -13,12 +13,7 @@ from app.errors import InputError
 
 NUM_FEATURES = 5
 
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def build(cls=MatchingNet, **options):

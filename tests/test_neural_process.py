@@ -30,12 +30,7 @@ each = pytest.mark.parametrize("cls", ALL)
 each_latent = pytest.mark.parametrize("cls", LATENT)
 each_dims = pytest.mark.parametrize("dims", [1, 2])
 
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def small(cls: type[NeuralProcess], dims: int = 1, output_size: int = 1, **wanted) -> NeuralProcess:

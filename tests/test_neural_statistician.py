@@ -17,12 +17,7 @@ from app.statistician_networks import ConvDecoder, ConvEncoder
 
 SIZES = METHODS["NeuralStatistician"][1]
 
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def statistician(shape=(1, 8, 8), ways=3, **options) -> NeuralStatistician:

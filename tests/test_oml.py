@@ -18,12 +18,7 @@ each_case = pytest.mark.parametrize("case", CASES)
 each_order = pytest.mark.parametrize("first_order", [False, True])
 INNER_LR = 0.2
 
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def build(case, **wanted):

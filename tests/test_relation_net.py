@@ -19,13 +19,6 @@ BACKBONES = {
 }
 
 
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def build(backbone="Conv4", **options):
     torch.manual_seed(0)
     algorithm = RelationNet(input_shape=(1, 16, 16), output_size=WAYS, backbone=BACKBONES[backbone], **options)

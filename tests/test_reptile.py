@@ -17,13 +17,6 @@ LR = {"sgd": 0.1, "adam": 0.01}
 each_optimizer = pytest.mark.parametrize("inner_optimizer", LR)
 
 
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def reptile(inner_optimizer="adam", network="MLP", **kwargs):
     torch.manual_seed(0)
     algorithm = Reptile(

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from app.neural_process import LatentNeuralProcess, at_least, latent_gaussian
+from app.errors import check_at_least
+from app.neural_process import LatentNeuralProcess, latent_gaussian
 from app.params import Params
 from app.set_networks import Decoder, PoolingEncoder, cross_attention
 
@@ -32,9 +33,11 @@ class ANP(LatentNeuralProcess):
         decoder_depth: int = 3,
         **kwargs,
     ):
-        at_least(1, hidden_size=hidden_size, latent_size=latent_size, encoder_depth=encoder_depth, key_depth=key_depth)
-        at_least(1, pooled_depth=pooled_depth)
-        at_least(2, decoder_depth=decoder_depth)
+        check_at_least(
+            1, "model", hidden_size=hidden_size, latent_size=latent_size, encoder_depth=encoder_depth, key_depth=key_depth
+        )
+        check_at_least(1, "model", pooled_depth=pooled_depth)
+        check_at_least(2, "model", decoder_depth=decoder_depth)
 
         def build(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
             input_size, point_size = input_shape[0], input_shape[0] + output_size

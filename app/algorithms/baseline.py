@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from app.algorithm import OUTPUTS, Metrics
 from app.embedding_algorithm import EmbeddingAlgorithm
 from app.episode import Episode
-from app.errors import InputError
+from app.episodic_learner import OUTPUTS, Metrics
+from app.errors import InputError, check_at_least
 from app.losses import widened
 from app.params import Params
 
@@ -39,8 +39,7 @@ class Baseline(EmbeddingAlgorithm):
         super().__init__(transductive=transductive, **kwargs)
         if not isfinite(inner_lr):
             raise InputError(f"--model.inner_lr is {inner_lr}; give a finite number")
-        if eval_inner_steps < 1:
-            raise InputError(f"--model.eval_inner_steps is {eval_inner_steps}; give at least 1")
+        check_at_least(1, "model", eval_inner_steps=eval_inner_steps)
         self.inner_lr, self.eval_inner_steps = inner_lr, eval_inner_steps
         self.head = nn.Linear(self.net.num_features, self.train_output_size, bias=self.has_bias)
 

@@ -7,7 +7,7 @@ from torch.func import functional_call
 from app.algorithms.maml import MAML
 from app.backbones import BackboneCallable
 from app.backbones.task_norm import TaskNorm
-from app.errors import InputError
+from app.errors import InputError, check_at_least
 from app.params import Params
 
 
@@ -70,8 +70,7 @@ class CAVIA(MAML):
     """
 
     def __init__(self, inner_lr: float = 1.0, inner_steps: int = 2, num_context: int = 100, film_layer: int = 2, **kwargs):
-        if num_context < 1:
-            raise InputError(f"--model.num_context is {num_context}; give at least 1")
+        check_at_least(1, "model", num_context=num_context)
         self.num_context, self.film_layer = num_context, film_layer
         super().__init__(inner_lr=inner_lr, inner_steps=inner_steps, adapted="all", **kwargs)
 

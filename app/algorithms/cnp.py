@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from app.neural_process import NeuralProcess, at_least
+from app.errors import check_at_least
+from app.neural_process import NeuralProcess
 from app.params import Params
 from app.set_networks import Decoder, PoolingEncoder
 
@@ -21,8 +22,8 @@ class CNP(NeuralProcess):
     """
 
     def __init__(self, hidden_size: int = 128, encoder_depth: int = 4, pooled_depth: int = 2, decoder_depth: int = 3, **kwargs):
-        at_least(1, hidden_size=hidden_size, encoder_depth=encoder_depth, pooled_depth=pooled_depth)
-        at_least(2, decoder_depth=decoder_depth)
+        check_at_least(1, "model", hidden_size=hidden_size, encoder_depth=encoder_depth, pooled_depth=pooled_depth)
+        check_at_least(2, "model", decoder_depth=decoder_depth)
 
         def build(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
             encoders = (

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from app.errors import InputError
+from app.errors import InputError, check_at_least
 from app.gaussian import gaussian
-from app.neural_process import NeuralProcess, at_least
+from app.neural_process import NeuralProcess
 from app.params import Params
 from app.set_convolution import FromGrid, ResidualBlock, ToGrid
 from datamodules.episodic import EpisodicDataModule
@@ -44,7 +44,7 @@ class ConvCNP(NeuralProcess):
         kernel_size: int = 11,
         **kwargs,
     ):
-        at_least(1, channels=channels, num_blocks=num_blocks, kernel_size=kernel_size)
+        check_at_least(1, "model", channels=channels, num_blocks=num_blocks, kernel_size=kernel_size)
         low, high = grid_range
         if not (isfinite(low) and isfinite(high) and low < high):
             raise InputError(f"--model.grid_range is from {low} to {high}; give two finite numbers, the smaller one first")

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from app.algorithm import MetaAlgorithm
 from app.backbones.task_norm import statistics_from
-from app.errors import InputError
+from app.errors import InputError, check_at_least
 from app.inner_loop import gradient_descent
 from app.inner_optimizers import INNER_OPTIMIZERS
 from app.losses import LossName
@@ -84,9 +84,7 @@ class MAML(MetaAlgorithm):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        for option, steps in (("inner_steps", inner_steps), ("eval_inner_steps", eval_inner_steps)):
-            if steps is not None and steps < 1:
-                raise InputError(f"--model.{option} is {steps}; give at least 1")
+        check_at_least(1, "model", inner_steps=inner_steps, eval_inner_steps=eval_inner_steps)
         for option, lr in (("inner_lr", inner_lr), ("eval_inner_lr", eval_inner_lr)):
             if lr is not None and not isfinite(lr):
                 raise InputError(f"--model.{option} is {lr}; give a finite number")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from app.algorithms.protonet import squared_distances
 from app.embedding_algorithm import EmbeddingAlgorithm
-from app.errors import InputError
+from app.errors import InputError, check_at_least
 from app.losses import widened
 from app.params import Params
 
@@ -38,8 +38,7 @@ class MatchingNet(EmbeddingAlgorithm):
         super().__init__(**kwargs)
         if not (isfinite(scale) and scale > 0):
             raise InputError(f"--model.scale is {scale}; give a number above 0")
-        if read_steps < 1:
-            raise InputError(f"--model.read_steps is {read_steps}; give at least 1")
+        check_at_least(1, "model", read_steps=read_steps)
         self.distance, self.scale, self.full_context = distance, scale, full_context
         if full_context:
             self.support_context = SupportContext(self.net.num_features)

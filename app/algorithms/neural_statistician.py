@@ -10,7 +10,7 @@ from torch.func import vmap
 
 from app.algorithm import Metrics
 from app.episode import Episode
-from app.errors import InputError
+from app.errors import InputError, check_at_least
 from app.gaussian import kl_divergence, sample, standard
 from app.losses import accuracy
 from app.params import Params
@@ -81,13 +81,10 @@ class NeuralStatistician(StackedAlgorithm):
             "num_layers": num_layers,
             "width": width,
         }
-        for option, value in sizes.items():
-            if value < 1:
-                raise InputError(f"--model.{option} is {value}; give at least 1")
+        check_at_least(1, "model", **sizes)
         if not 0 <= set_dropout < 1:
             raise InputError(f"--model.set_dropout is {set_dropout}; give at least 0 and less than 1")
-        if alpha_half_life < 0:
-            raise InputError(f"--model.alpha_half_life is {alpha_half_life}; give at least 0")
+        check_at_least(0, "model", alpha_half_life=alpha_half_life)
         super().__init__(backbone=partial(StatisticianNetworks, **sizes), outer_loss=None, transductive=False, **kwargs)
         self.context_size, self.latent_size, self.num_latents = context_size, latent_size, num_latents
         self.pixels, self.set_dropout, self.alpha_half_life = pixels, set_dropout, alpha_half_life

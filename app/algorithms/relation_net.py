@@ -10,7 +10,7 @@ from app.backbones import BackboneCallable
 from app.backbones.conv4 import Conv4
 from app.backbones.task_norm import TaskNorm, folded
 from app.embedding_algorithm import EmbeddingAlgorithm
-from app.errors import InputError
+from app.errors import InputError, check_at_least
 from app.losses import LossName, widened
 from app.params import Params
 
@@ -26,8 +26,7 @@ class RelationNet(EmbeddingAlgorithm):
     """
 
     def __init__(self, backbone: BackboneCallable | None = None, outer_loss: LossName = "mse", hidden_size: int = 8, **kwargs):
-        if hidden_size < 1:
-            raise InputError(f"--model.hidden_size is {hidden_size}; give at least 1")
+        check_at_least(1, "model", hidden_size=hidden_size)
         backbone = backbone or partial(Conv4, downsample="max_pool", num_halvings=2)
         super().__init__(backbone=backbone, outer_loss=outer_loss, **kwargs)
         self.gives_scores = outer_loss == "mse"

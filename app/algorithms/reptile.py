@@ -12,7 +12,7 @@ from torch.func import vmap
 from app.algorithm import Metrics
 from app.algorithms.maml import MAML, FastWeights
 from app.episode import Episode
-from app.errors import InputError
+from app.errors import check_at_least
 from app.inner_loop import gradient_and_value
 from app.lr_schedule import LinearDecay
 from app.params import Params, detached
@@ -65,9 +65,8 @@ class Reptile(MAML):
             lr_scheduler=lr_scheduler,
             **kwargs,
         )
-        for option, size in (("inner_batch_size", inner_batch_size), ("eval_inner_batch_size", eval_inner_batch_size)):
-            if size is not None and size < 1:
-                raise InputError(f"--model.{option} is {size}; give at least 1, or null for the whole support set")
+        sizes = {"inner_batch_size": inner_batch_size, "eval_inner_batch_size": eval_inner_batch_size}
+        check_at_least(1, "model", or_null="for the whole support set", **sizes)
         self.inner_optimizer = inner_optimizer
         self.inner_batch_size = inner_batch_size
         self.eval_inner_batch_size = eval_inner_batch_size or inner_batch_size

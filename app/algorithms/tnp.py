@@ -5,8 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from app.attention import TransformerLayer, check_heads
+from app.errors import check_at_least
 from app.gaussian import gaussian
-from app.neural_process import NeuralProcess, at_least
+from app.neural_process import NeuralProcess
 from app.params import Params
 from app.set_networks import mlp
 
@@ -41,8 +42,8 @@ class TNPD(NeuralProcess):
         std_is_bounded: bool = False,
         **kwargs,
     ):
-        at_least(1, hidden_size=hidden_size, num_layers=num_layers, feedforward_size=feedforward_size)
-        at_least(1, embedding_depth=embedding_depth)
+        check_at_least(1, "model", hidden_size=hidden_size, num_layers=num_layers, feedforward_size=feedforward_size)
+        check_at_least(1, "model", embedding_depth=embedding_depth)
         check_heads(hidden_size, num_heads, "hidden_size")
 
         def build(input_shape: tuple[int, ...], output_size: int) -> nn.Module:

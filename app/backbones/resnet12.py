@@ -7,7 +7,7 @@ from app.backbones.drop_block import DropBlock
 from app.backbones.task_conv import TaskConv2d
 from app.backbones.task_norm import TaskNorm
 from app.backbones.task_pool import TaskMaxPool2d
-from app.errors import InputError
+from app.errors import InputError, check_at_least
 
 
 class ResidualBlock(nn.Module):
@@ -65,8 +65,7 @@ class ResNet12(nn.Module):
             raise InputError(f"ResNet12 halves an image four times; {height}x{side} is less than 16x16")
         if not 0 <= drop_rate < 1:
             raise InputError(f"--model.backbone.drop_rate is {drop_rate}; give a number from 0 to below 1")
-        if dropblock_size < 1:
-            raise InputError(f"--model.backbone.dropblock_size is {dropblock_size}; give at least 1")
+        check_at_least(1, "model.backbone", dropblock_size=dropblock_size)
         blocks: list[nn.Module] = []
         for tenths, drop_size in ((10, 1), (25, 1), (50, dropblock_size), (100, dropblock_size)):
             drop = DropBlock(drop_rate, drop_size) if drop_rate else nn.Identity()

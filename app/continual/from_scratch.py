@@ -27,7 +27,7 @@ class FromScratch(ContinualMethod):
         self,
         net: nn.Module,
         stream: StreamDataModule,
-        epochs: int,
+        epochs: int = 1,
         scratch_batch_size: int | None = None,
         cosine: bool = False,
         **kwargs,

@@ -6,7 +6,6 @@ from hashlib import sha256
 from itertools import repeat
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,9 +13,9 @@ from app.backbones import BackboneCallable
 from app.backbones.drop_block import DropBlock
 from app.backbones.mlp import MLP
 from app.backbones.task_norm import one_by_one
-from app.continual import metrics
 from app.continual.method import MethodCallable, class_masks
 from app.continual.methods.fine_tuning import FineTuning
+from app.continual.summary import summary
 from app.errors import InputError, check_at_least
 from app.learner import Learner
 from datamodules.resumable import ResumableDataModule
@@ -135,11 +134,8 @@ class ContinualLearner(Learner):
             self.load_state_dict(self._own_state)
         self.method.masks.copy_(class_masks(trainer.datamodule))
 
+    @one_by_one()  # an image's features depend on no other image
     def training_step(self, batch: StreamBatch, batch_idx: int) -> Tensor:
-        with one_by_one():  # an image's features depend on no other image
-            return self._step(batch)
-
-    def _step(self, batch: StreamBatch) -> Tensor:
         batch = batch._replace(x=batch.x.to(next(self.parameters()).dtype))
         stream, cursor = self.trainer.datamodule, self.trainer.datamodule.cursor
         place, self.evaluated = stream.place(cursor), None
@@ -222,53 +218,7 @@ class ContinualLearner(Learner):
         self.seconds = seconds  # the check is no part of what learning cost
         self.method.num_gradients.copy_(gradients)
 
-    @property
-    def evaluation(self) -> dict[str, Any]:
-        """All numbers of the stream so far: R, the metrics of each view or why they have no value, and what they cost."""
-        found: dict[str, Any] = {"views": {}}
-        for view in self.views:
-            before, *rows = getattr(self, f"accuracy_{view}").cpu().numpy()
-            R = np.array(rows)
-            values = metrics.summarise(R, before, classes_are_new=view == "class") | self._anytime_metrics(view)
-            reasons = {name: self._why_undefined(name, view, R) for name in metrics.NAMES if name not in values}
-            found["views"][view] = {"R": R, "before": before, "metrics": values, "undefined": reasons}
-        counts = torch.zeros_like(self.num_samples) if self.method.learns_at_end else self.num_samples
-        found["prequential"] = float(self.num_correct.sum() / counts.sum()) if counts.any() else None
-        found["prequential_of"] = [a / b if b else None for a, b in zip(self.num_correct.tolist(), counts.tolist(), strict=True)]
-        found["cost"] = {
-            "memory_bytes": self.method.memory_bytes,
-            "samples": int(self.num_samples.sum()),
-            "gradients": int(self.method.num_gradients),
-            "seconds": round(self.seconds, 2),
-        }
-        return found
-
-    def _why_undefined(self, name: str, view: str, R: np.ndarray) -> str:
-        """Why a metric of a view has no value."""
-        if len(R) == 1:
-            return "there is one experience alone"
-        if name == "FWT" and view == "class":
-            return metrics.CLASSES_ARE_NEW
-        if self.method.learns_at_end:
-            return f"{type(self.method).__name__} learns at the end of the stream alone"
-        if np.isnan(R[-1]).any():
-            return "the stream is not over"
-        if name in metrics.ANYTIME and self.anytime_every:
-            few = f"--model.anytime_every {self.anytime_every} scores not all experiences"
-            return few if view == self.views[0] else f"--model.anytime_every scores the view {self.views[0]} alone"
-        return f"--model.evaluate_every {self.evaluate_every} leaves out rows of R"
-
-    def _anytime_metrics(self, view: str) -> dict[str, float]:
-        """Of the evaluations in between, or, without them, of the rows of R."""
-        if self.anytime_every:
-            done = self.anytime_experience >= 0
-            accuracies, experiences = self.anytime[done], self.anytime_experience[done]
-            return metrics.anytime(accuracies.cpu().numpy(), experiences.cpu().numpy()) if view == self.views[0] else {}
-        R = getattr(self, f"accuracy_{view}")[1:].cpu().numpy()
-        if np.isnan(R).any():
-            return {}
-        seen = np.tril(np.ones_like(R, dtype=bool))
-        return metrics.anytime(np.where(seen, R, np.nan), np.arange(len(R)))
+    evaluation = property(summary)
 
     # Checkpoints
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from app.continual.method import ContinualMethod
-from app.errors import InputError
+from app.errors import check_not_negative
 from datamodules.stream import Experience, Samples, StreamBatch, StreamDataModule
 
 
@@ -24,8 +24,7 @@ class WeightAnchor(ContinualMethod):
 
     def __init__(self, net: nn.Module, stream: StreamDataModule, strength: float, **kwargs):
         super().__init__(net, stream, **kwargs)
-        if not 0 <= strength < float("inf"):
-            raise InputError(f"--model.method.strength is {strength}; give a number of at least 0")
+        check_not_negative("model.method", strength=strength)
         self.strength = strength
         self.register_buffer("importance", torch.zeros_like(self.weights))
         self.register_buffer("anchor", torch.zeros_like(self.weights))

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from app.continual.memory import Remembered, ReservoirMemory
 from app.continual.method import ContinualMethod
-from app.errors import InputError
+from app.errors import check_at_least, check_not_negative
 from datamodules.stream import StreamBatch, StreamDataModule
 
 
@@ -34,11 +34,8 @@ class DERPP(ContinualMethod):
         **kwargs,
     ):
         super().__init__(net, stream, **kwargs)
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            if not 0 <= value < float("inf"):
-                raise InputError(f"--model.method.{name} is {value}; give a number of at least 0")
-        if replay is not None and replay < 1:
-            raise InputError(f"--model.method.replay is {replay}; give at least 1, or null for as many as arrive")
+        check_not_negative("model.method", alpha=alpha, beta=beta)
+        check_at_least(1, "model.method", or_null="for as many as arrive", replay=replay)
         self.memory = ReservoirMemory(memory, stream, num_logits=stream.output_size)
         self.replay, self.alpha, self.beta = replay, alpha, beta
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from app.continual.memory import ReservoirMemory
 from app.continual.method import ContinualMethod
-from app.errors import InputError
+from app.errors import check_at_least
 from datamodules.stream import StreamBatch, StreamDataModule
 
 
@@ -21,8 +21,7 @@ class ER(ContinualMethod):
     def __init__(self, net: nn.Module, stream: StreamDataModule, memory: int = 200, replay: int | None = None, **kwargs):
         super().__init__(net, stream, **kwargs)
         self.memory = ReservoirMemory(memory, stream)
-        if replay is not None and replay < 1:
-            raise InputError(f"--model.method.replay is {replay}; give at least 1, or null for as many as arrive")
+        check_at_least(1, "model.method", or_null="for as many as arrive", replay=replay)
         self.replay = replay
 
     def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:

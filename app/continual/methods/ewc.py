@@ -8,7 +8,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
 from app.continual.weight_anchor import WeightAnchor
-from app.errors import InputError
+from app.errors import check_at_least
 from datamodules.stream import Experience, Samples, StreamDataModule, as_inputs
 
 ELEMENTS = 2**22  # of the gradients of single samples that are in memory together; more leave the cache
@@ -38,8 +38,7 @@ class EWC(WeightAnchor):
         **kwargs,
     ):
         super().__init__(net, stream, strength, **kwargs)
-        if fisher_samples is not None and fisher_samples < 1:
-            raise InputError(f"--model.method.fisher_samples is {fisher_samples}; give at least 1, or null for all")
+        check_at_least(1, "model.method", or_null="for all", fisher_samples=fisher_samples)
         self.labels, self.fisher_samples = labels, fisher_samples
 
     def end_experience(self, number: int, experience: Experience, samples: Samples) -> None:

@@ -13,26 +13,14 @@ class Joint(FromScratch):
     One epoch sees as many samples as the stream brought; with so few, it is no upper bound, so give a converged row as well.
 
     Args:
-        epochs: passes over all samples so far.
-        scratch_batch_size: samples of a step, null for that of the stream.
-        cosine: whether the learning rate falls to zero on a half cosine.
         only_last: whether it trains after the last experience alone; then R has its last row and nothing else.
-        kwargs: of ContinualMethod.
+        kwargs: of FromScratch; its epochs are passes over all samples so far.
     """
 
     needs = frozenset({"boundaries"})
 
-    def __init__(
-        self,
-        net: nn.Module,
-        stream: StreamDataModule,
-        epochs: int = 1,
-        scratch_batch_size: int | None = None,
-        cosine: bool = False,
-        only_last: bool = False,
-        **kwargs,
-    ):
-        super().__init__(net, stream, epochs=epochs, scratch_batch_size=scratch_batch_size, cosine=cosine, **kwargs)
+    def __init__(self, net: nn.Module, stream: StreamDataModule, only_last: bool = False, **kwargs):
+        super().__init__(net, stream, **kwargs)
         self.learns_at_end = only_last
 
     def end_experience(self, number: int, experience: Experience, samples: Samples) -> None:

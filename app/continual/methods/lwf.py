@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from app.continual.method import ContinualMethod
-from app.errors import InputError, check_above_zero
+from app.errors import check_above_zero, check_not_negative
 from datamodules.stream import Experience, Samples, StreamBatch, StreamDataModule
 
 FAR = -1e9  # a logit that does not compete; minus infinity in all of them would have no softmax
@@ -28,8 +28,7 @@ class LwF(ContinualMethod):
 
     def __init__(self, net: nn.Module, stream: StreamDataModule, strength: float = 1.0, temperature: float = 2.0, **kwargs):
         super().__init__(net, stream, **kwargs)
-        if not 0 <= strength < float("inf"):
-            raise InputError(f"--model.method.strength is {strength}; give a number of at least 0")
+        check_not_negative("model.method", strength=strength)
         check_above_zero("model.method", temperature=temperature)
         self.strength, self.temperature = strength, temperature
         self.teacher = deepcopy(net).requires_grad_(False)

@@ -1,0 +1,141 @@
+"""The runs that the table of a stream is made of: one of train.py for every cell."""
+
+import io
+import json
+import shutil
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import redirect_stderr, redirect_stdout
+from hashlib import sha256
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from rich.progress import Progress
+
+EXPERIMENTS = Path(__file__).parent.parent / "configs" / "experiment"
+QUIET = ("--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
+
+
+class Cell(NamedTuple):
+    """One run.
+
+    Attributes:
+        method: the part of the config's name after the stream's.
+        scenario: class, task or domain; null for the config's own.
+        seed: of the stream and the weights.
+        glances: how often it learns what it gets, the option that `repetitions` names; null for the config's own.
+    """
+
+    method: str
+    scenario: str | None
+    seed: int
+    glances: int | None = None
+
+    def folder(self, root: Path) -> Path:
+        """Where the run lies."""
+        budget = [f"glances_{self.glances}"] if self.glances else []
+        return root.joinpath(self.method, self.scenario or "own", *budget, f"seed_{self.seed}")
+
+
+def methods_of(stream: str) -> list[str]:
+    """All that have a config for the stream and learn within it."""
+    paths = EXPERIMENTS.glob(f"{stream}_*.yaml")
+    return sorted(path.stem.removeprefix(f"{stream}_") for path in paths if "method" in _model_options(path))
+
+
+def _model_options(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text())["model"].get("init_args", {})
+
+
+def repetitions(stream: str, method: str) -> str | None:
+    """The option that says how often a method learns what it gets."""
+    options = _model_options(EXPERIMENTS / f"{stream}_{method}.yaml")
+    name = options["method"]["class_path"].rsplit(".", 1)[-1]
+    return {
+        "ContinualMAML": None,
+        "FTML": "meta_steps",
+        "MER": "num_batches",
+        "GDumb": "epochs",
+        "Joint": "epochs",
+        "NearestClassMean": None,
+    }.get(name, "glances")
+
+
+def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict[str, Any]:
+    """The results of a cell, from its folder if it is finished.
+
+    Raises:
+        RuntimeError: the run failed; with what it printed.
+    """
+    from app.main import main as main_of_train  # seconds, and only in the processes that run something
+
+    folder = cell.folder(root)
+    results, recipe = folder / "results.json", folder / "recipe"
+    made_of = sha256(f"{(EXPERIMENTS / f'{stream}_{cell.method}.yaml').read_text()}{cell}".encode()).hexdigest()
+    if folder.exists() and recipe.exists() and recipe.read_text() != made_of:
+        shutil.rmtree(folder)  # its config has changed since
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe.write_text(made_of)
+    if not results.exists():
+        options = [*QUIET, "--trainer.callbacks=[]", "--trainer.accelerator=cpu", f"--trainer.default_root_dir={folder}", *extra]
+        options += [f"--data.data_dir={data_dir}"] * (stream != "glyphs_stream")
+        options += [f"--seed_everything={cell.seed}"]
+        options += [f"--data.scenario={cell.scenario}"] if cell.scenario else []
+        options += [f"--model.method.{repetitions(stream, cell.method)}={cell.glances}"] if cell.glances else []
+        options += ["--ckpt_path=last"] if (folder / "checkpoints" / "last.ckpt").exists() else []
+        fit = ["fit", "--config", str(EXPERIMENTS / f"{stream}_{cell.method}.yaml"), *options]
+        test = ["test", "--config", str(folder / "config.yaml"), "--ckpt_path=last"]
+        for arguments in (fit, test):  # a run that was killed after its last step is finished, and only a test writes its results
+            sys.argv, printed = ["train.py", *arguments], io.StringIO()
+            with redirect_stdout(printed), redirect_stderr(printed):
+                try:
+                    status = main_of_train()
+                except SystemExit as end:  # there was nothing left to do
+                    status = end.code
+            if status:
+                raise RuntimeError(f"{stream}_{cell.method}, seed {cell.seed}: {printed.getvalue().strip()[-500:]}")
+            if results.exists():
+                break
+    return json.loads(results.read_text())
+
+
+def begin() -> None:
+    """Prepares a process that runs many cells: libraries are imported once, and runs side by side have a thread each."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def glances_for(budget: float, once: dict[str, Any], twice: dict[str, Any]) -> int:
+    """How often a method must learn what it gets to take so many gradients a sample, over the whole stream.
+
+    Args:
+        budget: gradients a sample.
+        once: results of the whole stream where it learns everything once.
+        twice: the same with two repetitions; not all that a method does at the end of an experience is repeated.
+    """
+    one, two = (result["cost"]["gradients"] / result["cost"]["samples"] for result in (once, twice))
+    return max(1, round(1 + (budget - one) / (two - one)))
+
+
+def run_all(cells: list[Cell], processes: int, *where: Any) -> dict[Cell, dict[str, Any]]:
+    """The results of all cells, with a progress bar; `where` is what `run` takes besides the cell."""
+    results = {}
+    with Progress(transient=True) as progress, pool_of(processes) as pool:
+        bar = progress.add_task("runs", total=len(cells))
+        running = {pool.submit(run, cell, *where): cell for cell in cells}
+        try:
+            for future in as_completed(running):
+                results[running[future]] = future.result()
+                progress.advance(bar)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return {cell: results[cell] for cell in cells}
+
+
+def pool_of(processes: int) -> ProcessPoolExecutor:
+    """Processes that run cells."""
+    return ProcessPoolExecutor(processes, get_context("spawn"), initializer=begin)

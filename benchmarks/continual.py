@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.continual_runs import Cell, glances_for, methods_of, repetitions, run_all
+from benchmarks.continual_runs import Cell, glances_for, memory_of, methods_of, repetitions, run_all, samples_for
 
 STREAMS = ("glyphs_stream", "omniglot_stream", "osaka", "permuted_mnist", "rotated_mnist", "split_mnist")
 SCENARIOS = {"split_mnist": ("class", "task", "domain")}
@@ -80,6 +80,37 @@ def _cell(value: tuple[float, float | None] | None) -> str:
     return f"{100 * value[0]:.1f}" + (f" ± {100 * value[1]:.1f}" if value[1] is not None else "")
 
 
+def memories(options: argparse.Namespace, methods: list[str], root: Path, data_dir: str) -> dict[str, int]:
+    """How many samples each method keeps that `--memory_kib` sets equal."""
+    if options.memory_kib is None:
+        return {}
+    kept = {name: count for name in methods if (count := memory_of(options.stream, name))}
+    pilots = {name: [Cell(name, None, 0, memory=count * factor) for factor in (1, 2)] for name, count in kept.items()}
+    found = run_all(_flat(pilots), options.processes, options.stream, root / "pilots", data_dir, "--trainer.max_steps=1")
+    memory = {}
+    for name, pair in pilots.items():
+        memory[name] = samples_for(1024 * options.memory_kib, *((pilot.memory, found[pilot]) for pilot in pair))
+        if memory[name] < 1:
+            raise RuntimeError(f"--memory_kib {options.memory_kib:g} has no room for a sample of {name}; give more")
+    return memory
+
+
+def all_glances(
+    options: argparse.Namespace, methods: list[str], memory: dict[str, int], root: Path, data_dir: str
+) -> dict[str, int]:
+    """How often each method learns what it gets that `--gradients_per_sample` sets equal."""
+    if options.gradients_per_sample is None:
+        return {}
+    repeating = [name for name in methods if repetitions(options.stream, name)]
+    pilots = {name: [Cell(name, None, 0, count, memory.get(name)) for count in (1, 2)] for name in repeating}
+    found = run_all(_flat(pilots), options.processes, options.stream, root, data_dir)
+    return {name: glances_for(options.gradients_per_sample, *map(found.get, pair)) for name, pair in pilots.items()}
+
+
+def _flat(pilots: dict[str, list[Cell]]) -> list[Cell]:
+    return [pilot for pair in pilots.values() for pilot in pair]
+
+
 def main() -> int:
     """Runs what is missing and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -88,6 +119,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of stream and weights (default 3)")
     parser.add_argument("--data_dir", default="data", help="folder of the files of MNIST")
     parser.add_argument("--gradients_per_sample", type=float, help="equal budget: every method repeats itself to take so many")
+    parser.add_argument("--memory_kib", type=float, help="equal budget: every memory holds what fits, beside what else is kept")
     parser.add_argument("--processes", type=int, default=2, help="runs side by side, a thread each (default 2)")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/continual"), help="folder of the runs")
     options = parser.parse_args()
@@ -103,16 +135,13 @@ def main() -> int:
         return 1
     root, data_dir = (options.out / options.stream).absolute(), str(Path(options.data_dir).absolute())
     try:
-        glances = {}
-        if budget := options.gradients_per_sample:
-            repeating = [name for name in options.methods or there if repetitions(options.stream, name)]
-            pilots = [Cell(name, None, 0, count) for name in repeating for count in (1, 2)]
-            found = run_all(pilots, options.processes, options.stream, root, data_dir)
-            glances = {name: glances_for(budget, *(found[Cell(name, None, 0, count)] for count in (1, 2))) for name in repeating}
+        methods = options.methods or there
+        memory = memories(options, methods, root, data_dir)
+        glances = all_glances(options, methods, memory, root, data_dir)
         cells = [
-            Cell(method, scenario, seed, glances.get(method))
+            Cell(method, scenario, seed, glances.get(method), memory.get(method))
             for seed in range(options.seeds)
-            for method in options.methods or there
+            for method in methods
             for scenario in SCENARIOS.get(options.stream, (None,))
         ]
         results = run_all(cells, options.processes, options.stream, root, data_dir)

@@ -26,17 +26,20 @@ class Cell(NamedTuple):
         scenario: class, task or domain; null for the config's own.
         seed: of the stream and the weights.
         glances: how often it learns what it gets, the option that `repetitions` names; null for the config's own.
+        memory: samples that it keeps; null for the config's own.
     """
 
     method: str
     scenario: str | None
     seed: int
     glances: int | None = None
+    memory: int | None = None
 
     def folder(self, root: Path) -> Path:
         """Where the run lies."""
-        budget = [f"glances_{self.glances}"] if self.glances else []
-        return root.joinpath(self.method, self.scenario or "own", *budget, f"seed_{self.seed}")
+        budget = {"glances": self.glances, "memory": self.memory}
+        parts = [f"{name}_{count}" for name, count in budget.items() if count]
+        return root.joinpath(self.method, self.scenario or "own", *parts, f"seed_{self.seed}")
 
 
 def methods_of(stream: str) -> list[str]:
@@ -63,6 +66,11 @@ def repetitions(stream: str, method: str) -> str | None:
     }.get(name, "glances")
 
 
+def memory_of(stream: str, method: str) -> int | None:
+    """The samples that a method keeps by its config; null for one without such a memory."""
+    return _model_options(EXPERIMENTS / f"{stream}_{method}.yaml")["method"].get("init_args", {}).get("memory")
+
+
 def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict[str, Any]:
     """The results of a cell, from its folder if it is finished.
 
@@ -84,6 +92,7 @@ def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict
         options += [f"--seed_everything={cell.seed}"]
         options += [f"--data.scenario={cell.scenario}"] if cell.scenario else []
         options += [f"--model.method.{repetitions(stream, cell.method)}={cell.glances}"] if cell.glances else []
+        options += [f"--model.method.memory={cell.memory}"] if cell.memory else []
         options += ["--ckpt_path=last"] if (folder / "checkpoints" / "last.ckpt").exists() else []
         fit = ["fit", "--config", str(EXPERIMENTS / f"{stream}_{cell.method}.yaml"), *options]
         test = ["test", "--config", str(folder / "config.yaml"), "--ckpt_path=last"]
@@ -118,6 +127,19 @@ def glances_for(budget: float, once: dict[str, Any], twice: dict[str, Any]) -> i
     """
     one, two = (result["cost"]["gradients"] / result["cost"]["samples"] for result in (once, twice))
     return max(1, round(1 + (budget - one) / (two - one)))
+
+
+def samples_for(budget: float, few: tuple[int, dict[str, Any]], more: tuple[int, dict[str, Any]]) -> int:
+    """How many samples a method may keep to need at most so many bytes besides the network.
+
+    Args:
+        budget: bytes.
+        few: samples, and the results of a run that kept them.
+        more: the same with more samples; what grows with them, and what does not, follows from both.
+    """
+    (count, of_few), (larger, of_more) = few, more
+    bytes_of_few, bytes_of_more = (results["cost"]["memory_bytes"] for results in (of_few, of_more))
+    return int(count + (budget - bytes_of_few) * (larger - count) // (bytes_of_more - bytes_of_few))
 
 
 def run_all(cells: list[Cell], processes: int, *where: Any) -> dict[Cell, dict[str, Any]]:

@@ -1,12 +1,13 @@
 """The table of a stream."""
 
 import sys
+from argparse import Namespace
 
 import pytest
 
 from benchmarks import continual
 from benchmarks.continual import mean_and_interval, rows_of, tables
-from benchmarks.continual_runs import Cell, glances_for, methods_of, repetitions, run
+from benchmarks.continual_runs import Cell, glances_for, memory_of, methods_of, repetitions, run, samples_for
 
 
 def result(accuracy: float, seconds: float) -> dict:
@@ -42,6 +43,18 @@ def test_an_equal_budget_counts_what_is_not_repeated():
     assert glances_for(8.0, whole(200), whole(300)) == 7
     assert glances_for(104.0, whole(2600), whole(5200)) == 4
     assert glances_for(1.0, whole(2600), whole(5200)) == 1
+
+
+def test_an_equal_memory_counts_what_is_no_sample():
+    """La-MAML's step sizes take room that replay has for samples."""
+
+    def with_bytes(count: int) -> dict:
+        return {"cost": {"memory_bytes": count}}
+
+    assert samples_for(1600.0, (10, with_bytes(80)), (20, with_bytes(160))) == 200
+    assert samples_for(1600.0, (10, with_bytes(680)), (20, with_bytes(760))) == 125
+    assert samples_for(500.0, (10, with_bytes(680)), (20, with_bytes(760))) < 1
+    assert memory_of("rotated_mnist", "er") == 200 and memory_of("rotated_mnist", "finetune") is None
 
 
 def test_what_is_undefined_has_no_number():
@@ -84,6 +97,18 @@ def test_a_finished_cell_is_not_run_again_and_a_broken_one_goes_on(tmp_path, dat
     found = whole
     monkeypatch.setattr("app.main.main", None)
     assert run(cell, "rotated_mnist", tmp_path, str(data_dir)) == found
+
+
+def test_memories_are_made_equal(tmp_path, data_dir, monkeypatch):
+    """La-MAML keeps 89,610 step sizes of 4 bytes beside its samples."""
+    monkeypatch.setattr(continual, "run_all", lambda cells, processes, *where: {cell: run(cell, *where) for cell in cells})
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    options = Namespace(stream="rotated_mnist", processes=1, memory_kib=506.0)
+    found = continual.memories(options, ["er", "finetune", "la_maml"], tmp_path, str(data_dir))
+    assert found == {"er": 506 * 1024 // (784 + 16), "la_maml": (506 * 1024 - 4 * 89_610) // (784 + 16)}
+    options.memory_kib = 300.0
+    with pytest.raises(RuntimeError, match="--memory_kib 300 has no room for a sample of la_maml"):
+        continual.memories(options, ["la_maml"], tmp_path, str(data_dir))
 
 
 def test_wrong_options(monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib.util import find_spec
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,15 @@ def logged_in() -> bool:
     except (OSError, NetrcParseError):
         return False
     return any("wandb" in host for host in hosts)
+
+
+def check_logger(class_path: str) -> None:
+    """Raises an InputError where a logger needs what is not installed."""
+    if class_path.endswith(".TensorBoardLogger") and not any(map(find_spec, ("tensorboard", "tensorboardX"))):
+        raise InputError(
+            "--trainer.logger TensorBoardLogger needs the package tensorboard; install it (uv pip install tensorboard), or take "
+            "CSVLogger"
+        )
 
 
 class RunLogger(WandbLogger):

@@ -31,6 +31,7 @@ from app.parser import MetaParser
 from app.processes import comes_back, is_rank_zero, job_from_outside
 from app.run import check_data, check_fits, checkpoint_dir, find_checkpoint, new_run_dir, read_checkpoint, resize_to_checkpoint
 from app.summary import print_summary, resume_command
+from app.tracking import check_logger
 from callbacks.checkpoint import AtomicCheckpointIO, Stopped
 from callbacks.inner_precision import refuse_float16
 from callbacks.rank_watch import RankWatch
@@ -126,6 +127,8 @@ class MetaCLI(LightningCLI):
         config.trainer.default_root_dir = str(run_dir or new_run_dir(*names, config.trainer.num_nodes))
         self.run_id = self.checkpoint["run_id"] if self.checkpoint else os.environ.get("WANDB_RUN_ID") or os.urandom(4).hex()
         logger = config.trainer.logger
+        if hasattr(logger, "class_path"):
+            check_logger(logger.class_path)
         if hasattr(logger, "class_path") and "save_dir" in logger.init_args:
             logger.init_args.save_dir = config.trainer.default_root_dir
             if "id" in logger.init_args:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib.util import find_spec
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,15 @@ def logged_in() -> bool:
     except (OSError, NetrcParseError):
         return False
     return any("wandb" in host for host in hosts)
+
+
+def check_logger(class_path: str) -> None:
+    """Raises an InputError where a logger needs what is not installed."""
+    if class_path.endswith(".TensorBoardLogger") and not any(map(find_spec, ("tensorboard", "tensorboardX"))):
+        raise InputError(
+            "--trainer.logger TensorBoardLogger needs the package tensorboard; install it (uv pip install tensorboard), or take "
+            "CSVLogger"
+        )
 
 
 class RunLogger(WandbLogger):
@@ -74,6 +84,14 @@ class RunLogger(WandbLogger):
         self._logged = dict(self._logged_before)
 
     @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any]) -> None:
+        """The config; W&B keeps what a sweep has chosen and drops a section of the same name, whose parts get dotted names."""
+        chosen = set(self.experiment.config.keys()) if self.experiment.sweep_id else set()
+        parts = [_dotted(name, params[name]) for name in chosen & params.keys()]
+        params = {name: value for part in (params, *parts) for name, value in part.items() if name not in chosen}
+        super().log_hyperparams(params)
+
+    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         if step is not None:
             metrics = {name: value for name, value in metrics.items() if step > self._logged_before.get(name, -1)}
@@ -90,6 +108,13 @@ class RunLogger(WandbLogger):
     def pieces(self) -> list[Path]:
         """The folders of this run's data, one for each process that added to it, oldest first."""
         return sorted((Path(self.save_dir) / "wandb").glob(f"*run-*-{self.version}"))
+
+
+def _dotted(name: str, value: Any) -> dict[str, Any]:
+    """A section as its entries, `name.key`, and theirs."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {below: entry for key, part in value.items() for below, entry in _dotted(f"{name}.{key}", part).items()}
 
 
 def _quiet() -> Any:

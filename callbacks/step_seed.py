@@ -28,6 +28,8 @@ class StepSeed(Callback):
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
+        # The step that loggers get. Lightning adds one on resuming, which is one too many where a fit had ended or not begun.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.datamodule.cursor
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         trainer.datamodule.cursor += 1

@@ -20,8 +20,9 @@ from datamodules.images import ImageSplit
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
-
 TOGETHER = 1024  # pictures that are decoded at a time
+DECODING = 2  # which way of `to_pixels`: another number fills the caches again
+FULL = (255, 2**12 - 1, 2**16 - 1)  # the values that are white where 8, 12 or 16 bits of a pixel are used
 
 
 class Encoded(Protocol):
@@ -110,24 +111,50 @@ def to_pixels(data: bytes, size: int, channels: int) -> np.ndarray:
     """Decodes one picture: upright, transparency on white, resized by an antialiased Lanczos filter.
 
     Args:
-        data: a file in any format and mode that Pillow reads; of an animation the first frame counts.
+        data: a file in any format and mode that Pillow reads, of more than 8 bits a pixel as `eight_bits` says; of an animation
+            the first frame counts.
         size: height and width of the result, whatever the aspect ratio was.
         channels: 1 for grey, 3 for RGB.
 
     Returns:
         uint8 of shape (channels, size, size).
+
+    Raises:
+        ValueError: its pixels cannot be told from black.
     """
     with Image.open(BytesIO(data)) as image:
+        has_16_bits = image.format in ("PNG", "TIFF") and ";16" in str(image.tile)  # Pillow keeps the upper 8 of a colour
         image.draft(None, (2 * size, 2 * size))  # JPEG: a large photograph is decoded at 1/2, 1/4 or 1/8 of its size
         image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip at 255
-            image = Image.fromarray(np.clip(np.asarray(image) // 256, 0, 255).astype(np.uint8))
-        elif image.mode == "F":
-            raise ValueError("its pixels are floating-point numbers, save it with 8 or 16 bits")
-        elif image.has_transparency_data:
+        if image.mode == "F" or image.mode.startswith("I"):
+            image = Image.fromarray(eight_bits(np.asarray(image)))
+        elif has_16_bits and max(high for _, high in image.convert("RGB").getextrema()) < 16:
+            raise ValueError("its colours have 16 bits, of which the upper 4 are not used; save it with 8")
+        if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return fitted(image, size, channels)
+
+
+def eight_bits(grey: np.ndarray) -> np.ndarray:
+    """Grey values of more than 8 bits as uint8: the file does not say which is white, so the least does that holds them all.
+
+    Args:
+        grey: integers, of which 255, 4095 or 65535 is white; or floating-point numbers, of which 1 may be too.
+
+    Raises:
+        ValueError: no such scale shows more than black, or none holds them.
+    """
+    low, high = grey.min(), grey.max()
+    if not np.isfinite(low) or not np.isfinite(high):
+        raise ValueError("it has pixels that are not finite")
+    if low < 0 or high > FULL[-1]:
+        raise ValueError(f"its pixels go from {low:g} to {high:g}; save it with values from 0 to {FULL[-1]}")
+    is_float = grey.dtype.kind == "f"
+    if is_float and (1 < high < 16 or 0 < high < 1 / 255):
+        raise ValueError(f"its highest pixel is {high:g}, floating-point numbers need a white of 1 or 255; save it with 8 bits")
+    white = 1 if is_float and high <= 1 else next(full for full in FULL if high <= full)
+    return np.rint(grey * (255 / white)).astype(np.uint8)
 
 
 def fitted(image: Image.Image, size: int, channels: int) -> np.ndarray:
@@ -195,7 +222,7 @@ def cached_splits(
         split: {label: [(file.name, file.files.stamps[file.name]) for file in pictures] for label, pictures in classes.items()}
         for split, classes in splits.items()
     }
-    key = json.dumps([PIL.__version__, size, channels, invert, manifest])
+    key = json.dumps([PIL.__version__, DECODING, size, channels, invert, manifest])
     shape = (channels, size, size)
     return cached_images(
         cache_dir,

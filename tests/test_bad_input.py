@@ -110,6 +110,14 @@ BROKEN = {
 }
 
 
+def test_a_logger_whose_package_is_absent(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("app.tracking.find_spec", lambda _: None)
+    outcome = train(*(option for option in FIT if "logger" not in option), "--trainer.logger", "TensorBoardLogger")
+    assert_clear(outcome, "--trainer.logger TensorBoardLogger", "uv pip install tensorboard", "CSVLogger")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("content, words", BROKEN.values(), ids=BROKEN)
 def test_a_broken_config(content, words, tmp_path):
     path = tmp_path / "broken.yaml"

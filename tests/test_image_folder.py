@@ -1,6 +1,8 @@
 import os
 import shutil
+import struct
 import zipfile
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -174,6 +176,68 @@ def test_modes(mode):
     expected = {"1": (255,) * 3, "P": RED, "RGB": RED, "RGBA": RED, "CMYK": RED}.get(mode, (76,) * 3)
     assert np.abs(pixels.astype(int) - np.array(expected)[:, None, None]).max() <= 3
     assert to_pixels(encoded(red), 4, 1).shape == (1, 4, 4)
+
+
+RAMP = np.linspace(0, 1, 16).reshape(4, 4)
+
+
+def deep(white: float, dtype: str) -> bytes:
+    """A picture of 16 greys whose file does not say which value is white."""
+    return encoded(Image.fromarray((RAMP * white).round(0 if white > 1 else 9).astype(dtype)), "TIFF")
+
+
+@pytest.mark.parametrize(
+    "white, dtype",
+    [
+        (255, "uint16"),
+        (255, "int32"),
+        (255, "float32"),
+        (4095, "uint16"),
+        (4095, "int32"),
+        (65535, "uint16"),
+        (65535, "int32"),
+        (65535, "float32"),
+        (1, "float32"),
+    ],
+)
+def test_more_than_8_bits_are_never_black(white, dtype):
+    assert np.array_equal(to_pixels(deep(white, dtype), 4, 1)[0], np.rint(255 * RAMP))
+
+
+@pytest.mark.parametrize(
+    "white, dtype, words",
+    [
+        (65536, "int32", "its pixels go from 0 to 65536"),
+        (-255, "float32", "its pixels go from -255 to "),
+        (1.5, "float32", "its highest pixel is 2"),
+        (0.003, "float32", "its highest pixel is 0.003"),
+        (np.nan, "float32", "it has pixels that are not finite"),
+    ],
+)
+def test_pixels_without_a_scale_are_refused(white, dtype, words, tmp_path):
+    data = deep(white, dtype)
+    with pytest.raises(ValueError, match=words):
+        to_pixels(data, 4, 1)
+    (fill(tmp_path / "data") / "a" / "deep.tiff").write_bytes(data)
+    assert words in fault(tmp_path / "data")
+
+
+def colours_of_16_bits(highest: int) -> bytes:
+    """A PNG, which Pillow does not write."""
+    lines = b"\0" + struct.pack(">12H", *np.linspace(0, highest, 12).astype(int))
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(4 * lines)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+def test_colours_of_16_bits():
+    assert to_pixels(colours_of_16_bits(65535), 4, 3).max() == 255
+    for highest in (255, 4095):
+        with pytest.raises(ValueError, match="the upper 4 are not used"):
+            to_pixels(colours_of_16_bits(highest), 4, 3)
+    assert not to_pixels(encoded(Image.new("RGB", (4, 4))), 4, 3).any()  # of 8 bits, black is black
 
 
 def test_transparency_is_white():

@@ -66,6 +66,20 @@ def test_csv_logger_and_the_file_hold_the_same_numbers(run):
     assert {(name, step) for name, step in logged if name != "epoch"} == {point[:2] for point in kept if point[0] != "epoch"}
 
 
+def test_a_run_in_parts_logs_what_a_whole_one_logs(tmp_path):
+    """At the same steps too: Lightning's are one too many after a fit that had ended."""
+    logged = []
+    for name, ends in (("whole", [4]), ("parts", [2, 4])):
+        options = [*OPTIONS, "--trainer.logger=false", f"--trainer.default_root_dir={tmp_path / name}"]
+        for end in ends:
+            resumed = [] if end == ends[0] else ["--ckpt_path=last"]
+            assert train("fit", *options, f"--trainer.max_steps={end}", *resumed).status == 0
+        found = points(read_metrics(tmp_path / name / "metrics.jsonl"))
+        logged.append(sorted(point for point in found if point[0].startswith(("train/", "val/"))))
+    assert {step for name, step, _ in logged[0] if name == "train/outer_loss"} == {0, 1, 2, 3}
+    assert logged[0] == logged[1]
+
+
 def test_pictures_and_environment_lie_in_the_folder(run):
     assert {path.name.rpartition("_")[0] for path in (run / "pictures").iterdir()} == {"val_episodes", "test_episodes"}
     environment = json.loads((run / "environment.json").read_text())

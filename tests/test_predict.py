@@ -175,6 +175,32 @@ def test_a_table(runs, tmp_path):
     assert f"of the 1 queries with a target: price {abs(means[0] - 5500):.4g}" in outcome.out
 
 
+def test_predictions_of_an_earlier_run_are_replaced(runs, tmp_path):
+    write(tmp_path / "support.csv", HEADER, SUPPORT)
+    write(tmp_path / "earlier.csv", ["price_high95", "year", "price_mean", "note"], [[7, 1960, 8, "a"], [7, 1980, 8, "b"]])
+    outcome = predict(runs["CNP"], tmp_path, support="support.csv", query="earlier.csv")
+    assert outcome.status == 0
+    assert outcome.err.splitlines() == [
+        "--query: predicted anew are the columns price_high95, price_mean",
+        "--query: not used are the columns note",
+    ]
+    rows = read(tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text().splitlines()[0] == "year,note,price_mean,price_low95,price_high95"
+    (tmp_path / "earlier.csv").write_text("year\n1960\n1980\n")
+    predict(runs["CNP"], tmp_path, support="support.csv", query="earlier.csv")
+    assert [row.pop("note") for row in rows] == ["a", "b"] and rows == read(tmp_path / "out.csv")
+
+
+def test_an_input_that_is_called_like_a_prediction(runs, tmp_path):
+    saved = torch.load(checkpoint(runs["CNP"]), weights_only=False)
+    torch.save(saved | {"inputs": saved["inputs"] | {"x": ["price_mean"]}}, tmp_path / "other.ckpt")
+    write(tmp_path / "table.csv", ["price_mean", "price"], SUPPORT)
+    files = {"support": "table.csv", "query": "table.csv"}
+    outcome = predict(runs["CNP"], tmp_path, f"--ckpt_path={tmp_path / 'other.ckpt'}", **files)
+    assert_clear(outcome, "trained on a column price_mean", "app.load")
+    assert not (tmp_path / "out.csv").exists()
+
+
 def test_a_table_without_names(runs, tmp_path):
     write(tmp_path / "support.csv", ["x", "y"], [[x, np.sin(x)] for x in range(5)])
     write(tmp_path / "query.csv", ["x"], [[0.5], [1.5]])

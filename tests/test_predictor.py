@@ -107,6 +107,20 @@ def test_pixels_and_files_are_the_same(tmp_path):
     assert_close(1 - inverted, pixels.float() / 255)
 
 
+def test_the_order_in_memory_does_not_matter(tmp_path):
+    """Another order is another rounding, and an adaptation in many steps makes much of it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8)
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path, image in zip(paths, pixels, strict=True):
+        Image.fromarray(image.transpose(1, 2, 0)).save(path)
+    turned = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    reading = Pictures((3, 8, 8))
+    expected = reading.inputs(pixels, "x")
+    for values in (paths, turned, torch.from_numpy(pixels).to(memory_format=torch.channels_last)):
+        found = reading.inputs(values, "x")
+        assert torch.equal(found, expected) and found.stride() == expected.stride()
+
+
 def test_a_table_keeps_its_units():
     """y = 300 + 40 f((x - 1970) / 10), where f is what the method predicts of standardised numbers."""
     predictor, episode = predictor_of("CNP")

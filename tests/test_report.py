@@ -81,14 +81,32 @@ def test_a_single_run_has_its_page_in_its_folder(tmp_path):
     assert f"{tmp_path.name}/{run.name}" in (run / "report.html").read_text()  # a time says too little
 
 
+def test_a_score_says_what_it_is(tmp_path):
+    mse = {"inner_steps": [0, 5], "mean": [4.0, 0.5], "ci95": [0.4, 0.1]}
+    calibrated = {"score": "accuracy", "accuracy": mse, "calibration": {"error": 0.0348, "bins": []}}
+    for name, results in (("sines", {"score": "mse", "mse": mse}), ("classes", calibrated)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(results))
+    assert main([str(tmp_path / "sines"), str(tmp_path / "classes"), "--out", str(tmp_path / "page.html")]) == 0
+    words = [word.strip() for word in Checked((tmp_path / "page.html").read_text()).words if word.strip()]
+    at = words.index("0.5")
+    assert words[at : at + 3] == ["0.5", "± 0.1", "mse"]
+    assert words[words.index("expected calibration error") + 1] == "3.48 %"
+
+
 def test_a_stream_is_told_by_its_metrics(tmp_path):
     (tmp_path / "config.yaml").write_text("model: {init_args: {method: {class_path: app.continual.methods.er.ER}}}")
     score = {"mean": 0.5, "ci95": None}
-    results = {"views": {"class": {"ACC": score}}, "prequential accuracy": score, "cost": {"samples": 4000}}
+    none = {"mean": None, "ci95": None, "undefined": "rows of R are left out"}
+    view = {"ACC": score, "BWT": none, "FWT": none | {"undefined": None}}
+    results = {"views": {"class": view}, "prequential accuracy": score, "cost": {"samples": 4000}}
     (tmp_path / "results.json").write_text(json.dumps(results))
     assert main([str(tmp_path)]) == 0
-    text = " ".join(Checked((tmp_path / "report.html").read_text()).words)
-    assert all(word in text for word in ("ER", "ACC", "50.00 %", "4,000", "class-incremental"))
+    page = (tmp_path / "report.html").read_text()
+    words = Checked(page).words
+    assert all(word in " ".join(words) for word in ("ER", "ACC", "50.00 %", "4,000", "class-incremental"))
+    assert words[words.index("BWT") + 1] == "-" and 'title="rows of R are left out"' in page
+    assert words[words.index("FWT") + 1] == "not finite"  # nothing says that it means nothing
 
 
 @pytest.mark.parametrize(

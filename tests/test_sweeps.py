@@ -1,11 +1,16 @@
 """Every sweep under configs/, as wandb reads it and as its agent would start the runs."""
 
+import inspect
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from command_line import ROOT, train
+from command_line import QUIET, ROOT, train
+from lightning import Trainer
+
+from app.tracking import RunLogger
 
 SWEEPS = sorted((ROOT / "configs" / "sweep").glob("*.yaml"))
 DISTRIBUTIONS = {"uniform", "int_uniform", "log_uniform_values", "normal"}
@@ -38,6 +43,7 @@ def test_wandb_accepts_it(path: Path):
     sweep = read(path)
     assert (ROOT / sweep["program"]).is_file()
     assert sweep["command"][:3] == ["${env}", "${interpreter}", "${program}"] and sweep["command"][-1] == "${args}"
+    assert sweep["project"] == inspect.signature(RunLogger).parameters["project"].default  # beside the runs that are no sweep's
     assert sweep["method"] in ("grid", "random", "bayes")
     assert sweep["metric"].keys() == {"name", "goal"} and sweep["metric"]["goal"] in ("maximize", "minimize")
     for parameter in sweep["parameters"].values():
@@ -50,15 +56,19 @@ def test_wandb_accepts_it(path: Path):
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_every_value_of_every_parameter_is_understood(path: Path, monkeypatch):
+def test_every_value_of_every_parameter_suits_method_and_data(path: Path, tmp_path, monkeypatch):
+    """The run is built and checked, as far as its first step."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(Trainer, "fit", wraps(Trainer.fit)(lambda *_, **__: None))
+    monkeypatch.setattr("app.cli.print_summary", lambda _: None)
     sweep = read(path)
     values = {name: choices(parameter) for name, parameter in sorted(sweep["parameters"].items())}
     for number in range(max(map(len, values.values()))):  # the first of all, then the second of all, ...
         chosen = {name: of_one[min(number, len(of_one) - 1)] for name, of_one in values.items()}
-        parsed = train(*command_line(sweep, chosen), "--print_config")
-        assert parsed.status == 0, parsed.err
-        config = yaml.safe_load(parsed.out)
+        arguments = [part for part in command_line(sweep, chosen) if part != "fit"]
+        built = train("fit", *arguments, *QUIET, f"--trainer.default_root_dir={tmp_path / str(number)}")
+        assert built.status == 0, built.err
+        config = yaml.safe_load((tmp_path / str(number) / "config.yaml").read_text())
         for name, value in chosen.items():
             assert_chosen(config, name, value)
 

@@ -62,6 +62,37 @@ def test_config_commit_and_data_are_in_the_run(run):
         assert word in text
 
 
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """This process is what wandb's agent started for a run of a sweep over methods and seeds."""
+    import wandb
+
+    chosen = {"wandb_version": 1, "model": {"value": "MAML"}, "seed_everything": {"value": 3}}
+    (tmp_path / "chosen.yaml").write_text(json.dumps(chosen))
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(tmp_path / "chosen.yaml"))
+    wandb.teardown()  # wandb reads the environment once
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # wandb leaves what the sweep chose open
+def test_the_run_of_a_sweep_keeps_the_config_beside_what_the_sweep_chose(sweep, tmp_path):
+    import wandb
+
+    options = ["--model=MAML", *OPTIONS, "--seed_everything=3", "--trainer.max_steps=1"]
+    outcome = train("fit", *options, f"--trainer.default_root_dir={tmp_path / 'run'}")
+    wandb.finish()
+    assert outcome.status == 0 and "locked" not in outcome.err, outcome.err
+    (piece,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    config = {}
+    for record in records(piece):
+        config |= record.get("run", record).get("config", {}).get("update", {})
+    assert config["model"] == "MAML" and config["seed_everything"] == 3
+    assert config["model.class_path"] == "app.algorithms.maml.MAML" and config["model.init_args.inner_lr"] == 0.01
+    assert config["data"]["class_path"] == "datamodules.sinusoid.Sinusoid"  # a section that no sweep holds
+
+
 def test_a_login_is_found(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)

@@ -109,16 +109,21 @@ class Predict:
         query = read_table(self.query, "--query", reading, with_targets=False)
         if len(tasks := support.tasks | query.tasks) > 1:
             raise InputError(f"--support and --query are of different tasks, {' and '.join(sorted(tasks))}; give rows of one")
+        predicted = [f"{name}_{part}" for part in ("mean", "low95", "high95") for name in reading.y]
+        if earlier := [name for name in query.others(reading) if name in predicted]:
+            print(f"--query: predicted anew are the columns {', '.join(earlier)}", file=sys.stderr)
+            query = query.without(earlier)
         for option, table in (("--support", support), ("--query", query)):
             if others := table.others(reading):
                 print(f"{option}: not used are the columns {', '.join(others)}", file=sys.stderr)
         adapted = predictor.adapt(support.x, support.y)
         found = adapted.predict(query.x)
-        columns, header = [found.mean], [f"{name}_mean" for name in reading.y]
-        if interval := found.interval():
-            columns, header = (
-                [*columns, *interval],
-                [*header, *(f"{name}_{end}95" for end in ("low", "high") for name in reading.y)],
+        columns = [found.mean, *(found.interval() or ())]
+        header = predicted[: len(columns) * len(reading.y)]
+        if clash := [name for name in header if name in query.names]:
+            raise InputError(
+                f"{self.ckpt_path} was trained on a column {clash[0]}, which is what its predictions are called; "
+                "train on a table that calls it otherwise, or use app.load in Python"
             )
         rows = [[*cells, *new] for cells, new in zip(query.cells, np.concatenate(columns, 1).tolist(), strict=True)]
         known = ~np.isnan(query.y).any(1)

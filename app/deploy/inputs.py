@@ -16,6 +16,8 @@ from datamodules.pictures import to_pixels
 def checked(values: Any, shape: tuple[int, ...], what: str) -> Tensor:
     """Finite floating-point rows of that shape, in the dtype they came in, integers in the default one.
 
+    They lie in memory row after row, however they came: another order is another rounding, which an inner loop amplifies.
+
     Args:
         values: a tensor, an array, or nested lists.
         shape: of one row.
@@ -34,7 +36,7 @@ def checked(values: Any, shape: tuple[int, ...], what: str) -> Tensor:
         raise InputError(f"{what} has no rows; give at least one")
     if tensor.is_floating_point() and not tensor.isfinite().all():
         raise InputError(f"{what} has {int((~tensor.isfinite()).sum())} values that are not finite; remove their rows")
-    return tensor
+    return tensor.contiguous()
 
 
 @dataclass

@@ -33,6 +33,12 @@ class Table(NamedTuple):
         """Columns that say nothing to the checkpoint."""
         return [name for name in self.names if name not in (*reading.x, *reading.y, reading.task)]
 
+    def without(self, names: list[str]) -> "Table":
+        """The same table without these columns that say nothing to the checkpoint."""
+        kept = [column for column, name in enumerate(self.names) if name not in names]
+        cells = [[row[column] for column in kept] for row in self.cells]
+        return self._replace(names=[self.names[column] for column in kept], cells=cells)
+
 
 def read_table(path: str, option: str, reading: Columns, with_targets: bool) -> Table:
     """The rows of a table whose columns are called as in training.

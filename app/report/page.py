@@ -63,7 +63,7 @@ def _summary(runs: list[RecordedRun]) -> str:
                 f'<td class="text">{escape(str(run.path))}',
             ]
         )
-    heads = ["run", "score", "method", "data", '<th class="number">steps', '<th class="number">seed', "folder"]
+    heads = ["run", "score", "method", "data", '<th class="number">last step', '<th class="number">seed', "folder"]
     return table(heads, rows, style="summary")
 
 

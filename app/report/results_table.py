@@ -7,23 +7,23 @@ from app.report.chart import Line, line_chart
 from app.report.html import number, swatch, table
 from app.report.recorded_run import RecordedRun
 
-LEAST_SCORES = ("loss", "mse")  # of which less is better
+CALIBRATION = "expected calibration error"
+LEAST_SCORES = ("loss", "mse", CALIBRATION)  # of which less is better
 
 
 def headline(run: RecordedRun) -> str:
-    """The number that people read: the test score, or the last one of validation."""
+    """The number that people read, and its name: the test score, or the last one of validation."""
     results = run.results
     if main := results.get("score"):
-        return _cell(main, _final(results[main]))
+        return _named(main, _final(results[main]), main)
     for view in (results.get("views") or {}).values():
-        return _cell(
-            "accuracy", view["final average accuracy"] if "final average accuracy" in view else next(iter(view.values()))
-        )
+        name = "final average accuracy" if "final average accuracy" in view else next(iter(view))
+        return _named("accuracy", view[name], name)
     if "prequential accuracy" in results:
-        return _cell("accuracy", results["prequential accuracy"])
+        return _named("accuracy", results["prequential accuracy"], "prequential accuracy")
     for name in ("val/accuracy", "val/mse"):
         if points := run.scalars.get(name):
-            return f"{_cell(name, {'mean': points[-1][1], 'ci95': None})} <span class='soft'>val, step {points[-1][0]}</span>"
+            return _named(name, {"mean": points[-1][1], "ci95": None}, f"{name}, step {points[-1][0]}")
     return "<span class='soft'>no test yet</span>"
 
 
@@ -75,6 +75,8 @@ def _scores(results: dict[str, Any]) -> dict[tuple[str, str], dict[str, float | 
                 if len(score["inner_steps"]) > 1:
                     found[section, f"{name} before adaptation"] = {"mean": score["mean"][0], "ci95": score["ci95"][0]}
                 found[section, name] = _final(score)
+        if "calibration" in part:
+            found[section, CALIBRATION] = {"mean": part["calibration"]["error"], "ci95": None}
         for predictor, scores in part.get("references", {}).items():
             found |= {(section, f"{name} of {predictor}"): score for name, score in scores.items()}
     for view, metrics in results.get("views", {}).items():
@@ -90,8 +92,8 @@ def _final(score: dict[str, Any]) -> dict[str, float | None]:
     return {"mean": score["mean"][-1], "ci95": score["ci95"][-1]}
 
 
-def _in_percent(score: dict[str, float | None]) -> dict[str, float | None]:
-    return {key: None if value is None else 100 * value for key, value in score.items()}
+def _in_percent(score: dict[str, Any]) -> dict[str, Any]:
+    return {key: 100 * value if isinstance(value, int | float) else value for key, value in score.items()}
 
 
 def _row(name: str, scores: list[dict[str, float | None] | None], comparable: bool) -> list[str]:
@@ -106,10 +108,15 @@ def _row(name: str, scores: list[dict[str, float | None] | None], comparable: bo
     return cells
 
 
-def _cell(name: str, score: dict[str, float | None]) -> str:
+def _named(name: str, score: dict[str, Any], shown: str) -> str:
+    return f"{_cell(name, score)} <span class='soft name'>{escape(shown)}</span>"
+
+
+def _cell(name: str, score: dict[str, Any]) -> str:
     if score.get("mean") is None:
-        return "not finite"
-    percent = "accuracy" in name
+        reason = score.get("undefined")  # a score that means nothing here
+        return f'<span title="{escape(reason)}">-</span>' if reason else "not finite"
+    percent = "accuracy" in name or name == CALIBRATION
     scale, unit = (100, " %") if percent else (1, "")
 
     def shown(value: float) -> str:

@@ -54,9 +54,10 @@ class Conv4(nn.Module):
             halves = block < num_halvings
             stride = 2 if halves and downsample == "stride" else 1
             # No bias before a norm: its gradient is pure rounding, which Adam turns into steps.
-            blocks += [TaskConv2d(channels, width, 3, stride=stride, padding=1, bias=False), TaskNorm(width), nn.ReLU()]
+            blocks += [TaskConv2d(channels, width, 3, stride=stride, padding=1, bias=False), TaskNorm(width)]
             if halves and downsample == "max_pool":
-                blocks.append(TaskMaxPool2d(2))
+                blocks.append(TaskMaxPool2d(2))  # before the ReLU, with which it commutes and which then has a quarter to do
+            blocks.append(nn.ReLU())
             if halves:
                 odd = stride == 2  # a strided convolution rounds up, pooling down
                 height, side = (height + odd) // 2, (side + odd) // 2

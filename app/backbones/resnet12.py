@@ -11,7 +11,7 @@ from app.errors import InputError, check_at_least
 
 
 class ResidualBlock(nn.Module):
-    """Three 3x3 convolutions with TaskNorm, added to a 1x1 convolution of the input, then max-pooling.
+    """Three 3x3 convolutions with TaskNorm, added to a 1x1 convolution of the input, then max-pooling and LeakyReLU.
 
     Args:
         channels: of the input.
@@ -27,7 +27,8 @@ class ResidualBlock(nn.Module):
             layers += [TaskConv2d(fan_in, width, 3, padding=1, bias=False), TaskNorm(width), nn.LeakyReLU(0.1)]
         self.residual = nn.Sequential(*layers[:-1])
         self.shortcut = nn.Sequential(TaskConv2d(channels, width, 1, bias=False), TaskNorm(width))
-        self.end = nn.Sequential(nn.LeakyReLU(0.1), TaskMaxPool2d(2), drop)
+        # The rectifier commutes with the maximum, and then has a quarter to do.
+        self.end = nn.Sequential(TaskMaxPool2d(2), nn.LeakyReLU(0.1), drop)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.end(self.residual(x) + self.shortcut(x))

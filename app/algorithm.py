@@ -13,6 +13,7 @@ from torch.func import functional_call, vmap
 from app.backbones import BackboneCallable, default_backbone
 from app.backbones.drop_block import DropBlock
 from app.calibration import Calibration
+from app.compiled_gradient import CompiledGradient
 from app.episode import Episode
 from app.errors import InputError
 from app.evaluation import logged, summarise
@@ -35,7 +36,8 @@ class MetaAlgorithm(Learner):
     A method that is for classification or regression alone says so in `task_types`, one that learns all training classes at
     once in `global_labels`: the labels of its training tasks are then the numbers of the classes within the train split. One
     that is tested on streams of any number of classes says so in `learns_streams`, and one whose checkpoint can classify any
-    number of classes in `any_ways`.
+    number of classes in `any_ways`. One whose `chunk_gradient` depends on tensors alone, not on how far the run is or on random
+    numbers, and changes none of them, says so in `can_compile`.
 
     Args:
         input_shape: shape of one input; linked to the data set.
@@ -54,11 +56,14 @@ class MetaAlgorithm(Learner):
         stacking: how an inner loop convolves the images of many tasks, each by its own filters: grouped, in one call with a group
             of channels for each task; patches, as products of matrices; off, by vmap's own rules, several times slower; null
             for grouped on the CPU, patches on a GPU. The meta-gradient is the same.
+        compile: the gradient of a chunk of tasks becomes one compiled program, on a GPU a CUDA graph, for the methods with an
+            inner loop. The first step then takes a C++ compiler and up to minutes.
     """
 
     task_types: tuple[str, ...] = ("classification", "regression")
     learns_streams = False
     any_ways = False
+    can_compile = False
 
     def __init__(
         self,
@@ -73,10 +78,16 @@ class MetaAlgorithm(Learner):
         lr_scheduler: LRSchedulerCallable | None = None,
         tasks_per_chunk: int | None = None,
         stacking: Stacking | None = None,
+        compile: bool = False,
     ):
         super().__init__()
         if tasks_per_chunk is not None and tasks_per_chunk < 1:
             raise InputError(f"--model.tasks_per_chunk is {tasks_per_chunk}; give at least 1, or null")
+        if compile and not self.can_compile:
+            fitting = sorted(cls.__name__ for cls in concrete_subclasses(MetaAlgorithm) if cls.can_compile)
+            raise InputError(
+                f"--model.compile true is not for {type(self).__name__}; leave it out, or choose one of {', '.join(fitting)}"
+            )
         self.check_task_type(task_type)
         self.input_shape, self.output_size, self.task_type = tuple(input_shape), output_size, task_type
         self.train_output_size = train_output_size or output_size
@@ -93,6 +104,7 @@ class MetaAlgorithm(Learner):
         self._calibration: Calibration | None = None
         self.autocast_inner_loop = True
         self._first_episode = 0
+        self._compiled_gradient = CompiledGradient(self) if compile else None
 
     def check_task_type(self, task_type: str) -> None:
         """Raises an InputError where the method is not for the tasks of the data set."""
@@ -186,16 +198,23 @@ class MetaAlgorithm(Learner):
 
         Chunk after chunk, each graph freed before the next is built: memory is bounded by `tasks_per_chunk`.
         """
-        num_tasks = len(batch.query_x)
-        total: list[Tensor] | None = None
+        total: tuple[Tensor, ...] | None = None
         logged: list[Metrics] = []
         for chunk in self.chunks(batch):
-            loss, metrics = self.losses(params, chunk)
-            gradient = torch.autograd.grad(loss.sum() / num_tasks, list(params.values()), materialize_grads=True)
-            total = list(gradient) if total is None else torch._foreach_add(total, gradient)
-            logged.append({"outer_loss": loss.detach(), **{name: value.detach() for name, value in metrics.items()}})
+            # A smaller last chunk is not worth a compilation of its own.
+            whole = not logged or len(chunk.query_x) == len(logged[0]["outer_loss"])
+            chunk_gradient = self._compiled_gradient if self._compiled_gradient and whole else self.chunk_gradient
+            gradient, metrics = chunk_gradient(params, chunk)
+            total = gradient if total is None else torch._foreach_add(total, gradient)
+            logged.append(metrics)
         means = {name: torch.cat([metrics[name] for metrics in logged]).mean() for name in logged[0]}
-        return dict(zip(params, total, strict=True)), means
+        return dict(zip(params, torch._foreach_div(total, len(batch.query_x)), strict=True)), means
+
+    def chunk_gradient(self, params: Params, chunk: Episode) -> tuple[tuple[Tensor, ...], Metrics]:
+        """The gradient of the sum of the tasks' losses for each parameter, and what is logged, of shape (tasks,)."""
+        loss, metrics = self.losses(params, chunk)
+        gradient = torch.autograd.grad(loss.sum(), list(params.values()), materialize_grads=True)
+        return gradient, {"outer_loss": loss.detach(), **{name: value.detach() for name, value in metrics.items()}}
 
     def chunks(self, batch: Episode) -> Iterator[Episode]:
         """The batch in pieces of at most `tasks_per_chunk` tasks."""

@@ -11,6 +11,7 @@ from torch.func import functional_call, vmap
 
 from app.backbones import BackboneCallable, default_backbone
 from app.backbones.drop_block import DropBlock
+from app.compiled_gradient import CompiledGradient
 from app.episode import Episode
 from app.episodic_learner import OUTPUTS, EpisodicLearner, Metrics
 from app.errors import InputError, check_at_least
@@ -19,7 +20,7 @@ from app.learner import concrete_subclasses
 from app.losses import DEFAULT_LOSS, LOSSES, LossName
 from app.observation import observing
 from app.params import Params
-from app.suitability import check_labels, check_task_sizes, check_task_type
+from app.suitability import check_compiles, check_labels, check_task_sizes, check_task_type
 from app.task_stack import Stacking, stacking
 from datamodules.episodic import EpisodicDataModule
 
@@ -30,7 +31,8 @@ class MetaAlgorithm(EpisodicLearner):
     A method that is for classification or regression alone says so in `task_types`, one that learns all training classes at
     once in `global_labels`: the labels of its training tasks are then the numbers of the classes within the train split. One
     that is tested on streams of any number of classes says so in `learns_streams`, and one whose checkpoint can classify any
-    number of classes in `any_ways`.
+    number of classes in `any_ways`. One whose `chunk_gradient` depends on tensors alone, not on how far the run is or on random
+    numbers, and changes none of them, says so in `can_compile`.
 
     Args:
         input_shape: shape of one input; linked to the data set.
@@ -49,11 +51,14 @@ class MetaAlgorithm(EpisodicLearner):
         stacking: how an inner loop convolves the images of many tasks, each by its own filters: grouped, in one call with a group
             of channels for each task; patches, as products of matrices; off, by vmap's own rules, several times slower; null
             for grouped on the CPU, patches on a GPU. The meta-gradient is the same.
+        compile: the gradient of a chunk of tasks becomes one compiled program, on a GPU a CUDA graph, for the methods with an
+            inner loop. The first step then takes a C++ compiler and up to minutes.
     """
 
     task_types: tuple[str, ...] = ("classification", "regression")
     learns_streams = False
     any_ways = False
+    can_compile = False
 
     def __init__(
         self,
@@ -68,10 +73,13 @@ class MetaAlgorithm(EpisodicLearner):
         lr_scheduler: LRSchedulerCallable | None = None,
         tasks_per_chunk: int | None = None,
         stacking: Stacking | None = None,
+        compile: bool = False,
     ):
         super().__init__()
         check_at_least(1, "model", or_null="for all", tasks_per_chunk=tasks_per_chunk)
         check_task_type(type(self), task_type, concrete_subclasses(MetaAlgorithm))
+        if compile:
+            check_compiles(type(self), concrete_subclasses(MetaAlgorithm))
         self.input_shape, self.output_size, self.task_type = tuple(input_shape), output_size, task_type
         self.train_output_size = train_output_size or output_size
         self.outer_loss = self.loss_function("outer_loss", outer_loss)
@@ -80,6 +88,7 @@ class MetaAlgorithm(EpisodicLearner):
         self.net = self.build_net(backbone or default_backbone(self.input_shape))
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self.autocast_inner_loop = True
+        self._compiled_gradient = CompiledGradient(self) if compile else None
 
     def build_net(self, backbone: BackboneCallable) -> nn.Module:
         """The network, with a head of as many outputs as a test task has."""
@@ -155,16 +164,23 @@ class MetaAlgorithm(EpisodicLearner):
 
         Chunk after chunk, each graph freed before the next is built: memory is bounded by `tasks_per_chunk`.
         """
-        num_tasks = len(batch.query_x)
-        total: list[Tensor] | None = None
+        total: tuple[Tensor, ...] | None = None
         logged: list[Metrics] = []
         for chunk in self.chunks(batch):
-            loss, metrics = self.losses(params, chunk)
-            gradient = torch.autograd.grad(loss.sum() / num_tasks, list(params.values()), materialize_grads=True)
-            total = list(gradient) if total is None else torch._foreach_add(total, gradient)
-            logged.append({"outer_loss": loss.detach(), **{name: value.detach() for name, value in metrics.items()}})
+            # A smaller last chunk is not worth a compilation of its own.
+            whole = not logged or len(chunk.query_x) == len(logged[0]["outer_loss"])
+            chunk_gradient = self._compiled_gradient if self._compiled_gradient and whole else self.chunk_gradient
+            gradient, metrics = chunk_gradient(params, chunk)
+            total = gradient if total is None else torch._foreach_add(total, gradient)
+            logged.append(metrics)
         means = {name: torch.cat([metrics[name] for metrics in logged]).mean() for name in logged[0]}
-        return dict(zip(params, total, strict=True)), means
+        return dict(zip(params, torch._foreach_div(total, len(batch.query_x)), strict=True)), means
+
+    def chunk_gradient(self, params: Params, chunk: Episode) -> tuple[tuple[Tensor, ...], Metrics]:
+        """The gradient of the sum of the tasks' losses for each parameter, and what is logged, of shape (tasks,)."""
+        loss, metrics = self.losses(params, chunk)
+        gradient = torch.autograd.grad(loss.sum(), list(params.values()), materialize_grads=True)
+        return gradient, {"outer_loss": loss.detach(), **{name: value.detach() for name, value in metrics.items()}}
 
     def chunks(self, batch: Episode) -> Iterator[Episode]:
         """The batch in pieces of at most `tasks_per_chunk` tasks."""

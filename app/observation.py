@@ -26,6 +26,14 @@ def observing(*names: str) -> Iterator[Observations]:
         _wanted.reset(token)
 
 
+def keep(observed: Observations) -> None:
+    """Keeps what another `observing` has kept, where somebody is observing."""
+    kept = _wanted.get() or {}
+    for name, values in observed.items():
+        if name in kept:
+            kept[name] += values
+
+
 def observe(name: str, value: Callable[[], Tensor]) -> None:
     """Keeps a value of one task, under the one vmap over tasks, where somebody is observing; else costs nothing.
 

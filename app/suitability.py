@@ -1,4 +1,4 @@
-"""Whether a method and the data suit each other."""
+"""Whether a method suits the data and the options."""
 
 from app.errors import InputError
 from app.learner import Learner
@@ -39,4 +39,13 @@ def check_labels(method: type[Learner], data: EpisodicDataModule) -> None:
         raise InputError(
             f"{method.__name__} learns {labels}, which --data.global_labels {str(not wanted).lower()} of "
             f"{type(data).__name__} does not number; build the data with {str(wanted).lower()}"
+        )
+
+
+def check_compiles(method: type[Learner], methods: list[type[Learner]]) -> None:
+    """Raises an InputError where the method does not say that it `can_compile`."""
+    if not method.can_compile:
+        fitting = sorted(cls.__name__ for cls in methods if cls.can_compile)
+        raise InputError(
+            f"--model.compile true is not for {method.__name__}; leave it out, or choose one of {', '.join(fitting)}"
         )

@@ -49,6 +49,15 @@ def synchronize(device: str | torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def seconds_of(function: Callable[[], Any], device: str | torch.device = "cpu") -> float:
+    """Of one call, the device's work included."""
+    synchronize(device)
+    start = time.perf_counter()
+    function()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
 def interleaved(
     functions: dict[str, Callable[[], Any]], repeats: int = 7, device: str | torch.device = "cpu", warmup: int = 1
 ) -> dict[str, Timing]:
@@ -63,12 +72,9 @@ def interleaved(
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(-warmup, repeats):
         for name, function in functions.items():
-            synchronize(device)
-            start = time.perf_counter()
-            function()
-            synchronize(device)
+            elapsed = seconds_of(function, device)
             if turn >= 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(elapsed)
     return {name: timing(values) for name, values in seconds.items()}
 
 

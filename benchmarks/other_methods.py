@@ -6,8 +6,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch._inductor.utils import fresh_cache
 
 from app.algorithms.anp import ANP
+from app.algorithms.maml import MAML
 from app.algorithms.protonet import ProtoNet
 from app.algorithms.reptile import Reptile
 from app.backbones.conv4 import Conv4
@@ -15,7 +17,7 @@ from app.backbones.mlp import MLP
 from app.continual.methods.la_maml import LaMAML
 from app.episode import Episode
 from benchmarks.maml_shapes import Shape, our_step, random_tasks
-from benchmarks.measure import interleaved
+from benchmarks.measure import interleaved, seconds_of
 from datamodules.stream import Experience, StreamBatch, StreamDataModule
 
 
@@ -44,8 +46,14 @@ def la_maml(device: str) -> Callable[[], Any]:
     return lambda: method.observe(batch, generator)
 
 
-def other_methods(device: str, repeats: int) -> list[dict[str, Any]]:
-    """Outer steps of methods that have no rival here."""
+def other_methods(device: str, repeats: int, compile: bool = False) -> list[dict[str, Any]]:
+    """Outer steps that have no rival here.
+
+    Args:
+        device: cpu or cuda.
+        repeats: timed steps of each.
+        compile: MAML on sine waves is compiled too.
+    """
     a = Shape((1, 28, 28), 1, 1, 32, 0.4, {"width": 64})
     image, tasks = a.image, 32
     torch.manual_seed(0)
@@ -58,22 +66,30 @@ def other_methods(device: str, repeats: int) -> list[dict[str, Any]]:
     curves = Episode(*(torch.randn(tasks, rows, 1) for rows in (50, 50, 100, 100)))
     reptile = Reptile(input_shape=image, output_size=5, backbone=conv4, inner_steps=5, inner_batch_size=10).to(device)
     reptile._keep_moments = lambda moments: None
+    waves = Episode(*(torch.randn(25, 10, 1) for _ in range(4)))
+    sinusoid = partial(MAML, input_shape=(1,), output_size=1, task_type="regression", inner_lr=0.01, inner_steps=5)
     cases = {
         "ProtoNet, 60-way 5-shot, 5 queries": (protonet, ways60, 1),
         "ANP, 50 context points of 100": (anp, curves, tasks),
         "Reptile, 5-way 10-shot, 5 steps": (reptile, random_tasks(a._replace(tasks=5), device, shots=10), 5),
+        "MAML, 10 points of a sine wave, 5 steps": (sinusoid().to(device), waves, 25),
     }
+    if compile:
+        cases["the same, compiled"] = sinusoid(compile=True).to(device), waves, 25
     steps = {}
     for name, (algorithm, batch, _) in cases.items():
         steps[name] = our_step(algorithm, Episode(*(tensor.to(device) for tensor in batch)))
     cases["La-MAML, a batch of 10, 5 glances"] = None, None, 10
     steps["La-MAML, a batch of 10, 5 glances"] = la_maml(device)
+    with fresh_cache():  # of what was compiled before
+        first = {name: seconds_of(step, device) for name, step in steps.items()}
     return [
         {
             "method": name,
             "ms per step": str(timing),
             "steps/s": 1 / timing.median,
             "tasks or samples/s": cases[name][2] / timing.median,
+            "first step s": first[name],
         }
         for name, timing in interleaved(steps, repeats, device).items()
     ]

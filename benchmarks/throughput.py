@@ -1,9 +1,10 @@
 """Outer steps and tasks per second of MAML, ours against other libraries on the same weights and tasks.
 
-    uv run --group bench python -m benchmarks.throughput [--device cuda] [--shapes a,b,c]
+    uv run --group bench python -m benchmarks.throughput [--device cuda] [--shapes a,b,c] [--compile]
 
 Contenders take turns in one process, in which glibc keeps freed memory (app/allocator.py): that helps the rivals too. The
-meta-gradient of each is compared with ours in float64 before it is timed. A library that is not installed is left out.
+meta-gradient of each is compared with ours in float64 before it is timed. A library that is not installed is left out. With
+--compile our compiled step takes its turn as well; it compiles for minutes.
 """
 
 import argparse
@@ -11,28 +12,36 @@ import time
 from typing import Any
 
 import torch
+from torch._inductor.utils import fresh_cache
 from torch.utils.flop_counter import FlopCounterMode
 
 from app.allocator import keep_freed_memory
 from app.episode import Episode
 from benchmarks.maml_shapes import SHAPES, Shape, our_step, ours, plain, random_tasks, their_step
-from benchmarks.measure import arguments, describe_machine, interleaved, print_table, write_json
+from benchmarks.measure import arguments, describe_machine, interleaved, print_table, seconds_of, write_json
 from benchmarks.other_methods import other_methods
 from benchmarks.own_processes import as_it_comes, in_processes, peak_memory
 from benchmarks.rivals import RIVALS
 
+COMPILED = "ours, compiled"
+
 
 def gradient_error(rival: str, shape: Shape, first_order: bool, device: str) -> float:
-    """Relative difference of a rival's meta-gradient from ours, in float64, of one inner step on two small tasks."""
+    """Relative difference of a rival's meta-gradient from ours, in float64, on two small tasks."""
     height = shape.image[1] // 2
     small = shape._replace(tasks=2, queries=2, steps=min(shape.steps, 2), image=(shape.image[0], height, height))
     algorithm = ours(small, first_order).double().to(device)
     batch = Episode(*(tensor.double() if tensor.is_floating_point() else tensor for tensor in random_tasks(small, device)))
-    net = plain(algorithm, small).double().to(device)
-    RIVALS[rival](net, batch, small.steps, small.lr, first_order)
     gradient, _ = algorithm.outer_gradient(dict(algorithm.named_parameters()), batch)
     expected = torch.cat([value.flatten() for value in gradient.values()])
-    return float((torch.cat([weight.grad.flatten() for weight in net.parameters()]) - expected).norm() / expected.norm())
+    if rival == COMPILED:
+        compiled = ours(small, first_order, compile=True).double().to(device)
+        found = list(compiled.outer_gradient(dict(compiled.named_parameters()), batch)[0].values())
+    else:
+        net = plain(algorithm, small).double().to(device)
+        RIVALS[rival](net, batch, small.steps, small.lr, first_order)
+        found = [weight.grad for weight in net.parameters()]
+    return float((torch.cat([value.flatten() for value in found]) - expected).norm() / expected.norm())
 
 
 def flops_of_a_task(shape: Shape, first_order: bool) -> float:
@@ -68,8 +77,13 @@ def compare(
             raise SystemExit(
                 f"the meta-gradient of {rival} differs from ours by {errors[rival]:.1e} in shape {name}; it is not timed"
             )
-        net = plain(ours(shape, first_order), shape).to(device)
-        steps[rival] = their_step(rival, net, batch, shape, first_order, precision)
+        if rival == COMPILED:
+            steps[rival] = our_step(ours(shape, first_order, compile=True).to(device), batch, precision)
+        else:
+            net = plain(ours(shape, first_order), shape).to(device)
+            steps[rival] = their_step(rival, net, batch, shape, first_order, precision)
+    with fresh_cache():  # of what was compiled before
+        first = {name: seconds_of(step, device) for name, step in steps.items()}
     timings = interleaved(steps, repeats, device)
     flops, top = flops_of_a_task(shape, first_order) * shape.tasks, ceiling(device, precision)
     rows = []
@@ -85,6 +99,7 @@ def compare(
                 "of a product's": f"{flops / timing.median / top:.0%}",
                 "x learn2learn": None,
                 "gradient differs by": None if errors[contender] is None else f"{errors[contender]:.0e}",
+                "first step s": first[contender],
             }
         )
     return rows
@@ -93,6 +108,7 @@ def compare(
 def main(argv: list[str] | None = None) -> None:
     parser: argparse.ArgumentParser = arguments(__doc__, "throughput")
     parser.add_argument("--shapes", default=",".join(SHAPES), help="of a, b and c (default all)")
+    parser.add_argument("--compile", action="store_true", help="our compiled step too, in second order and float32")
     parser.add_argument("--repeats", type=int, default=7, help="timed steps of each (default 7)")
     options = parser.parse_args(argv)
     names, device, repeats = options.shapes.split(","), options.device, options.repeats
@@ -104,7 +120,7 @@ def main(argv: list[str] | None = None) -> None:
     started, machine, rows, memory = time.perf_counter(), describe_machine(device), [], []
     for name in names:
         for first_order, precision, contenders in (
-            (False, "32", list(RIVALS)),
+            (False, "32", [COMPILED] * options.compile + list(RIVALS)),
             (True, "32", ["learn2learn"]),
             (False, "bf16", ["learn2learn"]),
         ):
@@ -124,7 +140,7 @@ def main(argv: list[str] | None = None) -> None:
             memory.append({"shape": name, "by": rival or "ours", "peak MiB": peak_memory(SHAPES[name], rival, device)})
     print_table("Outer steps of MAML, 5-way 1-shot", rows)
     print_table("Memory of an outer step, second order", memory)
-    others = other_methods(device, repeats)
+    others = other_methods(device, repeats, options.compile)
     print_table("Other methods", others)
     print(f"{time.perf_counter() - started:.0f} s on {machine}")
     write_json(options.out, machine=machine, rows=rows, memory=memory, others=others)

@@ -28,7 +28,7 @@ def test_throughput(tmp_path, capsys):
     found = json.loads((tmp_path / "numbers.json").read_text())
     assert {row["by"] for row in found["rows"]} >= {"ours", "ours, two processes", "learn2learn", "loop"}
     assert all(row["tasks/s"] > 0 for row in found["rows"])
-    assert len(found["others"]) == 4 and "learn2learn" in capsys.readouterr().out
+    assert len(found["others"]) == 5 and "learn2learn" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -37,6 +37,13 @@ def test_a_wrong_rival_is_found(monkeypatch, name, first_order):
     assert throughput.gradient_error("loop", TINY[name], first_order, "cpu") < 1e-12
     monkeypatch.setitem(throughput.RIVALS, "loop", lambda *args: throughput.RIVALS["learn2learn"](*args[:3], 0.2, args[4]))
     assert throughput.gradient_error("loop", TINY[name], first_order, "cpu") > 1e-6
+
+
+def test_the_compiled_step_takes_its_turn(monkeypatch):
+    monkeypatch.setattr("app.compiled_gradient.compile_graph", lambda graph, *_: graph)  # compiling takes long
+    rows = throughput.compare("a", False, "32", "cpu", 1, [throughput.COMPILED])
+    assert [row["by"] for row in rows] == ["ours", throughput.COMPILED]
+    assert float(rows[1]["gradient differs by"]) < 1e-12 and rows[1]["first step s"] > 0
 
 
 def test_scaling(tmp_path, monkeypatch):

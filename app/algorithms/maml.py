@@ -68,6 +68,8 @@ class MAML(MetaAlgorithm):
             gradient, which is the same: the memory is that of one step, the time about a third more.
     """
 
+    can_compile = True
+
     def __init__(
         self,
         inner_lr: float = 0.4,
@@ -88,6 +90,10 @@ class MAML(MetaAlgorithm):
         for option, lr in (("inner_lr", inner_lr), ("eval_inner_lr", eval_inner_lr)):
             if lr is not None and not isfinite(lr):
                 raise InputError(f"--model.{option} is {lr}; give a finite number")
+        if checkpoint_inner_steps and kwargs.get("compile"):
+            raise InputError(
+                "--model.checkpoint_inner_steps true computes twice what --model.compile true computes once; leave one out"
+            )
         if not 0 <= inner_momentum < 1:
             raise InputError(f"--model.inner_momentum is {inner_momentum}; give a number from 0 to below 1")
         self.inner_lr, self.inner_steps = inner_lr, inner_steps

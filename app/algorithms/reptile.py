@@ -39,6 +39,8 @@ class Reptile(MAML):
         lr_scheduler: of the outer step size.
     """
 
+    can_compile = False
+
     def __init__(
         self,
         inner_lr: float = 1e-3,

@@ -1,0 +1,113 @@
+"""A compiled training step is the same step."""
+
+import shutil
+from functools import partial
+
+import pytest
+import torch
+from lightning import Callback
+from small import METHODS, flat, relative_error, small_run, trainer
+
+from app import compiled_gradient
+from app.backbones.mlp import MLP
+from app.episode import Episode
+from app.errors import InputError
+from app.inner_loop import INNER_GRADIENT_NORM
+from app.observation import observing
+from app.task_stack import stacking
+
+COMPILED = [name for name, (cls, _) in METHODS.items() if cls.can_compile]
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """The programs as they were traced, and no compiler, which takes long."""
+    programs = []
+    monkeypatch.setattr(compiled_gradient, "compile_graph", lambda graph, *_: programs.append(graph) or graph)
+    return programs
+
+
+def gradients(method, task, how=None, **wanted):
+    """Gradient, metrics and inner gradient norms of four tasks in float64, of the method as it is and compiled."""
+    for compile in (False, True):
+        algorithm, data = small_run(method, task, tasks_per_chunk=3, inner_steps=1, compile=compile, **wanted)
+        batch = Episode(*map(torch.stack, zip(*(data.episode("train", index) for index in range(4)), strict=True)))
+        algorithm.double()
+        with stacking(how), observing(INNER_GRADIENT_NORM) as observed:
+            gradient, metrics = algorithm.outer_gradient(dict(algorithm.named_parameters()), algorithm.as_dtype(batch))
+        yield gradient, metrics, observed[INNER_GRADIENT_NORM]
+
+
+def assert_equal(expected, actual):
+    assert relative_error(actual[0], expected[0]) < 1e-11
+    assert actual[1].keys() == expected[1].keys()
+    for one, other in zip((*expected[1].values(), *expected[2]), (*actual[1].values(), *actual[2]), strict=True):
+        assert torch.allclose(one, other, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("method", "task"), [*((method, "classification") for method in COMPILED), ("MAML", "regression")])
+def test_the_traced_step_is_the_same(traced, method, task):
+    assert_equal(*gradients(method, task))
+    assert len(traced) == 1  # of three tasks; the fourth is left as it is
+
+
+@pytest.mark.parametrize(
+    ("how", "option"), [("patches", {}), ("off", {}), (None, {"transductive": False}), (None, {"inner_optimizer": "adam"})]
+)
+def test_so_it_is_in_each_variant(traced, how, option):
+    assert_equal(*gradients("MAML", "classification", how, **option))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_it_is_traced_once(traced, precision):
+    ends = []
+    for compile in (False, True):
+        algorithm, data = small_run("MAML", "regression", compile=compile)
+        trainer(3, precision=precision).fit(algorithm, data)
+        ends.append(dict(algorithm.named_parameters()))
+    assert len(traced) == 1
+    assert relative_error(*ends) < 1e-6
+
+
+class SaveAt(Callback):
+    """Saves after a step."""
+
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler: install g++")
+def test_the_compiler_changes_nothing(tmp_path, monkeypatch, capsys):
+    """Nor do a resumed run's bits depend on when it compiled."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    new = partial(small_run, "MAML", "regression", inner_steps=1, backbone=partial(MLP, hidden_sizes=(6,)))
+    (plain, data), (whole, its_data), (resumed, last_data) = new(), new(compile=True), new(compile=True)
+    trainer(4).fit(plain, data)
+    trainer(4, (SaveAt(2, tmp_path / "at_2.ckpt"),)).fit(whole, its_data)
+    trainer(4).fit(resumed, last_data, ckpt_path=tmp_path / "at_2.ckpt", weights_only=False)
+    assert relative_error(dict(whole.named_parameters()), dict(plain.named_parameters())) < 1e-6
+    assert torch.equal(flat(dict(whole.named_parameters())), flat(dict(resumed.named_parameters())))
+    assert "compiling the training step" in capsys.readouterr().out
+
+
+def test_a_compiler_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    algorithm, data = small_run("MAML", "regression", inner_steps=1, compile=True, backbone=partial(MLP, hidden_sizes=(5,)))
+    with pytest.raises(InputError, match=r"--model.compile true needs a C\+\+ compiler; install g\+\+"):
+        trainer(1).fit(algorithm, data)
+
+
+@pytest.mark.parametrize("method", ["IMAML", "MAMLPP", "NP", "ProtoNet", "Reptile"])
+def test_other_methods_say_so(method):
+    with pytest.raises(InputError, match=f"--model.compile true is not for {method}; .* MAML"):
+        small_run(method, METHODS[method][0].task_types[0], compile=True)
+
+
+def test_checkpoints_and_compilation_exclude_each_other():
+    with pytest.raises(InputError, match=r"--model.checkpoint_inner_steps true computes twice"):
+        small_run("MAML", compile=True, checkpoint_inner_steps=True)

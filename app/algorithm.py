@@ -78,8 +78,7 @@ class MetaAlgorithm(EpisodicLearner):
         super().__init__()
         check_at_least(1, "model", or_null="for all", tasks_per_chunk=tasks_per_chunk)
         check_task_type(type(self), task_type, concrete_subclasses(MetaAlgorithm))
-        if compile:
-            check_compiles(type(self), concrete_subclasses(MetaAlgorithm))
+        check_compiles(type(self), compile, concrete_subclasses(MetaAlgorithm))
         self.input_shape, self.output_size, self.task_type = tuple(input_shape), output_size, task_type
         self.train_output_size = train_output_size or output_size
         self.outer_loss = self.loss_function("outer_loss", outer_loss)

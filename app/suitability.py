@@ -42,9 +42,9 @@ def check_labels(method: type[Learner], data: EpisodicDataModule) -> None:
         )
 
 
-def check_compiles(method: type[Learner], methods: list[type[Learner]]) -> None:
-    """Raises an InputError where the method does not say that it `can_compile`."""
-    if not method.can_compile:
+def check_compiles(method: type[Learner], wanted: bool, methods: list[type[Learner]]) -> None:
+    """Raises an InputError where a compiled step is wanted of a method that does not say that it `can_compile`."""
+    if wanted and not method.can_compile:
         fitting = sorted(cls.__name__ for cls in methods if cls.can_compile)
         raise InputError(
             f"--model.compile true is not for {method.__name__}; leave it out, or choose one of {', '.join(fitting)}"

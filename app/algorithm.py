@@ -20,7 +20,7 @@ from app.learner import concrete_subclasses
 from app.losses import DEFAULT_LOSS, LOSSES, LossName
 from app.observation import observing
 from app.params import Params
-from app.suitability import check_compiles, check_labels, check_task_sizes, check_task_type
+from app.suitability import check_compiles, check_equal_sizes, check_labels, check_task_sizes, check_task_type
 from app.task_stack import Stacking, stacking
 from datamodules.episodic import EpisodicDataModule
 
@@ -51,8 +51,8 @@ class MetaAlgorithm(EpisodicLearner):
         stacking: how an inner loop convolves the images of many tasks, each by its own filters: grouped, in one call with a group
             of channels for each task; patches, as products of matrices; off, by vmap's own rules, several times slower; null
             for grouped on the CPU, patches on a GPU. The meta-gradient is the same.
-        compile: the gradient of a chunk of tasks becomes one compiled program, on a GPU a CUDA graph, for the methods with an
-            inner loop. The first step then takes a C++ compiler and up to minutes.
+        compile: the gradient of a chunk of tasks becomes one compiled program, on a GPU a CUDA graph; for MAML, Meta-SGD,
+            Meta-Curvature, ALFA and CAVIA. The first step then takes a C++ compiler and up to minutes.
     """
 
     task_types: tuple[str, ...] = ("classification", "regression")
@@ -76,7 +76,7 @@ class MetaAlgorithm(EpisodicLearner):
         compile: bool = False,
     ):
         super().__init__()
-        check_at_least(1, "model", or_null="for all", tasks_per_chunk=tasks_per_chunk)
+        check_at_least(1, "model", or_null="for what fits", tasks_per_chunk=tasks_per_chunk)
         check_task_type(type(self), task_type, concrete_subclasses(MetaAlgorithm))
         check_compiles(type(self), compile, concrete_subclasses(MetaAlgorithm))
         self.input_shape, self.output_size, self.task_type = tuple(input_shape), output_size, task_type
@@ -199,6 +199,8 @@ class MetaAlgorithm(EpisodicLearner):
 
     def on_fit_start(self) -> None:
         check_labels(type(self), self.trainer.datamodule)
+        if self._compiled_gradient:
+            check_equal_sizes(self.trainer.datamodule)
 
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
         params = dict(self.named_parameters())

@@ -43,9 +43,22 @@ def check_labels(method: type[Learner], data: EpisodicDataModule) -> None:
 
 
 def check_compiles(method: type[Learner], wanted: bool, methods: list[type[Learner]]) -> None:
-    """Raises an InputError where a compiled step is wanted of a method that does not say that it `can_compile`."""
-    if wanted and not method.can_compile:
-        fitting = sorted(cls.__name__ for cls in methods if cls.can_compile)
+    """Raises an InputError where a compiled step is wanted of a method that does not say that it `can_compile`.
+
+    Each class says so for itself: what a subclass adds may depend on more than tensors.
+    """
+    fitting = sorted(cls.__name__ for cls in methods if vars(cls).get("can_compile"))
+    if wanted and not vars(method).get("can_compile"):
         raise InputError(
             f"--model.compile true is not for {method.__name__}; leave it out, or choose one of {', '.join(fitting)}"
+        )
+
+
+def check_equal_sizes(data: EpisodicDataModule) -> None:
+    """Raises an InputError where the training tasks of outer steps differ in size, so that each would be compiled."""
+    firsts = (data.episode("train", step * data.meta_batch_size) for step in range(16))
+    if len({tuple(tensor.shape for tensor in episode) for episode in firsts}) > 1:
+        raise InputError(
+            f"--model.compile true compiles a program for each size of a task, and --data {type(data).__name__} draws another "
+            "one for every step; leave it out, or give the data one size"
         )

@@ -80,34 +80,40 @@ def _cell(value: tuple[float, float | None] | None) -> str:
     return f"{100 * value[0]:.1f}" + (f" ± {100 * value[1]:.1f}" if value[1] is not None else "")
 
 
-def memories(options: argparse.Namespace, methods: list[str], root: Path, data_dir: str) -> dict[str, int]:
-    """How many samples each method keeps that `--memory_kib` sets equal."""
+def memories(options: argparse.Namespace, methods: list[str], root: Path, data_dir: str) -> dict[tuple[str, str | None], int]:
+    """How many samples each method keeps in each scenario that `--memory_kib` sets equal."""
     if options.memory_kib is None:
         return {}
     kept = {name: count for name in methods if (count := memory_of(options.stream, name))}
-    pilots = {name: [Cell(name, None, 0, memory=count * factor) for factor in (1, 2)] for name, count in kept.items()}
+    pilots = {
+        (name, scenario): [Cell(name, scenario, 0, memory=count * factor) for factor in (1, 2)]
+        for name, count in kept.items()
+        for scenario in SCENARIOS.get(options.stream, (None,))
+    }
     found = run_all(_flat(pilots), options.processes, options.stream, root / "pilots", data_dir, "--trainer.max_steps=1")
     memory = {}
-    for name, pair in pilots.items():
-        memory[name] = samples_for(1024 * options.memory_kib, *((pilot.memory, found[pilot]) for pilot in pair))
-        if memory[name] < 1:
+    for (name, scenario), pair in pilots.items():
+        fitting = samples_for(1024 * options.memory_kib, *((pilot.memory, found[pilot]) for pilot in pair))
+        if fitting < 1:
             raise RuntimeError(f"--memory_kib {options.memory_kib:g} has no room for a sample of {name}; give more")
+        memory[name, scenario] = fitting
     return memory
 
 
 def all_glances(
-    options: argparse.Namespace, methods: list[str], memory: dict[str, int], root: Path, data_dir: str
+    options: argparse.Namespace, methods: list[str], memory: dict[tuple[str, str | None], int], root: Path, data_dir: str
 ) -> dict[str, int]:
     """How often each method learns what it gets that `--gradients_per_sample` sets equal."""
     if options.gradients_per_sample is None:
         return {}
     repeating = [name for name in methods if repetitions(options.stream, name)]
-    pilots = {name: [Cell(name, None, 0, count, memory.get(name)) for count in (1, 2)] for name in repeating}
+    first, *_ = SCENARIOS.get(options.stream, (None,))  # the config's own
+    pilots = {name: [Cell(name, None, 0, count, memory.get((name, first))) for count in (1, 2)] for name in repeating}
     found = run_all(_flat(pilots), options.processes, options.stream, root, data_dir)
     return {name: glances_for(options.gradients_per_sample, *map(found.get, pair)) for name, pair in pilots.items()}
 
 
-def _flat(pilots: dict[str, list[Cell]]) -> list[Cell]:
+def _flat(pilots: dict[Any, list[Cell]]) -> list[Cell]:
     return [pilot for pair in pilots.values() for pilot in pair]
 
 
@@ -133,13 +139,17 @@ def main() -> int:
     if options.seeds < 1 or options.processes < 1:
         print("error: --seeds and --processes must be at least 1", file=sys.stderr)
         return 1
+    for name in ("gradients_per_sample", "memory_kib"):
+        if (budget := getattr(options, name)) is not None and not 0 < budget < math.inf:
+            print(f"error: --{name} is {budget}; give a number above 0", file=sys.stderr)
+            return 1
     root, data_dir = (options.out / options.stream).absolute(), str(Path(options.data_dir).absolute())
     try:
         methods = options.methods or there
         memory = memories(options, methods, root, data_dir)
         glances = all_glances(options, methods, memory, root, data_dir)
         cells = [
-            Cell(method, scenario, seed, glances.get(method), memory.get(method))
+            Cell(method, scenario, seed, glances.get(method), memory.get((method, scenario)))
             for seed in range(options.seeds)
             for method in methods
             for scenario in SCENARIOS.get(options.stream, (None,))

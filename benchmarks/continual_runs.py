@@ -81,7 +81,8 @@ def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict
 
     folder = cell.folder(root)
     results, recipe = folder / "results.json", folder / "recipe"
-    made_of = sha256(f"{(EXPERIMENTS / f'{stream}_{cell.method}.yaml').read_text()}{cell}".encode()).hexdigest()
+    chosen = {name: value for name, value in cell._asdict().items() if value is not None}
+    made_of = sha256(f"{(EXPERIMENTS / f'{stream}_{cell.method}.yaml').read_text()}{chosen}".encode()).hexdigest()
     if folder.exists() and recipe.exists() and recipe.read_text() != made_of:
         shutil.rmtree(folder)  # its config has changed since
     folder.mkdir(parents=True, exist_ok=True)

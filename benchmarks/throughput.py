@@ -126,10 +126,11 @@ def main(argv: list[str] | None = None) -> None:
         ):
             found = compare(name, first_order, precision, device, repeats, contenders)
             if not first_order and precision == "32" and device == "cpu":
-                for position, by, seconds in (
-                    (1, "ours, two processes", in_processes(2, SHAPES[name], repeats)),
-                    (3, "learn2learn, memory left to glibc", as_it_comes(SHAPES[name], repeats)),
+                for after, by, seconds in (
+                    ("ours", "ours, two processes", in_processes(2, SHAPES[name], repeats)),
+                    ("learn2learn", "learn2learn, memory left to glibc", as_it_comes(SHAPES[name], repeats)),
                 ):
+                    position = next((number for number, row in enumerate(found, 1) if row["by"] == after), len(found))
                     row = {"shape": found[0]["shape"], "by": by, "ms per step": f"{1e3 * seconds:,.1f}", "steps/s": 1 / seconds}
                     found.insert(position, dict.fromkeys(found[0]) | row | {"tasks/s": SHAPES[name].tasks / seconds})
             reference = next((row["tasks/s"] for row in found if row["by"] == "learn2learn"), None)

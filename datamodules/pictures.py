@@ -125,10 +125,11 @@ def to_pixels(data: bytes, size: int, channels: int) -> np.ndarray:
     with Image.open(BytesIO(data)) as image:
         has_16_bits = image.format in ("PNG", "TIFF") and ";16" in str(image.tile)  # Pillow keeps the upper 8 of a colour
         image.draft(None, (2 * size, 2 * size))  # JPEG: a large photograph is decoded at 1/2, 1/4 or 1/8 of its size
+        states_white = image.format == "PPM"  # which Pillow has scaled to 65535
         image = ImageOps.exif_transpose(image)
         if image.mode == "F" or image.mode.startswith("I"):
-            image = Image.fromarray(eight_bits(np.asarray(image)))
-        elif has_16_bits and max(high for _, high in image.convert("RGB").getextrema()) < 16:
+            image = Image.fromarray(eight_bits(np.asarray(image), FULL[-1] if states_white else None))
+        elif has_16_bits and not image.has_transparency_data and _highest(image) < 16:
             raise ValueError("its colours have 16 bits, of which the upper 4 are not used; save it with 8")
         if image.has_transparency_data:
             image = image.convert("RGBA")
@@ -136,11 +137,16 @@ def to_pixels(data: bytes, size: int, channels: int) -> np.ndarray:
         return fitted(image, size, channels)
 
 
-def eight_bits(grey: np.ndarray) -> np.ndarray:
-    """Grey values of more than 8 bits as uint8: the file does not say which is white, so the least does that holds them all.
+def _highest(image: Image.Image) -> int:
+    return max(high for _, high in image.convert("RGB").getextrema())
+
+
+def eight_bits(grey: np.ndarray, white: int | None = None) -> np.ndarray:
+    """Grey values of more than 8 bits as uint8: where the file does not say which is white, the least is that holds them all.
 
     Args:
         grey: integers, of which 255, 4095 or 65535 is white; or floating-point numbers, of which 1 may be too.
+        white: what the file says.
 
     Raises:
         ValueError: no such scale shows more than black, or none holds them.
@@ -153,7 +159,8 @@ def eight_bits(grey: np.ndarray) -> np.ndarray:
     is_float = grey.dtype.kind == "f"
     if is_float and (1 < high < 16 or 0 < high < 1 / 255):
         raise ValueError(f"its highest pixel is {high:g}, floating-point numbers need a white of 1 or 255; save it with 8 bits")
-    white = 1 if is_float and high <= 1 else next(full for full in FULL if high <= full)
+    if white is None:
+        white = 1 if is_float and high <= 1 else next(full for full in FULL if high <= full)
     return np.rint(grey * (255 / white)).astype(np.uint8)
 
 

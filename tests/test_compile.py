@@ -14,9 +14,10 @@ from app.episode import Episode
 from app.errors import InputError
 from app.inner_loop import INNER_GRADIENT_NORM
 from app.observation import observing
+from app.suitability import check_compiles
 from app.task_stack import stacking
 
-COMPILED = [name for name, (cls, _) in METHODS.items() if cls.can_compile]
+COMPILED = [name for name, (cls, _) in METHODS.items() if vars(cls).get("can_compile")]
 
 
 @pytest.fixture
@@ -106,6 +107,25 @@ def test_a_compiler_is_needed(tmp_path, monkeypatch):
 def test_other_methods_say_so(method):
     with pytest.raises(InputError, match=f"--model.compile true is not for {method}; .* MAML"):
         small_run(method, METHODS[method][0].task_types[0], compile=True)
+
+
+def test_tasks_of_many_sizes_are_refused():
+    algorithm, data = small_run("MAML", "regression", compile=True)
+    data.episode = lambda split, index: Episode(*(torch.zeros(3 + index // data.meta_batch_size % 2, 1) for _ in range(4)))
+    with pytest.raises(InputError, match=r"--model.compile true compiles a program for each size of a task, and --data"):
+        trainer(1).fit(algorithm, data)
+
+
+def test_a_subclass_says_for_itself_that_it_compiles():
+    class Known:
+        can_compile = True
+
+    class Curious(Known):
+        pass
+
+    check_compiles(Known, True, [])
+    with pytest.raises(InputError, match=r"--model.compile true is not for Curious; .* Known"):
+        check_compiles(Curious, True, [Known, Curious])
 
 
 def test_checkpoints_and_compilation_exclude_each_other():

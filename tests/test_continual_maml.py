@@ -163,6 +163,11 @@ def test_the_meta_leader_keeps_every_experience_and_adapts_to_the_one_asked_for(
         found = method.predict(x, torch.full((len(x),), number))
         torch.testing.assert_close(found, expected)
         assert int(method.num_gradients) - before == 10  # one step on all that is kept
+        method.eval()
+        parts = [method.predict(part, torch.full((len(part),), number)) for part in x.split(5)]
+        torch.testing.assert_close(torch.cat(parts), expected)
+        assert int(method.num_gradients) - before == 20  # once in an evaluation, in however many parts
+        method.train()
 
 
 @pytest.fixture

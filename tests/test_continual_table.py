@@ -105,7 +105,7 @@ def test_memories_are_made_equal(tmp_path, data_dir, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py"])
     options = Namespace(stream="rotated_mnist", processes=1, memory_kib=506.0)
     found = continual.memories(options, ["er", "finetune", "la_maml"], tmp_path, str(data_dir))
-    assert found == {"er": 506 * 1024 // (784 + 16), "la_maml": (506 * 1024 - 4 * 89_610) // (784 + 16)}
+    assert found == {("er", None): 506 * 1024 // (784 + 16), ("la_maml", None): (506 * 1024 - 4 * 89_610) // (784 + 16)}
     options.memory_kib = 300.0
     with pytest.raises(RuntimeError, match="--memory_kib 300 has no room for a sample of la_maml"):
         continual.memories(options, ["la_maml"], tmp_path, str(data_dir))
@@ -115,3 +115,6 @@ def test_wrong_options(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["continual", "--stream", "rotated_mnist", "--methods", "err"])
     assert continual.main() == 1
     assert "--methods err: no config for rotated_mnist; there are agem" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["continual", "--stream", "rotated_mnist", "--gradients_per_sample", "0"])
+    assert continual.main() == 1
+    assert "--gradients_per_sample is 0.0; give a number above 0" in capsys.readouterr().err

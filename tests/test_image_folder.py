@@ -222,10 +222,11 @@ def test_pixels_without_a_scale_are_refused(white, dtype, words, tmp_path):
     assert words in fault(tmp_path / "data")
 
 
-def colours_of_16_bits(highest: int) -> bytes:
+def colours_of_16_bits(highest: int, transparent: bool = False) -> bytes:
     """A PNG, which Pillow does not write."""
-    lines = b"\0" + struct.pack(">12H", *np.linspace(0, highest, 12).astype(int))
-    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    values = np.linspace(0, highest, 4 * (3 + transparent)).astype(int)
+    lines = b"\0" + struct.pack(f">{len(values)}H", *values)
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 6 if transparent else 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(4 * lines)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
@@ -234,10 +235,17 @@ def colours_of_16_bits(highest: int) -> bytes:
 
 def test_colours_of_16_bits():
     assert to_pixels(colours_of_16_bits(65535), 4, 3).max() == 255
-    for highest in (255, 4095):
+    for highest in (0, 255, 4095):  # of the first two Pillow keeps the same
         with pytest.raises(ValueError, match="the upper 4 are not used"):
             to_pixels(colours_of_16_bits(highest), 4, 3)
     assert not to_pixels(encoded(Image.new("RGB", (4, 4))), 4, 3).any()  # of 8 bits, black is black
+    assert (to_pixels(colours_of_16_bits(0, transparent=True), 4, 3) == 255).all()
+
+
+def test_a_pgm_says_which_grey_is_white():
+    for grey, expected in ((50, 12), (200, 50), (1023, 255)):
+        file = b"P5 4 4 1023 " + struct.pack(">16H", *[grey] * 16)
+        assert (to_pixels(file, 4, 1) == expected).all()
 
 
 def test_transparency_is_white():

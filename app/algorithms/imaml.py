@@ -30,8 +30,6 @@ class IMAML(MAML):
         cg_damping: is added to the identity: the solution is shorter and smoother, and no longer the exact one.
     """
 
-    can_compile = False
-
     def __init__(
         self,
         inner_lr: float = 0.1,

@@ -34,8 +34,6 @@ class MAMLPP(MAML):
         lr_scheduler: of the outer learning rate.
     """
 
-    can_compile = False
-
     def __init__(
         self,
         inner_lr: float = 0.1,

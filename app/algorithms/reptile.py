@@ -39,8 +39,6 @@ class Reptile(MAML):
         lr_scheduler: of the outer step size.
     """
 
-    can_compile = False
-
     def __init__(
         self,
         inner_lr: float = 1e-3,

@@ -57,9 +57,14 @@ class FTML(ContinualMethod):
             ReservoirMemory(per_experience or stream.num_train(number), stream) for number in range(len(stream.experiences))
         )
         self._begun = 0
+        self._adapted_to: dict[int, Weights] = {}  # within one evaluation
 
     def begin_experience(self, number: int, experience: Experience) -> None:
         self._begun = number
+
+    def train(self, mode: bool = True) -> "FTML":
+        self._adapted_to = {}
+        return super().train(mode)
 
     @property
     def current(self) -> int:
@@ -115,13 +120,17 @@ class FTML(ContinualMethod):
         return outputs
 
     def _adapted(self, number: int) -> Weights:
-        """Weights adapted to all that is kept of an experience; what that costs counts as learning."""
+        """Weights adapted to all that is kept of an experience, once in an evaluation; what that costs counts as learning."""
+        if number in self._adapted_to:
+            return self._adapted_to[number]
         started = time.monotonic()
         slow = {name: weight.detach() for name, weight in self.net.named_parameters()}
         rows = torch.arange(len(self.memories[number]), device=self.masks.device)
         adapted = self.adapt(slow, *self._samples(number, rows), number) if len(rows) else slow
         self.num_gradients += len(rows) * self.inner_steps
         self.predict_seconds += time.monotonic() - started
+        if not self.training:
+            self._adapted_to[number] = adapted
         return adapted
 
     def _samples(self, number: int, rows: Tensor) -> tuple[Tensor, Tensor]:

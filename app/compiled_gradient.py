@@ -1,5 +1,6 @@
 """The gradient of a chunk of tasks as one compiled program."""
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -76,6 +77,7 @@ def compile_graph(graph: GraphModule, tensors: list[Tensor], device: str) -> Pro
     """
     if is_rank_zero():
         print("compiling the training step, which may take minutes ...", flush=True)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that no GPU is here is no news
     options = {"config_patches": OPTIONS.get(device, {})}
     try:
         with torch.no_grad(), torch.autocast(device, enabled=False):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from jsonargparse import ArgumentParser
-from lightning import Trainer
+from lightning import Callback, Trainer
 from torch import Tensor, nn
 
 import app.algorithms
@@ -190,3 +190,14 @@ def small_run(method: str, task: str = "classification", **wanted: Any) -> tuple
         common = {"backbone": NETWORKS["MLP"], "inner_lr": 0.02, "inner_steps": 2}
     data.setup()
     return method_for(method, data, **common | wanted), data
+
+
+class SaveAt(Callback):
+    """Writes a checkpoint after this step."""
+
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)

@@ -6,8 +6,20 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning import Callback
-from small import ALGORITHMS, METHODS, Blots, algorithm_for, method_for, options, random_tasks, small_run, take, task_of, trainer
+from small import (
+    ALGORITHMS,
+    METHODS,
+    Blots,
+    SaveAt,
+    algorithm_for,
+    method_for,
+    options,
+    random_tasks,
+    small_run,
+    take,
+    task_of,
+    trainer,
+)
 from torch.testing import assert_close
 
 from app.algorithms.maml import MAML
@@ -81,17 +93,6 @@ def test_learns(method, task):
         assert after > untrained + 0.25
     else:
         assert after < 0.75 * untrained and all(after < 0.85 * score for score in before)
-
-
-class SaveAt(Callback):
-    """Writes a checkpoint after this step."""
-
-    def __init__(self, step, path):
-        self.step, self.path = step, path
-
-    def on_train_batch_end(self, trainer, *args):
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
 
 
 def plain_scores(algorithm, data, split, num_episodes, stages):

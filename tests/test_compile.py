@@ -5,8 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from lightning import Callback
-from small import METHODS, flat, relative_error, small_run, trainer
+from small import METHODS, SaveAt, flat, relative_error, small_run, trainer
 
 from app import compiled_gradient
 from app.backbones.mlp import MLP
@@ -68,17 +67,6 @@ def test_it_is_traced_once(traced, precision):
         ends.append(dict(algorithm.named_parameters()))
     assert len(traced) == 1
     assert relative_error(*ends) < 1e-6
-
-
-class SaveAt(Callback):
-    """Saves after a step."""
-
-    def __init__(self, step, path):
-        self.step, self.path = step, path
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler: install g++")

@@ -188,5 +188,5 @@ def test_a_share_of_the_label_that_cannot_be(share):
 
 
 def test_squared_errors_have_no_smoothed_labels():
-    with pytest.raises(InputError, match="--model.label_smoothing is for --model.outer_loss cross_entropy"):
+    with pytest.raises(InputError, match=r"--model.label_smoothing is for --model.outer_loss cross_entropy"):
         method(MetaOptNet, label_smoothing=0.1, outer_loss="mse")

@@ -3,6 +3,7 @@
 import math
 import pickle
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import torch
@@ -121,11 +122,11 @@ def test_max_time_of_the_trainer_is_seen():
 
 
 def test_stages_begin_at_their_steps():
-    stages = lambda optimizer: Stages(optimizer, milestones=[2, 3], factors=[0.06, 0.012])
+    stages = partial(Stages, milestones=[2, 3], factors=[0.06, 0.012])
     assert run_lrs(stages, max_steps=4, lr=0.1) == pytest.approx([0.1, 0.1, 0.006, 0.0012, 0.0012], rel=1e-14)
 
 
 @pytest.mark.parametrize(("milestones", "factors"), [([2, 3], [0.1]), ([3, 2], [0.1, 0.01])])
 def test_stages_name_what_does_not_fit(milestones, factors):
-    with pytest.raises(InputError, match="milestones .* give a factor for each step"):
+    with pytest.raises(InputError, match=r"milestones .* give a factor for each step"):
         Stages(optimizer_of(), milestones, factors)

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch.autograd.profiler import profile
 
 from benchmarks.measure import synchronize

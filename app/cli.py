@@ -237,6 +237,8 @@ class MetaCLI(LightningCLI):
             check_fits(self.checkpoint, path, self.model)
             if self.subcommand == "fit" and is_rank_zero():
                 check_data(self.checkpoint, path, self.datamodule)
+        if is_rank_zero():  # W&B looks for a repository there
+            Path(self.trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
         # A full collection walks the libraries' objects for up to a second, again and again: they are here to stay.
         gc.collect()
         gc.freeze()

@@ -7,6 +7,13 @@ class InputError(ValueError):
     """Wrong input: one line that names the option, both numbers and the remedy; `train.py` prints it without a traceback."""
 
 
+def cause(error: BaseException | None, *kinds: type[BaseException]) -> BaseException | None:
+    """The first of these kinds among an error and its causes, or null: jsonargparse wraps the errors of constructors."""
+    while error is not None and not isinstance(error, kinds):
+        error = error.__cause__
+    return error
+
+
 def check_at_least(least: int, section: str, *, or_null: str = "", **options: float | None) -> None:
     """Raises an InputError where one of the options of a section is below `least`; null is always allowed.
 

@@ -38,11 +38,11 @@ def read_table(path: Path, task: str, columns: list[str]) -> tuple[Tasks, str]:
 
 
 def _tasks(reader: "csv._reader", path: Path, task: str, columns: list[str]) -> Tasks:
-    names = next(reader, [])
+    names = [name.strip() for name in next(reader, [])]  # as `predict` does
     if missing := [name for name in (task, *columns) if name not in names]:
         raise InputError(
             f"--data.path {path} has no column {', '.join(missing)}, there are {', '.join(names) or 'none'}; change --data.task, "
-            "--data.x or --data.y"
+            "--data.x or --data.y, or separate the columns by commas"
         )
     if twice := [name for name in (task, *columns) if names.count(name) > 1]:
         raise InputError(f"--data.path {path} has {names.count(twice[0])} columns {twice[0]}; rename all but one")

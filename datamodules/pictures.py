@@ -18,7 +18,8 @@ from app.errors import InputError
 from datamodules.image_cache import ImageSource, cached_images, in_order
 from datamodules.images import ImageSplit
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm")
+FOREIGN = (".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw")  # of cameras: named as unreadable, not overlooked
 
 TOGETHER = 1024  # pictures that are decoded at a time
 DECODING = 2  # which way of `to_pixels`: another number fills the caches again
@@ -76,7 +77,7 @@ class PictureFiles:
         except OSError as error:
             raise InputError(f"cannot read {error.filename or path} ({error.strerror}); {remedy}") from error
         names = sorted(name for name in entries if not _hidden(name))
-        self.stamps = {name: entries[name] for name in names if name.lower().endswith(SUFFIXES)}
+        self.stamps = {name: entries[name] for name in names if name.lower().endswith((*SUFFIXES, *FOREIGN))}
         innermost = {name.rpartition("/")[0] for name in names}
         self.folders = {str(folder) for name in innermost for folder in PurePosixPath(name, "-").parents} - {"."}
 
@@ -90,8 +91,11 @@ class PictureFiles:
             above = "" if folder == str(self.path) else Path(folder).relative_to(self.path).as_posix() + "/"
             entries[above] = ""
             for name in files:
-                status = os.stat(os.path.join(folder, name))
-                entries[above + name] = f"{status.st_size} {status.st_mtime_ns}"
+                try:
+                    status = os.stat(os.path.join(folder, name))
+                    entries[above + name] = f"{status.st_size} {status.st_mtime_ns}"
+                except OSError:  # a link to nothing: if it is a picture, decoding says so
+                    entries[above + name] = "absent"
         return entries
 
     @property
@@ -178,7 +182,8 @@ def decode_readable(pictures: list[Encoded], size: int, channels: int) -> tuple[
         try:
             pixels[row] = to_pixels(pictures[row].read(), size, channels)
         except UnidentifiedImageError:
-            return f"{pictures[row]} (not an image)"
+            is_foreign = str(pictures[row]).lower().endswith(FOREIGN)
+            return f"{pictures[row]} ({'a format that is not read; save it as JPEG or PNG' if is_foreign else 'not an image'})"
         except Exception as error:  # a broken file makes Pillow and zipfile raise errors of many kinds
             return f"{pictures[row]} ({' '.join(str(error).split()) or type(error).__name__})"
 

@@ -57,6 +57,16 @@ def test_one_flag(method, runs):
         assert f"--data {name} replaces the data of {config} with all its options but data_dir, cache_dir, ways" in outcome.err
 
 
+def test_in_a_folder_of_its_own(runs, tmp_path):
+    """Nothing is said of a folder that is new."""
+    config, checkpoint = runs["MAML"] / "config.yaml", runs["MAML"] / "checkpoints" / "last.ckpt"
+    logged = [option for option in QUIET if "logger" not in option]
+    folder = f"--trainer.default_root_dir={tmp_path / 'new' / 'run'}"
+    outcome = train("test", f"--config={config}", f"--ckpt_path={checkpoint}", folder, *logged)
+    assert outcome.status == 0 and outcome.err == "", outcome.err
+    assert (tmp_path / "new" / "run" / "results.json").exists()
+
+
 def test_what_the_command_line_says_counts(runs):
     assert score(runs["MAML"], "--data=CUB200", "--data.shots=1").status == 0
     assert json.loads((runs["MAML"] / "results.json").read_text())["shots"] == 1

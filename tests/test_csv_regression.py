@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from command_line import QUIET, train
 
+from app.deploy.inputs import Columns
+from app.deploy.table import read_table as deployed_table
 from app.errors import InputError
 from datamodules.csv_regression import CsvRegression
+from datamodules.csv_table import read_table
 
 REAL = {
     "gapminder.csv": {"task": "country", "x": "year", "y": "lifeExp"},
@@ -150,6 +153,16 @@ def test_what_is_wrong_with_a_table(rows, options, words, tmp_path):
     assert "\n" not in str(error.value)
     for word in words:
         assert word in str(error.value)
+
+
+def test_spaces_around_names_are_nothing(tmp_path):
+    """As they are nothing to `predict`."""
+    written = "site, dose , effect\na, 1, 2\na , 3, 4\n"
+    (tmp_path / "table.csv").write_text(written)
+    tasks, _ = read_table(tmp_path / "table.csv", "site", ["dose", "effect"])
+    assert {name: rows.tolist() for name, rows in tasks.items()} == {"a": [[1, 2], [3, 4]]}
+    reading = Columns(["dose"], ["effect"], [0.0, 0.0], [1.0, 1.0], "site")
+    assert deployed_table(str(tmp_path / "table.csv"), "--support", reading, with_targets=True).tasks == {"a"}
 
 
 def test_bytes_that_are_no_table(tmp_path):

@@ -120,8 +120,10 @@ def test_hidden_and_other_files_are_left_out(tmp_path):
     for name in (".DS_Store", "Thumbs.db", "readme.txt", "a/._0.png", "a/Thumbs.db", ".git/x.png", "__MACOSX/a/0.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"no picture")
-    assert ready(folder, tmp_path / "cache").manifest_hash == clean
     assert ready(pack(folder, tmp_path / "data.zip"), tmp_path / "cache").manifest_hash == clean
+    (folder / "a" / ".#notes").symlink_to("a-lock-of-an-editor")
+    (folder / "a" / "notes").symlink_to("lost")
+    assert ready(folder, tmp_path / "cache").manifest_hash == clean
 
 
 def test_other_folders_beside_the_splits_are_left_out(tmp_path):
@@ -307,6 +309,13 @@ def test_corrupt_picture_is_named(tmp_path, content):
     message = fault(folder)
     assert f"1 of 7 pictures cannot be decoded, the first is {folder}/train/train_two/9.jpg (" in message
     assert message.endswith("; replace or remove it, or change --data.path")
+
+
+def test_a_camera_format_is_named(tmp_path):
+    """Instead of being overlooked."""
+    folder = fill_splits(tmp_path / "data")
+    (folder / "train" / "train_two" / "IMG_9.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    assert "train_two/IMG_9.HEIC (a format that is not read; save it as JPEG or PNG); replace or remove it" in fault(folder)
 
 
 def test_no_pictures(tmp_path):

@@ -125,6 +125,8 @@ def test_options_of_the_method(runs, episodes):
     assert "transductive" not in predict(runs["MAML"], episodes[0], "--model.transductive", "false").out
     assert predict(runs["MAML"], episodes[0], "--model.eval_inner_steps=3").status == 0
     assert app.load(checkpoint(runs["MAML"]), eval_inner_steps=3).model.eval_inner_steps == 3
+    with pytest.raises(InputError, match=r"^--model.eval_inner_steps is -3; give at least 1$"):
+        app.load(checkpoint(runs["MAML"]), eval_inner_steps=-3)
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch.export, of its own doing
@@ -213,10 +215,19 @@ def test_unreadable_queries_are_listed(runs, episodes, tmp_path):
     shutil.copytree(episodes[0], tmp_path, dirs_exist_ok=True)
     (tmp_path / "query" / "class a" / "broken.png").write_bytes(b"no picture")
     (tmp_path / "query" / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF")
+    (tmp_path / "query" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (tmp_path / "query" / "moved.png").symlink_to(tmp_path / "nowhere.png")
     outcome = predict(runs["ProtoNet"], tmp_path)
     assert outcome.status == 1 and len(read(tmp_path / "out.csv")) == 12
-    assert outcome.err.startswith("error: 2 of 14 query pictures cannot be read") and len(outcome.err.splitlines()) == 3
-    assert "broken.png (not an image)" in outcome.err and "cut.jpg" in outcome.err
+    assert outcome.err.startswith("error: 4 of 16 query pictures cannot be read") and len(outcome.err.splitlines()) == 5
+    assert "broken.png (not an image)" in outcome.err and "cut.jpg" in outcome.err and "moved.png (" in outcome.err
+    assert "IMG_1.HEIC (a format that is not read; save it as JPEG or PNG)" in outcome.err
+
+
+def test_a_tilde_is_the_home_folder(runs, episodes, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert predict(runs["ProtoNet"], episodes[0], "--out=~/mine.csv").status == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.csv", "mine.png"}
 
 
 def empty_class(folder):
@@ -272,6 +283,7 @@ PICTURES = {
     "export": (None, ["--export=adapted.onnx"], ["--export adapted.onnx", ".pt2"]),
     "device": (None, ["--device=tpus"], ["--device tpus"]),
     "out": (None, ["--out=/proc/out.csv"], ["--out /proc/out.csv", "cannot be written"]),
+    "no table": (None, ["--out=adapted.ckpt"], ["--out adapted.ckpt", ".csv"]),
     "a folder of a run": (None, ["--ckpt_path=support"], ["--ckpt_path support", "best.ckpt"]),
     "no value": (None, ["--model.transductive"], ["--model.transductive has no value"]),
     "option": (None, ["--querry=x"], ["--querry", "--query"]),

@@ -150,3 +150,11 @@ def test_a_chart_spans_its_values():
     assert powers[0] - powers[1] == pytest.approx(powers[2] - powers[3], abs=0.11)
     assert len(heights([float(number) for number in range(1000)])) == 250
     assert heights([1.0]) == heights([2.0])
+
+
+def test_a_run_without_classes_has_no_column_of_them(tmp_path):
+    runs = [make_run(tmp_path / name, 0.5) for name in ("a", "b", "sines")]
+    (tmp_path / "sines" / "test_classes.csv").unlink()
+    assert main([*map(str, runs), "--out", str(tmp_path / "page.html")]) == 0
+    table = (tmp_path / "page.html").read_text().split("accuracy of each class")[1].split("</table>")[0]
+    assert table.count("<th") == 1 + 3 and "sines" not in table  # <thead, and the class and two runs

@@ -22,7 +22,7 @@ class Baseline(EmbeddingAlgorithm):
 
     Training is ordinary classification: a task is a share of the batch, its support set and queries together, and normalised
     by themselves; with many classes a task (`train_ways`) that is batch normalisation. In evaluation the features stay as
-    they are, and a head, drawn at random for each task as torch.nn.Linear does, is fitted by the authors' gradient descent:
+    they are, and a head, drawn once for all tasks as torch.nn.Linear does, is fitted by the authors' gradient descent:
     momentum 0.9, dampening 0.9, weight decay 0.001. A step takes the whole support set, not 4 images as theirs does.
 
     Args:
@@ -82,15 +82,13 @@ class Baseline(EmbeddingAlgorithm):
             yield head
 
     def initial_heads(self, features: Tensor) -> Params:
-        """A head for each task, uniform in +-1 / sqrt(features)."""
-        bound = features.shape[-1] ** -0.5
+        """A head for each task, uniform in +-1 / sqrt(features); one draw for all, so that `predict` says what `test` does."""
+        bound, generator = features.shape[-1] ** -0.5, torch.Generator().manual_seed(0)  # on the CPU: the same on every device
         shapes = {name: (self.output_size, *weight.shape[1:]) for name, weight in self.head.named_parameters()}
-        kind = {"device": features.device, "dtype": torch.float32}  # the same numbers in every precision
-        drawn = [
-            {name: torch.rand(shape, generator=generator, **kind) for name, shape in shapes.items()}
-            for generator in self.generators(len(features))
-        ]
-        return {name: bound * (2 * torch.stack([head[name] for head in drawn]).to(features.dtype) - 1) for name in shapes}
+        # The same numbers in every precision.
+        drawn = {name: torch.rand(shape, generator=generator, dtype=torch.float32) for name, shape in shapes.items()}
+        heads = {name: bound * (2 * weight.to(features) - 1) for name, weight in drawn.items()}
+        return {name: weight.expand(len(features), *weight.shape) for name, weight in heads.items()}
 
     def fit_head(self, params: Params, features: Tensor, labels: Tensor) -> Params:
         *_, last = self.descent(features, labels)

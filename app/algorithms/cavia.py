@@ -48,7 +48,7 @@ class ContextNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.norm is None:
             x = x.flatten(1)
-            return self.backbone(torch.cat([x, self.context.expand(len(x), -1).to(x.dtype)], 1))
+            return self.backbone(torch.cat([x, self.context.expand(x.shape[0], -1).to(x.dtype)], 1))
         norm = self.backbone.get_submodule(self.norm)
         scale, shift = self.film(self.context).chunk(2)
         # What a scale and a shift make of a norm's own weight and bias.

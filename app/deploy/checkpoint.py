@@ -15,7 +15,7 @@ import app.continual.initialisation  # noqa: F401
 from app.algorithm import MetaAlgorithm
 from app.deploy.inputs import Columns, Pictures
 from app.deploy.predictor import Predictor
-from app.errors import InputError
+from app.errors import InputError, cause
 from app.run import CHECKPOINT_FORMAT, read_checkpoint
 
 
@@ -87,6 +87,8 @@ def build(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]) -> Me
         wanted = re.findall(r"Expected an? (?:typing\.)?(Literal\[[^\]]*\]|<class '\w+'>)", text)
         reason = f"expected {' or '.join(dict.fromkeys(wanted))}" if wanted else text[:200]
         raise InputError(f"{given or path}: this version's {name} does not take these options ({reason}); change them") from error
+    except ValueError as error:
+        raise (cause(error, InputError) or error) from None
     state = checkpoint["state_dict"]
     model.to(next(tensor.dtype for tensor in state.values() if tensor.is_floating_point()))
     own = model.state_dict()

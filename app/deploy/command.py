@@ -52,15 +52,15 @@ class Predict:
         threshold: float | None = None,
         device: str | None = None,
     ):
-        self.ckpt_path, self.support, self.query, self.out = ckpt_path, support, query, Path(out)
-        self.export, self.threshold, self.device = export, threshold, device
+        self.ckpt_path, self.support, self.query, self.out = ckpt_path, support, query, Path(out).expanduser()
+        self.export, self.threshold, self.device = export and str(Path(export).expanduser()), threshold, device
         if threshold is not None and not 0 < threshold < 1:
             raise InputError(f"--threshold is {threshold}; give a probability between 0 and 1")
         if export is not None and not export.endswith(".pt2"):
             raise InputError(f"--export {export} does not end in .pt2; give a file that does")
-        if self.out.suffix == ".png" or self.out.is_dir():
-            raise InputError(f"--out {out} is no name of a table; give a .csv file")
-
+        # Any other ending may be that of what is read: a checkpoint, an archive, a picture.
+        if self.out.suffix.lower() != ".csv" or self.out.is_dir():
+            raise InputError(f"--out {out} is no name of a table; give a file that ends in .csv")
         for option, given in (("--support", support), ("--query", query)):
             place = Path(given).expanduser().resolve()
             if place in (self.out.resolve(), *self.out.resolve().parents):

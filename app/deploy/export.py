@@ -40,7 +40,9 @@ def export(adapted: Adapted, path: str, inputs: Tensor) -> None:
         inputs: some queries as `Adapted.outputs` takes them.
     """
     method, target = type(adapted.model).__name__, Path(path)
-    inputs = inputs.to(next(iter(adapted.params.values())).dtype)
+    if target.suffix != ".pt2":
+        raise InputError(f"--export {path} does not end in .pt2; give a file that does")
+    given, inputs = inputs, inputs.to(next(iter(adapted.params.values())).dtype)
     # Of one query alone the number would be fixed; the file keeps the example, so it is nobody's picture.
     example = torch.zeros_like(inputs[:1]).repeat(3, *(1 for _ in inputs.shape[1:]))
     logging.getLogger("torch.fx.experimental.symbolic_shapes").setLevel(logging.CRITICAL)  # our one line says it
@@ -58,7 +60,9 @@ def export(adapted: Adapted, path: str, inputs: Tensor) -> None:
         torch.export.save(program, beside)
         loaded = torch.export.load(beside).module()
         for rows in (inputs, torch.cat([inputs, inputs])):
-            _compare(adapted, loaded(rows), rows, method)
+            _compare(adapted, loaded(rows), adapted.outputs(rows), f"{method} with this version of torch; leave --export out")
+        digits = f"numbers with more digits than {inputs.dtype} has; subtract a constant before training, or leave --export out"
+        _compare(adapted, loaded(inputs), adapted.outputs(given), digits)
         beside.replace(target)
     except OSError as error:
         raise InputError(f"--export {target} cannot be written ({error.strerror or error}); give another file") from error
@@ -67,13 +71,14 @@ def export(adapted: Adapted, path: str, inputs: Tensor) -> None:
             beside.unlink()
 
 
-def _compare(adapted: Adapted, found: Tensor | tuple[Tensor, ...], rows: Tensor, method: str) -> None:
-    expected, found = adapted.outputs(rows), found if isinstance(found, tuple) else (found,)
+def _compare(adapted: Adapted, found: Tensor | tuple[Tensor, ...], expected: tuple[Tensor, ...], of: str) -> None:
+    found = found if isinstance(found, tuple) else (found,)
     # Targets in the units that the method was trained on: those of the table may be billions or billionths.
-    unit = adapted.reading.scale("y", rows)[1] if isinstance(adapted.reading, Columns) else 1.0
+    is_table = isinstance(adapted.reading, Columns)
+    unit = adapted.reading.scale("y", expected[0].device)[1] if is_table else 1.0
     worst = max(((one - other).abs() / unit).max().item() for one, other in zip(expected, found, strict=True))
     if not worst <= TOLERANCE:
-        raise InputError(f"the exported program of {method} differs by {worst:.2g}, more than {TOLERANCE:g}; leave --export out")
+        raise InputError(f"the exported program would differ by {worst:.2g}, more than {TOLERANCE:g}, of {of}")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """What a person hands in, in the form in which the checkpoint was trained on it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,12 @@ class Pictures:
                 numbers from 0 to 1.
             what: they are, for the messages.
         """
+        if isinstance(values, str | Path):
+            raise InputError(f"{what} is a single path, {values}; give a list of paths of pictures")
+        if isinstance(values, Iterator):  # such as Path.glob's
+            values = list(values)
+        if isinstance(values, np.ndarray) and values.dtype.kind in "OU":
+            values = values.tolist()
         if isinstance(values, Sequence) and len(values) and all(isinstance(value, str | Path) for value in values):
             values = np.stack([self._read(Path(value), what) for value in values])
         tensor = checked(values, self.shape, what)
@@ -135,12 +141,13 @@ class Columns:
 
     def _numbers(self, values: Any, shape: tuple[int], what: str) -> Tensor:
         tensor = checked(values, shape, what)
-        return tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())
+        return tensor if tensor.is_floating_point() else tensor.double()
 
-    def scale(self, axis: str, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the columns x or y."""
+    def scale(self, axis: str, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the columns x or y, in float64: of years or times float32 keeps too few digits."""
         part = slice(0, len(self.x)) if axis == "x" else slice(len(self.x), None)
-        return like.new_tensor(self.mean[part]), like.new_tensor(self.std[part])
+        mean, std = torch.tensor([self.mean[part], self.std[part]], dtype=torch.float64, device=device)
+        return mean, std
 
 
 def _listed(numbers: Sequence[int]) -> str:

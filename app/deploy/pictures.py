@@ -8,7 +8,7 @@ import numpy as np
 from app.deploy.inputs import Pictures
 from app.errors import InputError
 from datamodules.class_folders import class_folders, folder_around
-from datamodules.pictures import SUFFIXES, PictureFiles, decode, decode_readable
+from datamodules.pictures import FOREIGN, SUFFIXES, PictureFiles, decode, decode_readable
 
 
 class Support(NamedTuple):
@@ -79,7 +79,7 @@ def _files(path: str, option: str) -> PictureFiles:
         raise InputError(
             f"{option} {path} is a table, and the checkpoint classifies pictures; give a folder or a .zip of {inside}"
         )
-    if place.is_file() and place.suffix.lower() in SUFFIXES:
+    if place.is_file() and place.suffix.lower() in (*SUFFIXES, *FOREIGN):
         raise InputError(f"{option} {path} is a single picture; give the folder that it lies in, or a .zip of {inside}")
     files = PictureFiles(place, f"replace or remove it, or change {option}")
     if not files.pictures:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isnan
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,7 +72,7 @@ class Predictor:
         """
         x = self.reading.inputs(support_x, "support_x")
         if self.model.task_type == "classification":
-            labels = support_y.tolist() if isinstance(support_y, Tensor | np.ndarray) else list(support_y)
+            labels = _labels(support_y)
             classes = self.check_classes(labels)
             y = torch.tensor([classes.index(label) for label in labels])
         else:
@@ -139,6 +140,11 @@ class Adapted:
         """
         x = self.reading.inputs(query_x, "query_x").to(self.model.device)
         self.model.check_inputs(self._scaled(x))
+        if threshold is not None:
+            if isinstance(threshold, str) or not 0 < threshold < 1:
+                raise InputError(f"threshold is {threshold!r}; give a probability between 0 and 1")
+            if OTHER in self.classes:
+                raise InputError(f"support_y has a class {OTHER!r}, which a threshold answers with; rename it")
         parts = [x] if self.transductive else x.split(ROWS)
         with torch.no_grad():
             found = [self.outputs(part) for part in parts]
@@ -164,20 +170,20 @@ class Adapted:
             outputs = self.model.predict(self.params, self.adapted, self._scaled(inputs))
             if self.model.task_type == "classification":
                 return (self.model.probabilities(outputs),)
-        mean, std = self.reading.scale("y", inputs)
-        means, *deviations = outputs.to(inputs).split(self.model.output_size, -1)
-        return means * std + mean, *(deviation * std for deviation in deviations)
+        mean, std = self.reading.scale("y", inputs.device)
+        means, *deviations = outputs.to(mean).split(self.model.output_size, -1)
+        return tuple(part.to(inputs.dtype) for part in (means * std + mean, *(deviation * std for deviation in deviations)))
 
     def _scaled(self, inputs: Tensor) -> Tensor:
         if isinstance(self.reading, Columns):
-            mean, std = self.reading.scale("x", inputs)
+            mean, std = self.reading.scale("x", inputs.device)
             inputs = (inputs - mean) / std
         return inputs.to(next(iter(self.params.values())).dtype)
 
     def _scaled_targets(self, targets: Tensor) -> Tensor:
         if self.model.task_type == "classification":
             return targets
-        mean, std = self.reading.scale("y", targets)
+        mean, std = self.reading.scale("y", targets.device)
         return ((targets - mean) / std).to(next(iter(self.params.values())).dtype)
 
     @contextmanager
@@ -202,6 +208,20 @@ class Adapted:
         from app.deploy.export import export
 
         export(self, path, self.reading.inputs(query_x, "query_x").to(self.model.device))
+
+
+def _labels(values: Any) -> list[Any]:
+    """Labels as Python's own values, of which equal ones are one class."""
+    if isinstance(values, Tensor | np.ndarray) and values.ndim != 1:
+        shape = ", ".join(map(str, values.shape))
+        raise InputError(f"support_y has shape ({shape}); give one label for each example, of shape (rows,)")
+    try:
+        labels = [label.item() if isinstance(label, Tensor | np.generic) else label for label in values]
+    except (TypeError, RuntimeError) as error:
+        raise InputError(f"support_y is no list of labels ({error}); give one label for each example") from error
+    if nans := sum(isinstance(label, float) and isnan(label) for label in labels):
+        raise InputError(f"support_y has {nans} labels that are not a number; remove their rows")
+    return labels
 
 
 def _copy(part: Any) -> Any:

@@ -84,7 +84,7 @@ def read_table(path: str, option: str, reading: Columns, with_targets: bool) -> 
         blank = [not with_targets and not row.get(name, "").strip() for name in reading.y]
         y.append([nan if empty else number(row[name], name, where) for name, empty in zip(reading.y, blank, strict=True)])
     cells = [cells for _, cells in lines]
-    tasks = {row[names.index(reading.task)] for row in cells} if reading.task in names else set()
+    tasks = {row[names.index(reading.task)].strip() for row in cells} if reading.task in names else set()
     if len(tasks) > 1:
         few = ", ".join(sorted(tasks)[:3])
         raise InputError(

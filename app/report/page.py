@@ -113,8 +113,9 @@ def _tables(runs: list[RecordedRun]) -> str:
 
 
 def _classes(runs: list[RecordedRun]) -> str:
-    """The accuracy of every class in every run, the class that is worst on average first."""
-    columns = [{row[0]: row for row in run.tables.get("classes", [])[1:]} for run in runs]
+    """The accuracy of every class in every run that has classes, the class that is worst on average first."""
+    having = [(colour, run) for colour, run in enumerate(runs) if "classes" in run.tables]
+    columns = [{row[0]: row for row in run.tables["classes"][1:]} for _, run in having]
     found: dict[str, list[float]] = {}
     for column in columns:
         for name, row in column.items():
@@ -126,7 +127,7 @@ def _classes(runs: list[RecordedRun]) -> str:
             shown = f"{100 * float(column[name][4]):.1f} <span class='soft'>of {column[name][2]}</span>" if name in column else ""
             cells.append(f'<td class="number">{shown}')
         rows.append([f'<td class="text">{escape(name)}', *cells])
-    heads = [f'<th class="number">{swatch(colour, run.label)}' for colour, run in enumerate(runs)]
+    heads = [f'<th class="number">{swatch(colour, run.label)}' for colour, run in having]
     return f"<h3>accuracy of each class (%), of so many queries</h3>{table(['class', *heads], rows, 'tall')}"
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 
 from app.errors import InputError
-from app.learner import concrete_subclasses
+from app.learner import Learner, concrete_subclasses, subclasses
 from app.parser import BACKBONES, METHODS, options_of
 from app.processes import is_rank_zero
 from datamodules.images import ImageEpisodes
+from datamodules.resumable import ResumableDataModule
 from datamodules.stream import StreamDataModule
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -69,6 +70,7 @@ def _complete(args: list[str]) -> list[str]:
         if args[position - 1] in ("--config", "-c") and not args[position].startswith("-")
     ]
     configs = {position: _read(args[position]) for position in positions}
+    _refuse_bases(args, configs.values())
     for section in DEFAULTS:
         if f"--{section}" not in args[:-1]:
             continue
@@ -125,12 +127,26 @@ def _same_task(old: dict[str, Any], named: str) -> dict[str, Any]:
 
 def _names_a_stream(args: list[str], configs: Iterable[dict[str, Any]]) -> bool:
     """Whether the data set is a stream, which a continual learner goes through once."""
-    names = [str((config.get("data") or {}).get("class_path")) for config in configs]
-    if "--data" in args[:-1]:
-        named = args[args.index("--data") + 1]
-        names = [str(_read(named).get("class_path")) if named.endswith((".yaml", ".yml")) else named]
     streams = {cls.__name__ for cls in concrete_subclasses(StreamDataModule)}
-    return any(name.rsplit(".", 1)[-1] in streams for name in names)
+    return any(name in streams for name in _named("data", args, configs))
+
+
+def _named(section: str, args: list[str], configs: Iterable[dict[str, Any]]) -> list[str]:
+    """The names of the class of a section: the command line's, or those of the configs."""
+    names = [str((config.get(section) or {}).get("class_path")) for config in configs]
+    if f"--{section}" in args[:-1]:
+        named = args[args.index(f"--{section}") + 1]
+        names = [str(_read(named).get("class_path")) if named.endswith((".yaml", ".yml")) else named]
+    return [name.rsplit(".", 1)[-1] for name in names]
+
+
+def _refuse_bases(args: list[str], configs: Iterable[dict[str, Any]]) -> None:
+    """Raises an InputError where a model or a data set is one that only others are made of."""
+    for section, base in (("model", Learner), ("data", ResumableDataModule)):
+        whole = {cls.__name__ for cls in concrete_subclasses(base)}
+        bases = {cls.__name__ for cls in (base, *subclasses(base))} - whole
+        for name in bases.intersection(_named(section, args, configs)):
+            raise InputError(f"--{section} {name} is what others are made of; give one of {', '.join(sorted(whole))}")
 
 
 def _without_method(args: list[str], configs: dict[int, dict[str, Any]]) -> list[str]:

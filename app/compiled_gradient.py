@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch._inductor import standalone_compile
-from torch._inductor.exc import InductorError, InvalidCxxCompiler
+from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.stateless import _reparametrize_module
@@ -73,7 +73,7 @@ def compile_graph(graph: GraphModule, tensors: list[Tensor], device: str) -> Pro
     """A program for tensors of exactly these shapes.
 
     Raises:
-        InputError: there is no compiler.
+        InputError: there is no compiler, or it fails.
     """
     if is_rank_zero():
         print("compiling the training step, which may take minutes ...", flush=True)
@@ -83,6 +83,12 @@ def compile_graph(graph: GraphModule, tensors: list[Tensor], device: str) -> Pro
         with torch.no_grad(), torch.autocast(device, enabled=False):
             return standalone_compile(graph, tensors, dynamic_shapes="from_example_inputs", options=options)
     except InductorError as error:
-        if not isinstance(error.inner_exception, InvalidCxxCompiler):
-            raise
-        raise InputError("--model.compile true needs a C++ compiler; install g++, set CXX to yours, or leave it out") from error
+        reason = error.inner_exception
+        if isinstance(reason, InvalidCxxCompiler):
+            remedy = "install g++, set CXX to yours, or leave it out"
+            raise InputError(f"--model.compile true needs a C++ compiler; {remedy}") from error
+        if isinstance(reason, CppCompileError):
+            said = next((line for line in reason.output.splitlines() if "error" in line), "no reason given")
+            remedy = "install what it misses, such as python3-dev, set CXX to another one, or leave it out"
+            raise InputError(f"--model.compile true: the C++ compiler fails ({said}); {remedy}") from error
+        raise

@@ -82,10 +82,15 @@ class Learner(LightningModule):
         self.trained_steps = checkpoint["global_step"]
 
 
+def subclasses(base: type) -> list[type]:
+    """All subclasses, and theirs."""
+    return [cls for child in base.__subclasses__() for cls in (child, *subclasses(child))]
+
+
 def concrete_subclasses(base: type) -> list[type]:
     """All subclasses in which nothing is left to write."""
-    found = []
-    for cls in base.__subclasses__():
-        unwritten = any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
-        found += [cls] * (not unwritten) + concrete_subclasses(cls)
-    return found
+
+    def is_concrete(cls: type) -> bool:
+        return not any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
+
+    return [cls for cls in subclasses(base) if is_concrete(cls)]

@@ -1,10 +1,16 @@
-"""Schedules over the whole run, however long it is: they follow `max_steps`, or `max_time` where that ends the run first."""
+"""Schedules over the whole run, however long it is: they follow `max_steps`, or `max_time` where that ends the run first.
 
+`Stages` alone counts steps.
+"""
+
+from bisect import bisect_right
 from collections.abc import Callable
 from math import cos, pi
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from app.errors import InputError
 
 
 class ProgressSchedule(LRScheduler):
@@ -44,3 +50,29 @@ class CosineDecay(ProgressSchedule):
 
     def shape(self, progress: float) -> float:
         return (1 + cos(pi * progress)) / 2
+
+
+class Stages(LRScheduler):
+    """The initial learning rate times a factor of its own in each stage of the run (Lee et al. 2019).
+
+    Args:
+        optimizer: whose learning rates are scheduled.
+        milestones: outer steps at which a new stage begins, ascending.
+        factors: of the stage that begins at each milestone; before the first it is 1.
+
+    Raises:
+        InputError: the milestones do not ascend, or there are more or fewer of them than factors.
+    """
+
+    def __init__(self, optimizer: Optimizer, milestones: list[int], factors: list[float]):
+        if len(milestones) != len(factors) or sorted(milestones) != milestones:
+            raise InputError(
+                f"--model.lr_scheduler.milestones {milestones} do not ascend or are not as many as --model.lr_scheduler.factors "
+                f"{factors}; give a factor for each step at which a stage begins"
+            )
+        self.milestones, self.factors = milestones, factors
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float]:
+        stage = bisect_right(self.milestones, self.last_epoch)
+        return [base * [1.0, *self.factors][stage] for base in self.base_lrs]

@@ -22,6 +22,7 @@ from benchmarks.measure import arguments, describe_machine, interleaved, print_t
 from benchmarks.other_methods import other_methods
 from benchmarks.own_processes import as_it_comes, in_processes, peak_memory
 from benchmarks.rivals import RIVALS
+from benchmarks.time_shares import time_shares
 
 COMPILED = "ours, compiled"
 
@@ -105,6 +106,14 @@ def compare(
     return rows
 
 
+def where_time_goes(name: str, device: str) -> dict[str, Any]:
+    """The row of a shape's second-order step in float32."""
+    shape = SHAPES[name]
+    flops = flops_of_a_task(shape, first_order=False) * shape.tasks
+    step = our_step(ours(shape, first_order=False).to(device), random_tasks(shape, device))
+    return {"shape": name, **time_shares(step, device, flops, ceiling(device, "32"))}
+
+
 def main(argv: list[str] | None = None) -> None:
     parser: argparse.ArgumentParser = arguments(__doc__, "throughput")
     parser.add_argument("--shapes", default=",".join(SHAPES), help="of a, b and c (default all)")
@@ -141,10 +150,12 @@ def main(argv: list[str] | None = None) -> None:
             memory.append({"shape": name, "by": rival or "ours", "peak MiB": peak_memory(SHAPES[name], rival, device)})
     print_table("Outer steps of MAML, 5-way 1-shot", rows)
     print_table("Memory of an outer step, second order", memory)
+    shares = [where_time_goes(name, device) for name in names]
+    print_table("Where our time goes, second order, float32", shares)
     others = other_methods(device, repeats, options.compile)
     print_table("Other methods", others)
     print(f"{time.perf_counter() - started:.0f} s on {machine}")
-    write_json(options.out, machine=machine, rows=rows, memory=memory, others=others)
+    write_json(options.out, machine=machine, rows=rows, memory=memory, time_shares=shares, others=others)
 
 
 if __name__ == "__main__":

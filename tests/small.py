@@ -19,6 +19,7 @@ import app.backbones
 from app.algorithm import MetaAlgorithm
 from app.algorithms.maml import MAML
 from app.algorithms.matching_net import MatchingNet
+from app.backbones.mlp import MLP
 from app.episode import Episode
 from app.learner import concrete_subclasses
 from app.params import Params
@@ -93,7 +94,7 @@ def networks() -> dict[str, partial]:
     return found
 
 
-NETWORKS = networks()
+NETWORKS = networks() | {"MLP_norms": partial(MLP, hidden_sizes=SMALL["hidden_sizes"], norms=True)}
 
 
 def random_tasks(tasks: int = 2, input_shape: tuple[int, ...] = (1, 16, 16), ways: int = WAYS, seed: int = 0) -> Episode:

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from small import METHODS, SaveAt, flat, relative_error, small_run, trainer
+from torch._inductor import config
 
 from app import compiled_gradient
 from app.backbones.mlp import MLP
@@ -85,9 +86,21 @@ def test_the_compiler_changes_nothing(tmp_path, monkeypatch, capsys):
 
 def test_a_compiler_is_needed(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     algorithm, data = small_run("MAML", "regression", inner_steps=1, compile=True, backbone=partial(MLP, hidden_sizes=(5,)))
-    with pytest.raises(InputError, match=r"--model.compile true needs a C\+\+ compiler; install g\+\+"):
+    wanted = r"--model.compile true needs a C\+\+ compiler; install g\+\+"
+    with config.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.raises(InputError, match=wanted):
+        trainer(1).fit(algorithm, data)
+
+
+def test_what_a_compiler_misses_is_said(tmp_path, monkeypatch):
+    compiler = tmp_path / "g++"
+    missing = "x.h:1: fatal error: Python.h: No such file"
+    compiler.write_text(f'#!/bin/sh\ncase "$*" in *--version*) echo "g++ 12.2";; *) echo "{missing}" >&2; exit 1;; esac\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    algorithm, data = small_run("MAML", "regression", inner_steps=1, compile=True, backbone=partial(MLP, hidden_sizes=(4,)))
+    wanted = rf"--model.compile true: the C\+\+ compiler fails \({missing}\); install"
+    with config.patch({"cpp.cxx": (str(compiler),)}), pytest.raises(InputError, match=wanted):
         trainer(1).fit(algorithm, data)
 
 

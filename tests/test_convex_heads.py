@@ -169,3 +169,24 @@ def test_weights_of_the_ridge_head():
 def test_a_number_that_cannot_be(cls, option, value):
     with pytest.raises(InputError, match=f"--model.{option} is {value}; give a number above 0"):
         method(cls, **{option: value})
+
+
+def test_training_labels_are_smoothed():
+    """The label's own class keeps all but the share, which the others divide (the authors' program)."""
+    algorithm, labels, outputs = method(MetaOptNet, label_smoothing=0.1), torch.tensor([[2, 0, 1]]), torch.randn(1, 3, WAYS)
+    targets = torch.where(torch.eye(WAYS)[labels] > 0, 0.9, 0.1 / (WAYS - 1))
+    expected = -(targets * outputs.log_softmax(-1)).sum(-1).mean()
+    assert_close(torch.func.vmap(algorithm.outer_loss)(outputs, labels), expected[None])
+    plain = method(MetaOptNet).outer_loss(outputs[0], labels[0])
+    assert_close(algorithm.eval().outer_loss(outputs[0], labels[0]), plain)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_share_of_the_label_that_cannot_be(share):
+    with pytest.raises(InputError, match=f"--model.label_smoothing is {share}; give a number from 0 to below 1"):
+        method(MetaOptNet, label_smoothing=share)
+
+
+def test_squared_errors_have_no_smoothed_labels():
+    with pytest.raises(InputError, match=r"--model.label_smoothing is for --model.outer_loss cross_entropy"):
+        method(MetaOptNet, label_smoothing=0.1, outer_loss="mse")

@@ -3,6 +3,7 @@
 import math
 import pickle
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from lightning.pytorch.callbacks import Timer
 from small import algorithm_for, trainer
 
 from app.algorithms.maml import MAML
-from app.lr_schedule import CosineDecay, LinearDecay
+from app.errors import InputError
+from app.lr_schedule import CosineDecay, LinearDecay, Stages
 from datamodules.sinusoid import Sinusoid
 
 FORMULAS = {LinearDecay: lambda p: 1 - p, CosineDecay: lambda p: 0.5 * (1 + math.cos(math.pi * p))}
@@ -117,3 +119,14 @@ def test_max_time_of_the_trainer_is_seen():
     (timer,) = (callback for callback in run.callbacks if isinstance(callback, Timer))
     timer.load_state_dict({"time_elapsed": {"train": 10.0}})  # of the run that this one goes on from
     assert model.progress() == 0.25
+
+
+def test_stages_begin_at_their_steps():
+    stages = partial(Stages, milestones=[2, 3], factors=[0.06, 0.012])
+    assert run_lrs(stages, max_steps=4, lr=0.1) == pytest.approx([0.1, 0.1, 0.006, 0.0012, 0.0012], rel=1e-14)
+
+
+@pytest.mark.parametrize(("milestones", "factors"), [([2, 3], [0.1]), ([3, 2], [0.1, 0.01])])
+def test_stages_name_what_does_not_fit(milestones, factors):
+    with pytest.raises(InputError, match=r"milestones .* give a factor for each step"):
+        Stages(optimizer_of(), milestones, factors)

@@ -4,11 +4,12 @@ from math import isfinite
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from app.embedding_algorithm import EmbeddingAlgorithm
 from app.errors import InputError
-from app.losses import widened
+from app.losses import cross_entropy, widened
 from app.params import Params
 from app.ridge_regression import ridge_regression
 from app.svm import svm_dual
@@ -24,14 +25,28 @@ class MetaOptNet(EmbeddingAlgorithm):
         head: the multi-class support vector machine of Crammer and Singer (2001), or ridge regression of one-hot labels.
         svm_penalty: bound C of the dual variables.
         ridge_penalty: lambda of the ridge regression.
+        label_smoothing: share of a query's label, 0 to below 1, that its task's other classes get in training, in equal parts.
     """
 
-    def __init__(self, head: Literal["svm", "ridge"] = "svm", svm_penalty: float = 0.1, ridge_penalty: float = 50.0, **kwargs):
+    def __init__(
+        self,
+        head: Literal["svm", "ridge"] = "svm",
+        svm_penalty: float = 0.1,
+        ridge_penalty: float = 50.0,
+        label_smoothing: float = 0.0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         for option, value in (("svm_penalty", svm_penalty), ("ridge_penalty", ridge_penalty)):
             if not (isfinite(value) and value > 0):
                 raise InputError(f"--model.{option} is {value}; give a number above 0")
         self.head, self.svm_penalty, self.ridge_penalty = head, svm_penalty, ridge_penalty
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"--model.label_smoothing is {label_smoothing}; give a number from 0 to below 1")
+        if label_smoothing:
+            if self.outer_loss is not cross_entropy:
+                raise InputError("--model.label_smoothing is for --model.outer_loss cross_entropy; leave one of the two out")
+            self.label_smoothing, self.outer_loss = label_smoothing, self._smoothed_loss
         self.log_scale = nn.Parameter(torch.zeros(()))
 
     def fit_head(self, params: Params, features: Tensor, labels: Tensor) -> Tensor:
@@ -48,3 +63,9 @@ class MetaOptNet(EmbeddingAlgorithm):
     def head_outputs(self, params: Params, head: Tensor, features: Tensor) -> Tensor:
         with self.full_precision():
             return params["log_scale"].exp() * widened(features) @ head
+
+    def _smoothed_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy, in training against smoothed labels."""
+        # torch gives a share to the label's own class too.
+        share = self.label_smoothing * self.ways / (self.ways - 1) if self.training else 0.0
+        return F.cross_entropy(widened(outputs), labels, label_smoothing=share)

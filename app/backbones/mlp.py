@@ -6,6 +6,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from app.backbones.task_norm import TaskNorm
+
 
 class MLP(nn.Module):
     """Linear layers with ReLU between them; two hidden layers of 40 are MAML's sinusoid network (Finn et al. 2017, section 5.1).
@@ -15,6 +17,7 @@ class MLP(nn.Module):
         output_size: outputs of the head; null for none, the network is then an embedding.
         hidden_sizes: units of each hidden layer.
         init: of weights and biases: PyTorch's, or uniform by Glorot and Bengio (2010) and zero.
+        norms: TaskNorm before every ReLU, as in MAML's network without convolutions for Omniglot.
     """
 
     def __init__(
@@ -23,19 +26,22 @@ class MLP(nn.Module):
         output_size: int | None,
         hidden_sizes: tuple[int, ...] = (40, 40),
         init: Literal["torch", "xavier"] = "torch",
+        norms: bool = False,
     ):
         super().__init__()
         sizes = (prod(input_shape), *hidden_sizes)
         layers: list[nn.Module] = [nn.Flatten()]
         for fan_in, fan_out in pairwise(sizes):
-            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+            # No bias before a norm: its gradient is pure rounding, which Adam turns into steps.
+            layers += [nn.Linear(fan_in, fan_out, bias=not norms), *([TaskNorm(fan_out)] if norms else []), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.num_features = sizes[-1]
         self.head = nn.Linear(sizes[-1], output_size) if output_size else nn.Identity()
         for module in self.modules():
             if init == "xavier" and isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(x))

@@ -1,5 +1,6 @@
 """What the methods share that are trained once, then learn long streams of new classes with their features frozen."""
 
+from abc import abstractmethod
 from functools import partial
 from math import isfinite, log
 from typing import Any
@@ -44,6 +45,7 @@ class DeployedAlgorithm(StackedAlgorithm):
     any_ways = True
     sgd = ""  # what the scores of the head by gradient descent end with, where the method has another way to classify
 
+    @abstractmethod  # what is learned, a subclass has to say
     def __init__(self, deployment_lrs: tuple[float, ...] = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5), **kwargs):
         if not deployment_lrs or not all(isfinite(lr) and lr > 0 for lr in deployment_lrs):
             raise InputError(f"--model.deployment_lrs is {list(deployment_lrs)}; give at least one, each a number above 0")

@@ -208,7 +208,7 @@ class MetaAlgorithm(EpisodicLearner):
         with stacking(self.stacking), observing(*[INNER_GRADIENT_NORM] * self._is_logged()) as observed:
             gradient, metrics = self.outer_gradient(params, self.as_dtype(batch))
         logged = {f"train/{name}": value for name, value in metrics.items()}
-        self.log_dict(logged, prog_bar=True, sync_dist=self.trainer.world_size > 1)
+        self.log_dict(logged, sync_dist=self.trainer.world_size > 1)
         norms = {f"train/{name}": torch.cat(values).mean() for name, values in observed.items() if values}
         self.log_dict(norms, sync_dist=self.trainer.world_size > 1)
         # The derivative of this sum is the gradient itself: DDP, precision plugins, clipping and accumulation see an ordinary

@@ -21,6 +21,7 @@ import app.continual.initialisation
 import app.continual.methods  # noqa: F401
 import callbacks  # noqa: F401
 import datamodules  # noqa: F401
+from app.accelerator import usable
 from app.arguments import TASK, refuse_derived, with_defaults
 from app.continual.learner import ContinualLearner
 from app.errors import InputError
@@ -151,6 +152,7 @@ class MetaCLI(LightningCLI):
         plugins = config.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         plugins = [*plugins, AtomicCheckpointIO()]
+        kwargs["accelerator"] = usable(config.accelerator)
         if (job := job_from_outside()) and config.devices == "auto" and config.num_nodes == 1:
             kwargs |= {"devices": job.per_node, "num_nodes": job.nodes}
         try:

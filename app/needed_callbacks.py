@@ -9,6 +9,7 @@ from app.continual.learner import ContinualLearner
 from app.learner import Learner
 from app.run import checkpoint_dir
 from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
+from callbacks.exact_kernels import ExactKernels
 from callbacks.finite_guard import FiniteGuard
 from callbacks.inner_precision import InnerPrecision
 from callbacks.rank_watch import RankWatch
@@ -34,6 +35,7 @@ def needed_callbacks(
     """
     return [
         StepSeed(data.seed),
+        ExactKernels(),
         FiniteGuard(),
         RankWatch(),
         ReplicaCheck(),

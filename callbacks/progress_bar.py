@@ -9,6 +9,9 @@ from lightning.pytorch.callbacks import RichProgressBar, Timer
 class StepProgressBar(RichProgressBar):
     """Lightning's rich progress bar over the outer steps of the whole run: training data is endless and has no length itself.
 
+    Loss and score of training stand beside it. Reading them makes the host wait for a GPU: there they are those of the last step
+    that is logged, on the CPU those of every step. Lightning would read whatever is logged with `prog_bar` at every step.
+
     Args:
         refresh_rate: steps between two refreshes.
         leave: whether finished bars stay.
@@ -16,6 +19,7 @@ class StepProgressBar(RichProgressBar):
 
     def __init__(self, refresh_rate: int = 1, leave: bool = False):
         super().__init__(refresh_rate, leave)
+        self._numbers: dict[str, float] = {}
 
     @property
     def total_train_batches(self) -> int | float:
@@ -25,7 +29,11 @@ class StepProgressBar(RichProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        return metrics
+        if pl_module.device.type == "cpu" or trainer._logger_connector.should_update_logs:
+            logged = trainer.callback_metrics
+            names = ("train/outer_loss", "train/loss", f"train/{pl_module.monitor[0].removeprefix('val/')}")
+            self._numbers = {name: logged[name].item() for name in names if name in logged}
+        return {**metrics, **self._numbers}
 
     def _get_train_description(self, current_epoch: int) -> str:
         limits = [timedelta(seconds=timer._duration) for timer in self.trainer.callbacks if _limits(timer)]

@@ -219,7 +219,7 @@ class ImageEpisodes(SplitImages):
         shots = self.task_size(split)[1]
         labels = torch.arange(ways, device=rows.device).expand(tasks, -1)
         if self.global_labels and split == "train":
-            starts = torch.from_numpy(self._starts[split]).to(rows.device)
+            starts = torch.from_numpy(self._starts[split]).to(rows.device, non_blocking=True)
             labels = torch.searchsorted(starts, rows[:, :, 0].contiguous(), right=True) - 1
 
         def part(rows: Tensor) -> tuple[Tensor, Tensor]:

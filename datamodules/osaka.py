@@ -142,7 +142,7 @@ class Osaka(StreamDataModule):
 
     def batch(self, cursor: int, device: torch.device | str = "cpu") -> StreamBatch:
         place = self.place(cursor)
-        images = self._images[place.experience][torch.from_numpy(place.rows)].to(device)
+        images = self._images[place.experience][torch.from_numpy(place.rows)].to(device, non_blocking=True)
         y = torch.arange(self.ways, device=device).repeat_interleave(self.shots)
         return StreamBatch(images, as_inputs(images), y, torch.full_like(y, place.experience))
 

@@ -214,7 +214,7 @@ class StreamDataModule(ResumableDataModule):
         """What arrives at step `cursor`."""
         place = self.place(cursor)
         samples = self.samples(place.experience, "train", device)
-        rows = torch.from_numpy(place.rows).to(device)
+        rows = torch.from_numpy(place.rows).to(device, non_blocking=True)  # else the host waits until the device is done
         images = samples.images[rows]
         return StreamBatch(images, as_inputs(images), samples.y[rows], torch.full_like(rows, place.experience))
 

@@ -1,5 +1,6 @@
 """Whatever a person gets wrong: three lines at most, with the option, what was found and what to do; nothing is written."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 import yaml
 from command_line import QUIET, ROOT, SINUSOID, Outcome, train
+from lightning.pytorch.accelerators import MPSAccelerator
 from small import Blots
 
 FIT = ["fit", *SINUSOID, *QUIET, "--model.inner_lr=0.01", "--trainer.max_steps=4", "--trainer.val_check_interval=2"]
@@ -160,6 +162,16 @@ def test_a_loss_that_is_not_finite(tmp_path):
     assert_clear(train(*FIT, *learning_rate), "at step 1", "last.ckpt", "--model.optimizer.lr", "gradient_clip_val")
     checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)
     assert all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values())
+
+
+def test_a_gpu_without_float64(tmp_path, monkeypatch):
+    monkeypatch.setattr(MPSAccelerator, "is_available", lambda: True)
+    run_dir = f"--trainer.default_root_dir={tmp_path}"
+    for asked in ("gpu", "mps"):
+        wrong = train(*FIT, run_dir, f"--trainer.accelerator={asked}")
+        assert_clear(wrong, f"--trainer.accelerator {asked}", "Apple's GPUs have no float64", "cpu")
+    assert train(*FIT, run_dir, "--trainer.accelerator=auto").status == 0
+    assert json.loads((tmp_path / "environment.json").read_text())["device"] == "cpu"
 
 
 def test_a_second_fit(run):

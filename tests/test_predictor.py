@@ -220,6 +220,19 @@ def test_export(name, options, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["adapted.pt2"]
 
 
+def test_a_program_is_written_from_the_cpu(monkeypatch):
+    predictor, episode = predictor_of("ProtoNet")
+    adapted = predictor.adapt(episode.support_x, episode.support_y)
+    assert adapted.on_cpu() is adapted
+    with monkeypatch.context() as patched:
+        patched.setattr(type(predictor.model), "device", torch.device("cuda", 0))
+        twin = adapted.on_cpu()
+    assert twin.model is not adapted.model
+    tensors = [{tensor.data_ptr() for tensor in one.model.parameters()} for one in (adapted, twin)]
+    assert not tensors[0] & tensors[1]
+    assert_close(twin.predict(episode.query_x).probabilities, adapted.predict(episode.query_x).probabilities)
+
+
 def test_a_method_that_cannot_be_exported(tmp_path, monkeypatch):
     predictor, episode = predictor_of("ProtoNet")
     adapted = predictor.adapt(episode.support_x, episode.support_y)

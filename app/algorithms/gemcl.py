@@ -76,7 +76,7 @@ class GeMCL(DeployedAlgorithm):
         """Of features of shape (tasks, rows, features) with labels of shape (tasks, rows)."""
         members = one_hot(labels, classes, features)
         count, mean = members.sum(1)[..., None], class_means(features, labels, classes)
-        deviations = features - mean.take_along_dim(labels[..., None], 1)
+        deviations = features - members @ mean  # each row's own mean: the gradient of a lookup adds up in any order on a GPU
         alpha, beta = params["log_alpha"].exp() + count / 2, params["log_beta"].exp().expand(len(features), 1, 1)
         return Posterior(mean, count, alpha, beta, members.mT @ deviations.square() / (2 * beta))
 

@@ -140,7 +140,7 @@ class Reptile(MAML):
         size = min(size or rows, rows)
         generator = np.random.default_rng(seed)  # torch's own may not be called under vmap
         shuffles = [generator.permutation(rows) for _ in range(-(-num * size // rows))]
-        return torch.from_numpy(np.concatenate(shuffles)[: num * size].reshape(num, size)).to(self.device)
+        return torch.from_numpy(np.concatenate(shuffles)[: num * size].reshape(num, size)).to(self.device, non_blocking=True)
 
     def _moments(self) -> Params:
         if self.inner_optimizer == "sgd":

@@ -60,7 +60,8 @@ class FromScratch(ContinualMethod):
             total = self.epochs * steps_per_epoch if self.cosine else 1
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, total)
             for epoch in range(self.epochs):
-                order = torch.from_numpy(self.stream.generator("scratch", key, epoch).permutation(len(y))).to(y.device)
+                order = torch.from_numpy(self.stream.generator("scratch", key, epoch).permutation(len(y)))
+                order = order.to(y.device, non_blocking=True)
                 for rows in order.split(self.batch_size):
                     self.step(self.cross_entropy(as_inputs(images[rows]), y[rows], task[rows]))
                     if self.cosine:

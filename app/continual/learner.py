@@ -156,7 +156,7 @@ class ContinualLearner(Learner):
         partly = self.views and self.anytime_every and not self.method.learns_at_end
         if partly and ((cursor + 1) % self.anytime_every == 0 or cursor + 1 == stream.num_steps):
             self._evaluate_part(stream, cursor // self.anytime_every, place.experience)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.y))
+        self.log("train/loss", loss, batch_size=len(batch.y))
         self.log("train/prequential_accuracy", self.num_correct.sum() / self.num_samples.sum(), batch_size=len(batch.y))
         # Lightning counts calls of the optimiser; here a step is a batch of the stream, whatever the method does with it.
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress

@@ -63,7 +63,7 @@ class LookAheadMethod(ContinualMethod):
 
     def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
         for _ in range(self.glances):
-            order = torch.randperm(len(batch.y), generator=generator).to(batch.y.device)
+            order = torch.randperm(len(batch.y), generator=generator).to(batch.y.device, non_blocking=True)
             old = self.memory.draw(self.replay, generator)
             new = zip((batch.x, batch.y, batch.task), (old.x, old.y, old.task), strict=True)
             x, y, task = (torch.cat([arriving[order], remembered]) for arriving, remembered in new)

@@ -89,7 +89,8 @@ class ReservoirMemory(nn.Module):
     def _store(self, batch: StreamBatch, stored: dict[int, int], logits: Tensor | None = None) -> None:
         """Writes rows of a batch, by the slots that they go to."""
         if stored:
-            slots, rows = (torch.tensor(list(part), device=batch.y.device) for part in (stored, stored.values()))
+            parts = (torch.tensor(list(part)) for part in (stored, stored.values()))
+            slots, rows = (part.to(batch.y.device, non_blocking=True) for part in parts)
             self.images[slots], self.y[slots], self.task[slots] = batch.images[rows], batch.y[rows], batch.task[rows]
             if self.logits is not None and logits is not None:
                 self.logits[slots] = logits[rows].to(self.logits.dtype)
@@ -101,7 +102,7 @@ class ReservoirMemory(nn.Module):
             count: samples.
             generator: on the CPU.
         """
-        rows = torch.randperm(len(self), generator=generator)[:count].to(self.y.device)
+        rows = torch.randperm(len(self), generator=generator)[:count].to(self.y.device, non_blocking=True)
         return self.at(rows)
 
     def at(self, rows: Tensor) -> Remembered:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy, deepcopy
 from math import isnan
 from typing import Any, NamedTuple
 
@@ -207,7 +208,16 @@ class Adapted:
         """
         from app.deploy.export import export
 
-        export(self, path, self.reading.inputs(query_x, "query_x").to(self.model.device))
+        export(self.on_cpu(), path, self.reading.inputs(query_x, "query_x").cpu())
+
+    def on_cpu(self) -> "Adapted":
+        """This predictor on the CPU, where every machine can run what is written of it."""
+        if self.model.device.type == "cpu":
+            return self
+        twin = copy(self)
+        twin.model = deepcopy(self.model).cpu()
+        twin.params, twin.adapted = tree_map(_cpu, (self.params, self.adapted))
+        return twin
 
 
 def _labels(values: Any) -> list[Any]:
@@ -226,3 +236,7 @@ def _labels(values: Any) -> list[Any]:
 
 def _copy(part: Any) -> Any:
     return part.clone(memory_format=torch.contiguous_format) if isinstance(part, Tensor) else part
+
+
+def _cpu(part: Any) -> Any:
+    return part.cpu() if isinstance(part, Tensor) else part

@@ -81,7 +81,7 @@ class FTML(ContinualMethod):
             size = min(self.inner_batch_size, there // 2)
             if not size:  # a single sample cannot be both support and query
                 continue
-            order = torch.randperm(there, generator=generator)[: 2 * size].to(batch.y.device)
+            order = torch.randperm(there, generator=generator)[: 2 * size].to(batch.y.device, non_blocking=True)
             support, query = (self._samples(drawn, rows) for rows in order.split(size))
             loss = self.outer_loss(dict(self.net.named_parameters()), support, query, drawn)
             self.num_gradients += size * (self.inner_steps + 1)

@@ -22,6 +22,7 @@ def main() -> int:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # episodes are drawn in microseconds
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning 2.6 with a newer torch
     warnings.filterwarnings("ignore", ".*The dirpath has changed.*")  # a test in a folder of its own
+    warnings.filterwarnings("ignore", ".*GPU available but not used.*")  # by choice, or because it cannot be
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # of a run that is resumed
     warnings.filterwarnings("ignore", ".*all_gather is deprecated.*")  # Lightning 2.6 with a newer torch
     warnings.filterwarnings("ignore", ".*when logging on epoch level in distributed.*")  # what is logged is the same on all ranks

@@ -17,6 +17,7 @@ from app.allocator import keep_freed_memory
 from benchmarks.maml_shapes import Shape, our_step, ours, random_tasks
 from benchmarks.measure import arguments, describe_machine, interleaved, print_table, write_json
 from benchmarks.own_processes import in_processes, peak_memory
+from callbacks.exact_kernels import keep_exact
 
 BASE = Shape((1, 28, 28), 5, 1, 16, 0.1, {"width": 64})
 GROWING: dict[str, tuple[int, ...]] = {
@@ -74,6 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: no GPU is here; leave it out")
     keep_freed_memory()
+    keep_exact()
     started, machine, rows, curves = time.perf_counter(), describe_machine(device), [], {}
     for what, all_sizes in GROWING.items():
         sizes, seconds = [size for size in all_sizes if size <= options.largest], []

@@ -4,7 +4,7 @@
 
 Contenders take turns in one process, in which glibc keeps freed memory (app/allocator.py): that helps the rivals too. The
 meta-gradient of each is compared with ours in float64 before it is timed. A library that is not installed is left out. With
---compile our compiled step takes its turn as well; it compiles for minutes.
+--compile our compiled step takes its turn as well; it compiles for minutes. On a GPU float32 is never TF32, for any of them.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from benchmarks.other_methods import other_methods
 from benchmarks.own_processes import as_it_comes, in_processes, peak_memory
 from benchmarks.rivals import RIVALS
 from benchmarks.time_shares import time_shares
+from callbacks.exact_kernels import keep_exact
 
 COMPILED = "ours, compiled"
 
@@ -126,6 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: no GPU is here; leave it out")
     keep_freed_memory()
+    keep_exact()
     started, machine, rows, memory = time.perf_counter(), describe_machine(device), [], []
     for name in names:
         for first_order, precision, contenders in (

@@ -114,6 +114,7 @@ def _shape(state: dict[str, torch.Tensor], key: str) -> tuple[int, ...] | str:
 
 def _device(device: str | None) -> torch.device:
     try:
-        return torch.empty(0, device=device or ("cuda" if torch.cuda.is_available() else "cpu")).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device} is not there ({str(error).splitlines()[0]}); give cpu, or leave it out") from error
+        # Tables are scaled in float64, which not every device has.
+        return torch.empty(0, dtype=torch.float64, device=device or ("cuda" if torch.cuda.is_available() else "cpu")).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(f"--device {device} cannot be used ({str(error).splitlines()[0]}); give cpu, or leave it out") from error

@@ -13,7 +13,7 @@ KINDS = {
     "convolutions": ("conv", "mm"),
     "norms": ("norm",),
     "pooling": ("pool",),
-    "copies": ("copy", "fill", "zero", "cat", "im2col"),
+    "copies": ("copy", "fill", "zero", "cat"),
 }
 
 

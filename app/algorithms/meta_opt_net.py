@@ -43,10 +43,11 @@ class MetaOptNet(EmbeddingAlgorithm):
         self.head, self.svm_penalty, self.ridge_penalty = head, svm_penalty, ridge_penalty
         if not 0 <= label_smoothing < 1:
             raise InputError(f"--model.label_smoothing is {label_smoothing}; give a number from 0 to below 1")
+        if label_smoothing and self.outer_loss is not cross_entropy:
+            raise InputError("--model.label_smoothing is for --model.outer_loss cross_entropy; leave one of the two out")
+        self.label_smoothing = label_smoothing
         if label_smoothing:
-            if self.outer_loss is not cross_entropy:
-                raise InputError("--model.label_smoothing is for --model.outer_loss cross_entropy; leave one of the two out")
-            self.label_smoothing, self.outer_loss = label_smoothing, self._smoothed_loss
+            self.outer_loss = self._smoothed_loss
         self.log_scale = nn.Parameter(torch.zeros(()))
 
     def fit_head(self, params: Params, features: Tensor, labels: Tensor) -> Tensor:

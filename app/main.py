@@ -8,12 +8,12 @@ import warnings
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from app.allocator import keep_freed_memory
-from app.cli import MetaCLI
+from app.command_line.allocator import keep_freed_memory
+from app.command_line.cli import MetaCLI
 from app.deploy.command import predict
 from app.errors import InputError, cause
-from app.processes import is_rank_zero
-from app.run import discard_empty_run_dir
+from app.runs.processes import is_rank_zero
+from app.runs.run import discard_empty_run_dir
 from callbacks.checkpoint import Stopped
 
 

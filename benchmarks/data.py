@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from app.allocator import keep_freed_memory
+from app.command_line.allocator import keep_freed_memory
 from app.episode import Episode
 from app.errors import InputError
 from benchmarks.learn2learn_omniglot import tasksets, unpacked

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from app.algorithms.maml import MAML
+from app.algorithms.optimisation_based.maml import MAML
 from app.backbones.conv4 import Conv4
 from app.episode import Episode
 from benchmarks.rivals import RIVALS, PlainConv4

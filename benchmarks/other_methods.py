@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch._inductor.utils import fresh_cache
 
-from app.algorithms.anp import ANP
-from app.algorithms.maml import MAML
-from app.algorithms.protonet import ProtoNet
-from app.algorithms.reptile import Reptile
+from app.algorithms.metric_based.protonet import ProtoNet
+from app.algorithms.model_based.anp import ANP
+from app.algorithms.optimisation_based.maml import MAML
+from app.algorithms.optimisation_based.reptile import Reptile
 from app.backbones.conv4 import Conv4
 from app.backbones.mlp import MLP
 from app.continual.methods.la_maml import LaMAML
 from app.episode import Episode
 from benchmarks.maml_shapes import Shape, our_step, random_tasks
 from benchmarks.measure import interleaved, seconds_of
-from datamodules.stream import Experience, StreamBatch, StreamDataModule
+from datamodules.base.stream import Experience, StreamBatch, StreamDataModule
 
 
 class Noise(StreamDataModule):

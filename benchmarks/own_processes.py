@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from app.allocator import keep_freed_memory
+from app.command_line.allocator import keep_freed_memory
 from app.episode import Episode
 from benchmarks.maml_shapes import Shape, our_step, ours, plain, random_tasks, their_step
 from benchmarks.measure import interleaved

@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 import torch
 
-from app.allocator import keep_freed_memory
+from app.command_line.allocator import keep_freed_memory
 from benchmarks.maml_shapes import Shape, our_step, ours, random_tasks
 from benchmarks.measure import arguments, describe_machine, interleaved, print_table, write_json
 from benchmarks.own_processes import in_processes, peak_memory

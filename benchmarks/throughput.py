@@ -2,9 +2,9 @@
 
     uv run --group bench python -m benchmarks.throughput [--device cuda] [--shapes a,b,c] [--compile]
 
-Contenders take turns in one process, in which glibc keeps freed memory (app/allocator.py): that helps the rivals too. The
-meta-gradient of each is compared with ours in float64 before it is timed. A library that is not installed is left out. With
---compile our compiled step takes its turn as well; it compiles for minutes. On a GPU float32 is never TF32, for any of them.
+Contenders take turns in one process, in which glibc keeps freed memory (app/command_line/allocator.py): that helps the rivals
+too. The meta-gradient of each is compared with ours in float64 before it is timed. A library that is not installed is left out.
+With --compile our compiled step takes its turn as well; it compiles for minutes. On a GPU float32 is never TF32, for any of them.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import torch
 from torch._inductor.utils import fresh_cache
 from torch.utils.flop_counter import FlopCounterMode
 
-from app.allocator import keep_freed_memory
+from app.command_line.allocator import keep_freed_memory
 from app.episode import Episode
 from benchmarks.maml_shapes import SHAPES, Shape, our_step, ours, plain, random_tasks, their_step
 from benchmarks.measure import arguments, describe_machine, interleaved, print_table, seconds_of, write_json

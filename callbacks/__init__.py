@@ -1,7 +1,5 @@
-"""Every callback in this folder is found by its class name on the command line: one concern a file."""
+"""Lightning callbacks, one concern a file, known by their names. May import app but its command line and deployment."""
 
-from importlib import import_module
-from pkgutil import iter_modules
+from app.discovery import import_modules
 
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
+import_modules(__name__, __path__)

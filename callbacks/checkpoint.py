@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch.optim import Optimizer
 
 from app.errors import InputError
-from app.run import checkpoint_dir
+from app.runs.run import checkpoint_dir
 from callbacks.finite_guard import FiniteGuard
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from app.run import CHECKPOINT_FORMAT
+from app.runs.run import CHECKPOINT_FORMAT
 
 
 class RunIdentity(Callback):

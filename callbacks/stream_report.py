@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.continual.metrics import ANYTIME, METRICS, NAMES, PREQUENTIAL
-from callbacks.picture import save_and_log
+from callbacks.pictures.picture import save_and_log
 from callbacks.test_report import FILE_WIDTH, write_results
 
 if TYPE_CHECKING:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from app.errors import InputError
-from datamodules.benchmark_images import PictureBenchmark
-from datamodules.episodic import SPLITS
-from datamodules.pictures import Picture
-from datamodules.published import Published
+from datamodules.base.benchmark_images import PictureBenchmark
+from datamodules.files.image_split import SPLITS
+from datamodules.files.pictures import Picture
+from datamodules.files.published import Published
 
 ARCHIVE = "cifar100.zip"
 

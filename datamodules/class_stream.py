@@ -6,11 +6,11 @@ from typing import Any, Literal
 import numpy as np
 
 from app.errors import InputError, check_at_least
+from datamodules.base.stream import Experience, Scenario, StreamDataModule
+from datamodules.files.image_split import ImageSplit
 from datamodules.glyphs import Glyphs
 from datamodules.image_folder import ImageFolder
-from datamodules.images import ImageSplit
 from datamodules.omniglot import Omniglot
-from datamodules.stream import Experience, Scenario, StreamDataModule
 
 
 class ClassStream(StreamDataModule):

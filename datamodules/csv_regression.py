@@ -8,10 +8,10 @@ import numpy as np
 
 from app.episode import Episode
 from app.errors import InputError
-from datamodules.csv_table import read_table
-from datamodules.episodic import choose
-from datamodules.regression import RegressionEpisodes, check_sizes
-from datamodules.split import check_fractions, deal
+from datamodules.base.episodic import choose
+from datamodules.base.regression import RegressionEpisodes, check_sizes
+from datamodules.base.split import check_fractions, deal
+from datamodules.files.csv_table import read_table
 
 
 class CsvRegression(RegressionEpisodes):

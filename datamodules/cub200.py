@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from datamodules.benchmark_images import PictureBenchmark
-from datamodules.pictures import Picture
-from datamodules.published import Published
+from datamodules.base.benchmark_images import PictureBenchmark
+from datamodules.files.pictures import Picture
+from datamodules.files.published import Published
 
 ARCHIVE = "CUB_200_2011.tgz"
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from app.errors import InputError
-from datamodules.benchmark_images import PictureBenchmark, listed_split
-from datamodules.episodic import SPLITS
-from datamodules.pictures import Picture, PictureFiles
-from datamodules.published import Published
+from datamodules.base.benchmark_images import PictureBenchmark, listed_split
+from datamodules.files.image_split import SPLITS
+from datamodules.files.pictures import Picture, PictureFiles
+from datamodules.files.published import Published
 
 ARCHIVE = "fgvc-aircraft-2013b.tar.gz"
 

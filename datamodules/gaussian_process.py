@@ -7,7 +7,7 @@ from numpy import ndarray
 
 from app.episode import Episode
 from app.errors import InputError
-from datamodules.regression import RegressionEpisodes, check_sizes
+from datamodules.base.regression import RegressionEpisodes, check_sizes
 
 KERNELS = ("rbf", "matern52", "periodic")
 NOISE = 0.02

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, features
 
 from app.errors import InputError
-from datamodules.cache import cached_arrays
-from datamodules.episodic import SPLITS
-from datamodules.images import ImageEpisodes, ImageSplit
+from datamodules.base.images import ImageEpisodes
+from datamodules.files.cache import cached_arrays
+from datamodules.files.image_split import SPLITS, ImageSplit
 
 FORMAT = 1  # raise it with every change that alters a pixel, a class or a split
 SIDE = 28

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from app.errors import InputError
-from datamodules.class_folders import Classes, class_folders, folder_around
-from datamodules.episodic import SPLITS
-from datamodules.images import ImageSplit
-from datamodules.pictures import SUFFIXES, PictureFiles, cached_splits
-from datamodules.resized_images import ResizedImages
-from datamodules.split import check_fractions, deal
+from datamodules.base.resized_images import ResizedImages
+from datamodules.base.split import check_fractions, deal
+from datamodules.files.class_folders import Classes, class_folders, folder_around
+from datamodules.files.image_split import SPLITS, ImageSplit
+from datamodules.files.pictures import SUFFIXES, PictureFiles, cached_splits
 
 
 class ImageFolder(ResizedImages):

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from datamodules.benchmark_images import BenchmarkImages
-from datamodules.episodic import SPLITS
-from datamodules.image_cache import ImageSource
-from datamodules.published import DamagedFile, Published, read_arrays
+from datamodules.base.benchmark_images import BenchmarkImages
+from datamodules.files.image_cache import ImageSource
+from datamodules.files.image_split import SPLITS
+from datamodules.files.published import DamagedFile, Published, read_arrays
 
 URL = "https://zenodo.org/record/7978538/files"
 FILES = {split: f"mini-imagenet-cache-{name}.pkl" for split, name in zip(SPLITS, ("train", "validation", "test"), strict=True)}

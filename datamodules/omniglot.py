@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from app.errors import InputError
-from datamodules.download import download
-from datamodules.episodic import SPLITS
-from datamodules.images import ImageEpisodes, ImageSplit, rotated_classes
-from datamodules.pictures import Picture, PictureFiles, cached_splits
-from datamodules.split import shuffled
+from datamodules.base.images import ImageEpisodes, rotated_classes
+from datamodules.base.split import shuffled
+from datamodules.files.download import download
+from datamodules.files.image_split import SPLITS, ImageSplit
+from datamodules.files.pictures import Picture, PictureFiles, cached_splits
 
 SOURCE = "https://github.com/brendenlake/omniglot/raw/master/python"
 DRAWERS = 20

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from app.errors import InputError, check_at_least
-from datamodules.mnist import MNIST, read_idx
+from datamodules.base.stream import Experience, Place, StreamBatch, StreamDataModule, as_inputs
+from datamodules.files.mnist import MNIST, read_idx
 from datamodules.omniglot import Omniglot
-from datamodules.stream import Experience, Place, StreamBatch, StreamDataModule, as_inputs
 
 SOURCES = ("omniglot", "mnist", "fashion_mnist")
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from datamodules.mnist_stream import SharedDigits
-from datamodules.stream import Experience
+from datamodules.base.mnist_stream import SharedDigits
+from datamodules.base.stream import Experience
 
 
 class PermutedMNIST(SharedDigits):

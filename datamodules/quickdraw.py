@@ -7,9 +7,9 @@ from urllib.parse import quote
 import numpy as np
 
 from app.errors import check_at_least
-from datamodules.benchmark_images import BenchmarkImages, listed_split
-from datamodules.image_cache import ImageSource, in_order
-from datamodules.published import DamagedFile, Published
+from datamodules.base.benchmark_images import BenchmarkImages, listed_split
+from datamodules.files.image_cache import ImageSource, in_order
+from datamodules.files.published import DamagedFile, Published
 
 URL = "https://storage.googleapis.com/quickdraw_dataset/full/numpy_bitmap"
 SIDE = 28

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from datamodules.mnist_stream import SharedDigits
-from datamodules.stream import Experience
+from datamodules.base.mnist_stream import SharedDigits
+from datamodules.base.stream import Experience
 
 
 class RotatedMNIST(SharedDigits):

@@ -6,7 +6,7 @@ import numpy as np
 
 from app.episode import Episode
 from app.errors import check_at_least
-from datamodules.regression import RegressionEpisodes
+from datamodules.base.regression import RegressionEpisodes
 
 
 class Sinusoid(RegressionEpisodes):

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from app.errors import InputError
-from datamodules.mnist_stream import MNISTStream
-from datamodules.stream import Experience, Scenario
+from datamodules.base.mnist_stream import MNISTStream
+from datamodules.base.stream import Experience, Scenario
 
 
 class SplitMNIST(MNISTStream):

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datamodules.benchmark_images import BenchmarkImages
-from datamodules.episodic import SPLITS
-from datamodules.image_cache import ImageSource
-from datamodules.pictures import decode
-from datamodules.published import DamagedFile, Published, read_arrays
+from datamodules.base.benchmark_images import BenchmarkImages
+from datamodules.files.image_cache import ImageSource
+from datamodules.files.image_split import SPLITS
+from datamodules.files.pictures import decode
+from datamodules.files.published import DamagedFile, Published, read_arrays
 
 URL = "https://zenodo.org/record/7978538/files"
 PNG = b"\x89PNG\r\n\x1a\n"

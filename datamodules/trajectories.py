@@ -9,11 +9,12 @@ from torch.utils.data import DataLoader
 
 from app.episode import Episode
 from app.errors import InputError, check_at_least
-from datamodules.episodic import SPLITS, choose
+from datamodules.base.episodic import choose
+from datamodules.base.images import SplitImages
+from datamodules.base.sampler import EvaluationSampler
+from datamodules.files.image_split import SPLITS, ImageSplit
 from datamodules.glyphs import Glyphs
-from datamodules.images import ImageSplit, SplitImages
 from datamodules.omniglot import Omniglot
-from datamodules.sampler import EvaluationSampler
 
 # Of evaluation streams: images to learn and held-out ones of each class, lengths of val and of test. Few glyphs have 20 images.
 DEFAULTS = {"omniglot": (15, 5, (10, 50), (10, 50, 100, 200, 600)), "glyphs": (8, 4, (10, 50), (10, 50, 90))}

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from scipy.io import loadmat
 
-from datamodules.benchmark_images import PictureBenchmark, listed_split
-from datamodules.pictures import Picture, PictureFiles
-from datamodules.published import DamagedFile, Published
+from datamodules.base.benchmark_images import PictureBenchmark, listed_split
+from datamodules.files.pictures import Picture, PictureFiles
+from datamodules.files.published import DamagedFile, Published
 
 URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
 ARCHIVE, LABELS = "102flowers.tgz", "imagelabels.mat"

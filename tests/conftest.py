@@ -42,7 +42,7 @@ def l2l():
 @pytest.fixture(scope="session")
 def archives(tmp_path_factory) -> Path:
     """The folder of Omniglot's archives with 2 synthetic drawers."""
-    from drawings import write_archives
+    from helpers.drawings import write_archives
 
     folder = tmp_path_factory.mktemp("data") / "omniglot-py"
     folder.mkdir()

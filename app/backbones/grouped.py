@@ -6,7 +6,7 @@ from torch import Tensor
 
 from app.backbones import patches
 from app.backbones.patches import Geometry
-from app.task_stack import packed
+from app.inner_loop.task_stack import packed
 
 
 def convolve(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:

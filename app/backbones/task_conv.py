@@ -8,7 +8,7 @@ from torch.autograd import Function
 
 from app.backbones import grouped, patches
 from app.backbones.patches import Geometry
-from app.task_stack import TaskStack
+from app.inner_loop.task_stack import TaskStack
 
 KERNELS = {"grouped": grouped, "patches": patches}
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
 from app.backbones.batch_statistics import normalise
-from app.losses import widened
-from app.task_stack import TaskStack
+from app.inner_loop.task_stack import TaskStack
+from app.scores.losses import widened
 
 _reference_rows: ContextVar[int | None] = ContextVar("reference_rows", default=None)
 _num_tasks: ContextVar[int] = ContextVar("num_tasks", default=1)

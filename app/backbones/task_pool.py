@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from app.task_stack import TaskStack
+from app.inner_loop.task_stack import TaskStack
 
 
 class TaskMaxPool2d(nn.MaxPool2d):

@@ -13,13 +13,13 @@ from app.backbones import BackboneCallable
 from app.backbones.drop_block import DropBlock
 from app.backbones.mlp import MLP
 from app.backbones.task_norm import one_by_one
-from app.continual.method import MethodCallable, class_masks
+from app.continual.base.method import MethodCallable, class_masks
 from app.continual.methods.fine_tuning import FineTuning
-from app.continual.summary import summary
+from app.continual.stream_record import StreamRecord
 from app.errors import InputError, check_at_least
-from app.learner import Learner
-from datamodules.resumable import ResumableDataModule
-from datamodules.stream import StreamBatch, StreamDataModule, as_inputs
+from app.learners.learner import Learner
+from datamodules.base.resumable import ResumableDataModule
+from datamodules.base.stream import StreamBatch, StreamDataModule, as_inputs
 
 ROWS = 5000  # images that are classified together in an evaluation
 DEFAULT_BACKBONE = partial(MLP, hidden_sizes=(100, 100), init="xavier")
@@ -73,15 +73,8 @@ class ContinualLearner(Learner):
         if all(len(experience.classes) == 1 for experience in stream.experiences):
             views = ("class",)  # with its experience given, nothing is left to tell
         self.views = views if stream.has_tests else ()
-        total = len(stream.experiences)
-        for view in self.views:  # row 0 is before any training
-            self.register_buffer(f"accuracy_{view}", torch.full((total + 1, total), torch.nan, dtype=torch.float64))
-        instants = -(-stream.num_steps // anytime_every) if anytime_every else 0
-        self.register_buffer("anytime", torch.full((instants, total), torch.nan, dtype=torch.float64))
-        self.register_buffer("anytime_experience", torch.full((instants,), -1, dtype=torch.int64))
-        for counted in ("num_correct", "num_samples"):  # of each experience, before its labels are used
-            self.register_buffer(counted, torch.zeros(total, dtype=torch.int64))
-        self.seconds, self.num_streams = 0.0, 1
+        self.record = StreamRecord(self.views, len(stream.experiences), stream.num_steps, evaluate_every, anytime_every)
+        self.num_streams = 1
         self._own_state: dict[str, Tensor] | None = None
         self.evaluated: int | None = None
 
@@ -144,20 +137,21 @@ class ContinualLearner(Learner):
         started = time.monotonic()
         if place.first and stream.has_boundaries:
             self.method.begin_experience(place.experience, stream.experiences[place.experience])
-        self.num_correct[place.experience] += (self._answers(batch.x, batch.task) == batch.y).sum()
-        self.num_samples[place.experience] += len(batch.y)
+        self.record.num_correct[place.experience] += (self._answers(batch.x, batch.task) == batch.y).sum()
+        self.record.num_samples[place.experience] += len(batch.y)
         loss = self.method.total(self.method.observe(batch, self._generator(stream, cursor)).detach().clone())
         if place.last and stream.has_boundaries:
             samples = stream.samples(place.experience, "train", self.device)
             self.method.end_experience(place.experience, stream.experiences[place.experience], samples)
-        self.seconds += time.monotonic() - started
+        self.record.seconds += time.monotonic() - started
         if place.last and self._is_due(stream, place.experience):
             self._evaluate(stream, place.experience)
         partly = self.views and self.anytime_every and not self.method.learns_at_end
         if partly and ((cursor + 1) % self.anytime_every == 0 or cursor + 1 == stream.num_steps):
             self._evaluate_part(stream, cursor // self.anytime_every, place.experience)
         self.log("train/loss", loss, batch_size=len(batch.y))
-        self.log("train/prequential_accuracy", self.num_correct.sum() / self.num_samples.sum(), batch_size=len(batch.y))
+        prequential = self.record.num_correct.sum() / self.record.num_samples.sum()
+        self.log("train/prequential_accuracy", prequential, batch_size=len(batch.y))
         # Lightning counts calls of the optimiser; here a step is a batch of the stream, whatever the method does with it.
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
@@ -182,13 +176,13 @@ class ContinualLearner(Learner):
     def _evaluate(self, stream: StreamDataModule, number: int) -> None:
         """Fills the row of R after that experience, -1 for before any training."""
         for view, accuracy in self.score(stream).items():
-            getattr(self, f"accuracy_{view}")[number + 1] = accuracy
+            self.record.accuracy(view)[number + 1] = accuracy
         self.evaluated = number
 
     def _evaluate_part(self, stream: StreamDataModule, instant: int, number: int) -> None:
         accuracy = self.score(stream, self.anytime_images)[self.views[0]]
-        self.anytime[instant, : number + 1] = accuracy[: number + 1]
-        self.anytime_experience[instant] = number
+        self.record.anytime[instant, : number + 1] = accuracy[: number + 1]
+        self.record.anytime_experience[instant] = number
 
     def score(self, stream: StreamDataModule, num_images: int | None = None) -> dict[str, Tensor]:
         """Accuracy on the test images of each experience, in each view, of shape (experiences,)."""
@@ -202,7 +196,7 @@ class ContinualLearner(Learner):
         with one_by_one():
             logits = torch.cat([self.method.predict(as_inputs(rows), of_rows) for rows, of_rows in chunks])
         self.method.train(training)
-        self.seconds += self.method.predict_seconds - asked
+        self.record.seconds += self.method.predict_seconds - asked
         found = {}
         for view in self.views:
             competing = logits.masked_fill(~self.method.masks[task], -torch.inf) if view == "task" else logits
@@ -212,19 +206,22 @@ class ContinualLearner(Learner):
 
     def test_step(self, batch: int, batch_idx: int) -> None:
         """Scores the finished learner once more on all experiences, as a check of the last row of R."""
-        seconds, gradients = self.seconds, self.method.num_gradients.clone()
+        seconds, gradients = self.record.seconds, self.method.num_gradients.clone()
         for view, accuracy in self.score(self.trainer.datamodule).items():
             self.log(f"test/accuracy_{view}", accuracy.mean().float(), batch_size=1)
-        self.seconds = seconds  # the check is no part of what learning cost
+        self.record.seconds = seconds  # the check is no part of what learning cost
         self.method.num_gradients.copy_(gradients)
 
-    evaluation = property(summary)
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """All numbers of the stream so far."""
+        return self.record.summary(self.method)
 
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["seconds"] = self.seconds
+        checkpoint["seconds"] = self.record.seconds
         if self.is_replicated:
             own = {"state": {name: tensor.cpu() for name, tensor in self.state_dict().items()}}
             own["optimizer"] = self.method.optimizer.state_dict() if self.method.optimizer else None
@@ -234,7 +231,7 @@ class ContinualLearner(Learner):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self.seconds = checkpoint["seconds"]
+        self.record.seconds = checkpoint["seconds"]
         replicas = checkpoint.get("replicas")
         self.num_streams = len(replicas) if replicas else 1
         if replicas and self._trainer is not None and self.trainer.training:

@@ -11,12 +11,12 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser
 
 import app.algorithms
-import app.continual.initialisation  # noqa: F401
-from app.algorithm import MetaAlgorithm
+import app.continual.meta_trained  # noqa: F401
 from app.deploy.inputs import Columns, Pictures
 from app.deploy.predictor import Predictor
 from app.errors import InputError, cause
-from app.run import CHECKPOINT_FORMAT, read_checkpoint
+from app.learners.meta_algorithm import MetaAlgorithm
+from app.runs.run import CHECKPOINT_FORMAT, read_checkpoint
 
 
 def restored(ckpt_path: str, device: str | None = None, options: dict[str, Any] | None = None) -> Predictor:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from app.command_line.parser import MetaParser
 from app.deploy.checkpoint import restored
 from app.deploy.figures import curves, sheet, values
 from app.deploy.inputs import Pictures
@@ -19,7 +20,6 @@ from app.deploy.pictures import read_query, read_support
 from app.deploy.predictor import OTHER, Adapted, Predictor
 from app.deploy.table import read_table
 from app.errors import InputError
-from app.parser import MetaParser
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

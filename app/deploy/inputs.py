@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from app.errors import InputError
-from datamodules.pictures import to_pixels
+from datamodules.files.pictures import to_pixels
 
 
 def checked(values: Any, shape: tuple[int, ...], what: str) -> Tensor:

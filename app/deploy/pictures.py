@@ -7,8 +7,8 @@ import numpy as np
 
 from app.deploy.inputs import Pictures
 from app.errors import InputError
-from datamodules.class_folders import class_folders, folder_around
-from datamodules.pictures import FOREIGN, SUFFIXES, PictureFiles, decode, decode_readable
+from datamodules.files.class_folders import class_folders, folder_around
+from datamodules.files.pictures import FOREIGN, SUFFIXES, PictureFiles, decode, decode_readable
 
 
 class Support(NamedTuple):

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from app.algorithm import MetaAlgorithm
 from app.backbones.task_norm import TaskNorm
+from app.deploy.export import export
 from app.deploy.inputs import Columns, Pictures
 from app.errors import InputError
+from app.learners.meta_algorithm import MetaAlgorithm
 
 ROWS = 512  # queries that are predicted together where that changes nothing but the memory
 OTHER = "other"
@@ -206,9 +207,11 @@ class Adapted:
         Raises:
             InputError: the method cannot be exported, or the program differs.
         """
-        from app.deploy.export import export
-
-        export(self.on_cpu(), path, self.reading.inputs(query_x, "query_x").cpu())
+        twin, inputs = self.on_cpu(), self.reading.inputs(query_x, "query_x").cpu()
+        # Targets in the units that the method was trained on: those of the table may be billions or billionths.
+        unit = self.reading.scale("y", inputs.device)[1] if isinstance(self.reading, Columns) else 1.0
+        dtype = next(iter(twin.params.values())).dtype
+        export(twin.outputs, type(self.model).__name__, path, inputs, dtype, unit)
 
     def on_cpu(self) -> "Adapted":
         """This predictor on the CPU, where every machine can run what is written of it."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from app.deploy.inputs import Columns
 from app.errors import InputError
-from datamodules.csv_table import number
+from datamodules.files.csv_table import number
 
 
 class Table(NamedTuple):

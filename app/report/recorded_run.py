@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from app.errors import InputError
-from app.recorded_metrics import METRICS, read_metrics
+from app.runs.recorded_metrics import METRICS, read_metrics
 
 PICTURE = re.compile(r"(.+)_(\d{7,})\.png")
 TABLES = {"test_classes.csv": "classes", "test_confusions.csv": "confused classes"}

@@ -1,7 +1,5 @@
-"""Every continual method in this folder is found by itself: one file each."""
+"""The methods that learn within the one stream, one a file, found by themselves. May import continual.base and all below."""
 
-from importlib import import_module
-from pkgutil import iter_modules
+from app.discovery import import_modules
 
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
+import_modules(__name__, __path__)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from app.continual.look_ahead import LookAheadMethod
+from app.continual.base.look_ahead import LookAheadMethod
 
 
 class CMAML(LookAheadMethod):

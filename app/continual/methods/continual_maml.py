@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from app.continual.method import ContinualMethod
+from app.continual.base.method import ContinualMethod
 from app.errors import check_above_zero
-from datamodules.stream import StreamBatch, StreamDataModule, as_inputs
+from datamodules.base.stream import StreamBatch, StreamDataModule, as_inputs
 
 Weights = dict[str, Tensor]
 

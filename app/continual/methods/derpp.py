@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from app.continual.memory import Remembered, ReservoirMemory
-from app.continual.method import ContinualMethod
+from app.continual.base.memory import Remembered, ReservoirMemory
+from app.continual.base.method import ContinualMethod
 from app.errors import check_at_least, check_not_negative
-from datamodules.stream import StreamBatch, StreamDataModule
+from datamodules.base.stream import StreamBatch, StreamDataModule
 
 
 class DERPP(ContinualMethod):

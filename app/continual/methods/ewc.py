@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
-from app.continual.weight_anchor import WeightAnchor
+from app.continual.base.weight_anchor import WeightAnchor
 from app.errors import check_at_least
-from datamodules.stream import Experience, Samples, StreamDataModule, as_inputs
+from datamodules.base.stream import Experience, Samples, StreamDataModule, as_inputs
 
 ELEMENTS = 2**22  # of the gradients of single samples that are in memory together; more leave the cache
 

@@ -1,6 +1,6 @@
 """Fine-tuning."""
 
-from app.continual.method import ContinualMethod
+from app.continual.base.method import ContinualMethod
 
 
 class FineTuning(ContinualMethod):

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 from torch.nn import functional
 
-from app.continual.memory import ReservoirMemory
-from app.continual.method import ContinualMethod
+from app.continual.base.memory import ReservoirMemory
+from app.continual.base.method import ContinualMethod
 from app.errors import check_at_least
-from datamodules.stream import Experience, StreamBatch, StreamDataModule
+from datamodules.base.stream import Experience, StreamBatch, StreamDataModule
 
 Weights = dict[str, Tensor]
 

@@ -5,10 +5,10 @@ import time
 import torch
 from torch import Tensor, nn
 
-from app.continual.balanced_memory import BalancedMemory
-from app.continual.from_scratch import FromScratch
+from app.continual.base.balanced_memory import BalancedMemory
+from app.continual.base.from_scratch import FromScratch
 from app.errors import InputError
-from datamodules.stream import StreamBatch, StreamDataModule
+from datamodules.base.stream import StreamBatch, StreamDataModule
 
 
 class GDumb(FromScratch):

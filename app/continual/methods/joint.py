@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from app.continual.from_scratch import FromScratch
-from datamodules.stream import Experience, Samples, StreamDataModule
+from app.continual.base.from_scratch import FromScratch
+from datamodules.base.stream import Experience, Samples, StreamDataModule
 
 
 class Joint(FromScratch):

@@ -5,9 +5,9 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from app.continual.method import ContinualMethod
+from app.continual.base.method import ContinualMethod
 from app.errors import check_above_zero, check_not_negative
-from datamodules.stream import Experience, Samples, StreamBatch, StreamDataModule
+from datamodules.base.stream import Experience, Samples, StreamBatch, StreamDataModule
 
 FAR = -1e9  # a logit that does not compete; minus infinity in all of them would have no softmax
 

@@ -5,11 +5,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from app.backbones.mlp import MLP
-from app.continual import mlp_descent
-from app.continual.memory import ReservoirMemory
-from app.continual.method import ContinualMethod
+from app.continual.base import mlp_descent
+from app.continual.base.memory import ReservoirMemory
+from app.continual.base.method import ContinualMethod
 from app.errors import check_above_zero
-from datamodules.stream import StreamBatch, StreamDataModule
+from datamodules.base.stream import StreamBatch, StreamDataModule
 
 
 class MER(ContinualMethod):

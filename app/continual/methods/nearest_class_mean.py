@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from app.continual.method import ContinualMethod
-from datamodules.stream import StreamBatch, StreamDataModule
+from app.continual.base.method import ContinualMethod
+from datamodules.base.stream import StreamBatch, StreamDataModule
 
 
 class NearestClassMean(ContinualMethod):

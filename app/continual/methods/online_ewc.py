@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from app.continual.methods.ewc import EWC
 from app.errors import InputError
-from datamodules.stream import StreamDataModule
+from datamodules.base.stream import StreamDataModule
 
 
 class OnlineEWC(EWC):

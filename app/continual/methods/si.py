@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from app.continual.weight_anchor import WeightAnchor
+from app.continual.base.weight_anchor import WeightAnchor
 from app.errors import check_above_zero
-from datamodules.stream import Experience, Samples, StreamDataModule
+from datamodules.base.stream import Experience, Samples, StreamDataModule
 
 
 class SI(WeightAnchor):

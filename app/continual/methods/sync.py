@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from app.continual.look_ahead import LookAheadMethod
-from datamodules.stream import StreamDataModule
+from app.continual.base.look_ahead import LookAheadMethod
+from datamodules.base.stream import StreamDataModule
 
 
 class Sync(LookAheadMethod):

@@ -1,0 +1,113 @@
+"""The baseline of few-shot classification."""
+
+from collections.abc import Iterator
+from math import isfinite
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
+from app.episode import Episode
+from app.errors import InputError, check_at_least
+from app.inner_loop.params import Params
+from app.learners.episodic_learner import OUTPUTS, Metrics
+from app.scores.losses import widened
+
+MOMENTUM, DAMPENING, WEIGHT_DECAY = 0.9, 0.9, 1e-3
+
+
+class Baseline(EmbeddingAlgorithm):
+    """Learns all training classes at once, then fits a new linear head to each support set (Chen et al. 2019, section 3.2).
+
+    Training is ordinary classification: a task is a share of the batch, its support set and queries together, and normalised
+    by themselves; with many classes a task (`train_ways`) that is batch normalisation. In evaluation the features stay as
+    they are, and a head, drawn once for all tasks as torch.nn.Linear does, is fitted by the authors' gradient descent:
+    momentum 0.9, dampening 0.9, weight decay 0.001. A step takes the whole support set, not 4 images as theirs does.
+
+    Args:
+        inner_lr: step size of the head's gradient descent.
+        eval_inner_steps: its steps.
+        transductive: the support set, and the queries, of a test task are normalised by their own statistics; else by the
+            running statistics of training.
+    """
+
+    global_labels = True
+    has_bias = True
+
+    def __init__(self, inner_lr: float = 0.01, eval_inner_steps: int = 100, transductive: bool = False, **kwargs):
+        super().__init__(transductive=transductive, **kwargs)
+        if not isfinite(inner_lr):
+            raise InputError(f"--model.inner_lr is {inner_lr}; give a finite number")
+        check_at_least(1, "model", eval_inner_steps=eval_inner_steps)
+        self.inner_lr, self.eval_inner_steps = inner_lr, eval_inner_steps
+        self.head = nn.Linear(self.net.num_features, self.train_output_size, bias=self.has_bias)
+
+    def logits(self, head: Params, features: Tensor) -> Tensor:
+        """Of shape (tasks, rows, classes), by heads with or without a task axis."""
+        return features @ head["weight"].mT + head["bias"][..., None, :]
+
+    def losses(self, params: Params, batch: Episode) -> tuple[Tensor, Metrics]:
+        if not self.training:
+            return super().losses(params, batch)
+        images, labels = torch.cat([batch.support_x, batch.query_x], 1), torch.cat([batch.support_y, batch.query_y], 1)
+        head = {name: params[f"head.{name}"] for name, _ in self.head.named_parameters()}
+        outputs = self.logits(head, widened(self.embed(params, images)))
+        return vmap(self.outer_loss)(outputs, labels), {self.score_name: vmap(self.score)(outputs, labels)}
+
+    # Evaluation
+
+    @property
+    def _encodes_together(self) -> bool:
+        return False
+
+    def descent(self, features: Tensor, labels: Tensor) -> Iterator[Params]:
+        """Yields the heads of a stack of tasks after 0, 1, ..., eval_inner_steps steps."""
+        features = widened(features)
+        head, velocity = self.initial_heads(features), None
+
+        def loss(head: Params) -> Tensor:
+            return vmap(self.outer_loss)(self.logits(head, features), labels).sum()
+
+        yield head
+        for _ in range(self.eval_inner_steps):
+            with self.full_precision():
+                gradient = torch.func.grad(loss)(head)
+            gradient = {name: gradient[name] + WEIGHT_DECAY * weight for name, weight in head.items()}
+            if velocity is None:
+                velocity = gradient
+            else:
+                velocity = {name: MOMENTUM * velocity[name] + (1 - DAMPENING) * gradient[name] for name in head}
+            head = {name: weight - self.inner_lr * velocity[name] for name, weight in head.items()}
+            yield head
+
+    def initial_heads(self, features: Tensor) -> Params:
+        """A head for each task, uniform in +-1 / sqrt(features); one draw for all, so that `predict` says what `test` does."""
+        bound, generator = features.shape[-1] ** -0.5, torch.Generator().manual_seed(0)  # on the CPU: the same on every device
+        shapes = {name: (self.output_size, *weight.shape[1:]) for name, weight in self.head.named_parameters()}
+        # The same numbers in every precision.
+        drawn = {name: torch.rand(shape, generator=generator, dtype=torch.float32) for name, shape in shapes.items()}
+        heads = {name: bound * (2 * weight.to(features) - 1) for name, weight in drawn.items()}
+        return {name: weight.expand(len(features), *weight.shape) for name, weight in heads.items()}
+
+    def fit_head(self, params: Params, features: Tensor, labels: Tensor) -> Params:
+        *_, last = self.descent(features, labels)
+        return last
+
+    def head_outputs(self, params: Params, head: Params, features: Tensor) -> Tensor:
+        with self.full_precision():
+            return self.logits(head, widened(features))
+
+    def adaptation(self, params: Params, support_x: Tensor, support_y: Tensor) -> Iterator[Params]:
+        for head in self.descent(self.embed(params, support_x[None]), support_y[None]):
+            yield {name: weight[0] for name, weight in head.items()}
+
+    def scores(self, params: Params, batch: Episode) -> Metrics:
+        queries = self.embed(params, batch.query_x)  # once, not at every stage
+        scores = []
+        for head in self.scored(self.descent(self.embed(params, batch.support_x), batch.support_y)):
+            outputs = self.head_outputs(params, head, queries)
+            score, loss = vmap(self.score)(outputs, batch.query_y), vmap(self.outer_loss)(outputs, batch.query_y)
+            scores.append({self.score_name: score, "loss": loss})
+        last = {OUTPUTS: outputs} if self._calibration is not None else {}
+        return last | {name: torch.stack([at_stage[name] for at_stage in scores], 1) for name in scores[0]}

@@ -1,0 +1,44 @@
+"""Prototypical Networks."""
+
+from math import isfinite
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
+from app.errors import InputError
+from app.inner_loop.params import Params
+from app.scores.losses import widened
+
+
+class ProtoNet(EmbeddingAlgorithm):
+    """Classifies by the distance to the class means of the support features (Snell, Swersky, Zemel 2017).
+
+    Args:
+        distance: squared Euclidean, or cosine.
+        scale: of the logits under the cosine, whose range of -1 to 1 leaves the softmax flat.
+    """
+
+    def __init__(self, distance: Literal["euclidean", "cosine"] = "euclidean", scale: float = 10.0, **kwargs):
+        super().__init__(**kwargs)
+        if not (isfinite(scale) and scale > 0):
+            raise InputError(f"--model.scale is {scale}; give a number above 0")
+        self.distance, self.scale = distance, scale
+
+    def fit_head(self, params: Params, features: Tensor, labels: Tensor) -> Tensor:
+        """Prototypes, of shape (tasks, ways, features)."""
+        features = widened(features)
+        members = self.one_hot(labels, features)
+        return members.mT @ features / members.sum(1)[..., None]
+
+    def head_outputs(self, params: Params, head: Tensor, features: Tensor) -> Tensor:
+        features = widened(features)
+        if self.distance == "cosine":
+            return self.scale * F.normalize(features, dim=-1) @ F.normalize(head, dim=-1).mT
+        return -squared_distances(features, head)
+
+
+def squared_distances(points: Tensor, others: Tensor) -> Tensor:
+    """Squared Euclidean distances, of shape (..., points, others), of rows of shape (..., points, d) and (..., others, d)."""
+    return points.square().sum(-1)[..., None] + others.square().sum(-1)[..., None, :] - 2 * points @ others.mT

@@ -1,0 +1,210 @@
+"""The Neural Statistician."""
+
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import vmap
+
+from app.algorithms.model_based.gaussian import kl_divergence, sample, standard
+from app.algorithms.model_based.statistician_networks import StatisticianNetworks
+from app.episode import Episode
+from app.errors import InputError, check_at_least
+from app.inner_loop.params import Params
+from app.learners.meta_algorithm import Metrics
+from app.learners.stacked_algorithm import StackedAlgorithm
+from app.scores.losses import accuracy
+
+
+class Noise(NamedTuple):
+    """All random numbers of a stack of tasks.
+
+    Attributes:
+        dropout: uniform in [0, 1), of shape (tasks, images).
+        context: standard normal, of shape (tasks, classes, context_size).
+        latents: standard normal, one of shape (tasks, images, latent_size) for each stochastic layer.
+    """
+
+    dropout: Tensor
+    context: Tensor
+    latents: list[Tensor]
+
+
+class NeuralStatistician(StackedAlgorithm):
+    """A generative model of sets, that classifies by whose context a query's is nearest to (Edwards and Storkey 2017).
+
+    All images of a class in a task are one set D. Its context is c of N(0, I), and each image x of it is drawn from latents
+    z_L, ..., z_1 of p(z_l | z_l+1, c), its pixels from independent Bernoulli variables of means p(x | z, c). The outer loss is
+    the negative variational bound of log p(D) in nats an image, with posteriors q(c | D) and q(z_l | z_l+1, c, x). A query x
+    belongs to the class with the least KL(q(c | support set) || q(c | x)).
+
+    The networks are its own, with layer norm instead of batch norm. Training weighs reconstruction by 1 + alpha and divergences
+    by 1 / (1 + alpha), where alpha falls from 1 to 0; `bound`, and the loss at evaluation, are without weights.
+
+    Args:
+        context_size: components of the context c.
+        latent_size: components of each latent z.
+        num_latents: stochastic layers z_1, ..., z_L.
+        hidden_size: units of every fully connected hidden layer.
+        num_layers: hidden layers of every fully connected network.
+        width: channels of the first of three convolutional levels; they double at each.
+        pixels: grey: values in [0, 1] stand for the Bernoulli variables, as in the authors' program, so the bound is no
+            likelihood of grey images; binary: pixels are 1 above 0.5 and 0 below, and the bound is one of their likelihood.
+        set_dropout: share of a set's images that q(c | D) does not see in training, at least one stays; contexts of fewer images
+            than were trained on need it.
+        alpha_half_life: outer steps in which alpha halves; 0 for alpha = 0, the bound itself.
+    """
+
+    task_types = ("classification",)
+    any_ways = True
+
+    def __init__(
+        self,
+        context_size: int = 512,
+        latent_size: int = 16,
+        num_latents: int = 1,
+        hidden_size: int = 256,
+        num_layers: int = 3,
+        width: int = 64,
+        pixels: Literal["grey", "binary"] = "grey",
+        set_dropout: float = 0.5,
+        alpha_half_life: int = 500,
+        **kwargs,
+    ):
+        sizes = {
+            "context_size": context_size,
+            "latent_size": latent_size,
+            "num_latents": num_latents,
+            "hidden_size": hidden_size,
+            "num_layers": num_layers,
+            "width": width,
+        }
+        check_at_least(1, "model", **sizes)
+        if not 0 <= set_dropout < 1:
+            raise InputError(f"--model.set_dropout is {set_dropout}; give at least 0 and less than 1")
+        check_at_least(0, "model", alpha_half_life=alpha_half_life)
+        super().__init__(backbone=partial(StatisticianNetworks, **sizes), outer_loss=None, transductive=False, **kwargs)
+        self.context_size, self.latent_size, self.num_latents = context_size, latent_size, num_latents
+        self.pixels, self.set_dropout, self.alpha_half_life = pixels, set_dropout, alpha_half_life
+
+    def build_net(self, backbone: Any) -> StatisticianNetworks:
+        return backbone(self.input_shape, None)
+
+    # Classification
+
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Tensor:
+        """Context posteriors of the classes, of shape (tasks, ways, 2 * context_size): means, then standard deviations."""
+        features = self._features(params, self._targets(support_x))
+        return self.part(params, "statistic", features, self._membership(support_y, features))
+
+    def predict_tasks(self, params: Params, adapted: Tensor, query_x: Tensor) -> Tensor:
+        return self._logits(params, adapted, self._features(params, self._targets(query_x)))
+
+    def _logits(self, params: Params, classes: Tensor, features: Tensor) -> Tensor:
+        rows = features.flatten(0, 1)[:, None]  # each query a set of its own
+        queries = self.part(params, "statistic", rows, torch.ones_like(rows[..., :1]))
+        return -kl_divergence(classes[:, None], queries.view(*features.shape[:2], 1, 2 * self.context_size))
+
+    # The bound
+
+    def losses(self, params: Params, batch: Episode) -> tuple[Tensor, Metrics]:
+        tasks, rows = len(batch.query_x), batch.support_x.shape[1]
+        targets = self._targets(torch.cat([batch.support_x, batch.query_x], 1))
+        labels = torch.cat([batch.support_y, batch.query_y], 1)
+        features = self._features(params, targets)
+        membership = self._membership(labels, features)
+        noise = self._noise(tasks, labels.shape[1], membership.shape[2])
+        reconstruction, context, latents = self.bound_terms(params, targets, features, membership, noise)
+        alpha = self._alpha()
+        metrics = {"bound": reconstruction - context - latents, "context_divergence": context, "latent_divergence": latents}
+        with torch.no_grad():
+            classes = self.part(params, "statistic", features[:, :rows], membership[:, :rows])
+            metrics[self.score_name] = vmap(accuracy)(self._logits(params, classes, features[:, rows:]), batch.query_y)
+        return (context + latents) / (1 + alpha) - (1 + alpha) * reconstruction, metrics
+
+    def bound_terms(
+        self, params: Params, targets: Tensor, features: Tensor, membership: Tensor, noise: Noise
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Reconstruction, divergence of the contexts and of the latents, each of shape (tasks,), in nats an image.
+
+        Args:
+            params: meta-parameters.
+            targets: pixels in [0, 1], of shape (tasks, images, *image).
+            features: of the images, of shape (tasks, images, features).
+            membership: which image is in which set, of shape (tasks, images, sets).
+            noise: of these tasks.
+        """
+        context = self.part(params, "statistic", features, self._kept(membership, noise.dropout))
+        divergence = kl_divergence(context, standard(context))
+        contexts = membership.to(context) @ sample(context, noise.context)  # of the set of each image
+        latents, latent_divergence = [contexts[..., :0]], 0
+        for layer, layer_noise in enumerate(noise.latents):
+            posterior = self.part(params, f"posterior.{layer}", contexts, latents[-1], features)
+            prior = self.part(params, f"prior.{layer}", contexts, latents[-1])
+            latents.append(sample(posterior, layer_noise))
+            latent_divergence = latent_divergence + kl_divergence(posterior, prior).mean(1)
+        logits = self._decode(params, contexts, latents)
+        reconstruction = -F.binary_cross_entropy_with_logits(logits, targets.to(logits), reduction="none")
+        return reconstruction.flatten(2).sum(2).mean(1), divergence.sum(1) / targets.shape[1], latent_divergence
+
+    def _decode(self, params: Params, contexts: Tensor, latents: list[Tensor]) -> Tensor:
+        vectors = torch.cat([contexts, *latents], -1)
+        return self.part(params, "decoder", vectors.flatten(0, 1)).unflatten(0, vectors.shape[:2])
+
+    def _kept(self, membership: Tensor, uniform: Tensor) -> Tensor:
+        """The membership of the images that the posterior of the context sees."""
+        if not self.training or not self.set_dropout:
+            return membership
+        drawn = torch.where(membership > 0, uniform[..., None], -1.0)
+        return ((drawn >= self.set_dropout) | (drawn == drawn.amax(1, keepdim=True))).to(membership)
+
+    def _alpha(self) -> float:
+        if not self.training or not self.alpha_half_life:
+            return 0.0
+        return 0.5 ** ((self._trainer.global_step if self._trainer else 0) / self.alpha_half_life)
+
+    def _noise(self, tasks: int, images: int, classes: int) -> Noise:
+        # In float32 whatever the precision of the weights: another dtype would be other numbers.
+        shapes = [(classes, self.context_size), *[(images, self.latent_size)] * self.num_latents]
+        options = {"dtype": torch.float32, "device": self.device}
+        drawn = []
+        for own in self.generators(tasks):
+            normal = [torch.randn(shape, generator=own, **options) for shape in shapes]
+            drawn.append([torch.rand(images, generator=own, **options), *normal])
+        dropout, *normal = (torch.stack(parts) for parts in zip(*drawn, strict=True))
+        context, *latents = (part.to(next(self.parameters()).dtype) for part in normal)
+        return Noise(dropout, context, latents)
+
+    # Samples
+
+    @torch.no_grad()
+    def sample(self, params: Params, adapted: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """New images of each class of one task, as the means of their pixels, of shape (classes, count, *image).
+
+        Args:
+            params: meta-parameters.
+            adapted: what `adapt` returned; the context is the mean of its posterior.
+            count: images of each class.
+            generator: of the latents, on the module's device.
+        """
+        contexts = adapted.chunk(2, -1)[0][:, None].expand(-1, count, -1)
+        latents = [contexts[..., :0]]
+        for layer in range(self.num_latents):
+            prior = self.part(params, f"prior.{layer}", contexts, latents[-1])
+            noise = torch.randn(len(prior), count, self.latent_size, generator=generator, device=self.device)
+            latents.append(sample(prior, noise.to(prior)))
+        return self._decode(params, contexts, latents).sigmoid()
+
+    # Small things
+
+    def _features(self, params: Params, images: Tensor) -> Tensor:
+        return self.part(params, "encoder", images.flatten(0, 1)).unflatten(0, images.shape[:2])
+
+    def _targets(self, images: Tensor) -> Tensor:
+        return images if self.pixels == "grey" else (images > 0.5).to(images)
+
+    def _membership(self, labels: Tensor, like: Tensor) -> Tensor:
+        classes = self.train_output_size if self.training else self.output_size
+        return F.one_hot(labels, classes).to(like)

@@ -1,0 +1,261 @@
+"""The command line: Lightning's verbs over our algorithms and data sets."""
+
+import gc
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import yaml
+from jsonargparse import ActionConfigFile
+from lightning import Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import app.algorithms
+import app.continual.meta_trained
+import app.continual.methods  # noqa: F401
+import callbacks  # noqa: F401
+import datamodules  # noqa: F401
+from app.command_line.accelerator import usable
+from app.command_line.arguments import TASK, refuse_derived, with_defaults
+from app.command_line.needed_callbacks import merged, needed_callbacks
+from app.command_line.parser import MetaParser
+from app.command_line.summary import print_summary, resume_command
+from app.continual.learner import ContinualLearner
+from app.errors import InputError
+from app.learners.learner import Learner
+from app.runs.metrics_file import MetricsFile
+from app.runs.processes import comes_back, is_rank_zero, job_from_outside
+from app.runs.run import (
+    check_data,
+    check_fits,
+    checkpoint_dir,
+    find_checkpoint,
+    new_run_dir,
+    read_checkpoint,
+    resize_to_checkpoint,
+)
+from app.runs.tracking import check_logger
+from callbacks.checkpoint import AtomicCheckpointIO, Stopped
+from callbacks.inner_precision import refuse_float16
+from callbacks.rank_watch import RankWatch
+from datamodules.base.resumable import ResumableDataModule
+from datamodules.base.stream import StreamDataModule
+
+DEFAULTS = Path(__file__).parents[2] / "configs" / "default.yaml"
+
+
+def has_global_labels(class_path: str) -> bool:
+    """Whether a method is trained on all classes at once."""
+    return resolve_name(class_path).global_labels
+
+
+class MetaCLI(LightningCLI):
+    """`fit`, `validate` and `test`; without a verb `fit`, then `test` of the best checkpoint. `predict` is `app.deploy`'s.
+
+    Args:
+        args: the command line without the program's name.
+    """
+
+    def __init__(self, args: list[str]):
+        self.then_test, args = with_defaults(args, self.subcommands())
+        self.checkpoint: dict[str, Any] | None = None
+        super().__init__(
+            Learner,
+            ResumableDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            parser_kwargs={
+                "description": "Meta-learning: without a verb, fit and then test; predict: see predict --help.",
+                **{verb: {"default_config_files": [str(DEFAULTS)]} for verb in self.subcommands()},
+            },
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        verbs = LightningCLI.subcommands()
+        return {verb: verbs[verb] | {"weights_only", "verbose"} for verb in ("fit", "validate", "test")}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        parser = MetaParser(**kwargs)
+        parser.add_argument("-c", "--config", action=ActionConfigFile, help="A YAML file of options.")
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for name in TASK:
+            linked = partial(self._linked, name)
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", compute_fn=linked, apply_on="instantiate")
+        # The method alone knows what it is trained on. Data sets without classes have no such argument.
+        parser.link_arguments("model.class_path", "data.init_args.global_labels", compute_fn=has_global_labels)
+        parser.link_arguments("data", "model.init_args.stream", apply_on="instantiate")
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+
+    def _linked(self, name: str, value: Any) -> Any:
+        """What the model is told of the data; a head for all training classes has the checkpoint's, whatever it is tested on."""
+        for_all_classes = name == "train_output_size" and has_global_labels(self._get(self.config, "model").class_path)
+        return self.checkpoint.get("task", {}).get(name, value) if for_all_classes and self.subcommand != "fit" else value
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        refuse_derived(args)
+        self.config = parser.parse_args(args)
+        seed = self.config[self.config.subcommand].seed_everything
+        if not 0 <= seed < 2**32:
+            raise InputError(f"--seed_everything is {seed}; give 0 to {2**32 - 1}")
+
+    def _parse_ckpt_path(self) -> None:
+        """The config says what the model is; the checkpoint is checked against it."""
+
+    # What the run is, before anything is built
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        names = [config[key].class_path.rsplit(".", 1)[-1] for key in ("model", "data")]
+        run_dir = config.trainer.default_root_dir
+        if comes_back() and self.subcommand == "fit" and run_dir and (checkpoint_dir(run_dir) / "last.ckpt").exists():
+            config.ckpt_path = config.ckpt_path or "last"
+        if config.ckpt_path:
+            path = find_checkpoint(config.ckpt_path, Path(run_dir) if run_dir else None)
+            config.ckpt_path, self.checkpoint = str(path), read_checkpoint(path)
+            if self.subcommand != "fit":
+                resize_to_checkpoint(config.data, self.checkpoint, path)
+            if not run_dir and path.parent.name == "checkpoints":
+                run_dir = path.parent.parent
+        elif self.subcommand != "fit":
+            raise InputError(f"{self.subcommand} needs --ckpt_path: a file, or last or best with --trainer.default_root_dir DIR")
+        elif run_dir and is_rank_zero() and any(checkpoint_dir(run_dir).glob("*.ckpt")):
+            raise InputError(f"{run_dir} holds a checkpoint already; continue it with --ckpt_path last, or choose another folder")
+        config.trainer.default_root_dir = str(run_dir or new_run_dir(*names, config.trainer.num_nodes))
+        self.run_id = self.checkpoint["run_id"] if self.checkpoint else os.environ.get("WANDB_RUN_ID") or os.urandom(4).hex()
+        logger = config.trainer.logger
+        if hasattr(logger, "class_path"):
+            check_logger(logger.class_path)
+        if hasattr(logger, "class_path") and "save_dir" in logger.init_args:
+            logger.init_args.save_dir = config.trainer.default_root_dir
+            if "id" in logger.init_args:
+                logger.init_args.id = self.run_id
+        refuse_float16(config.trainer.precision)
+        if config.trainer.accumulate_grad_batches != 1:
+            raise InputError(
+                f"--trainer.accumulate_grad_batches {config.trainer.accumulate_grad_batches} would break exact resuming; "
+                "raise --data.meta_batch_size, and bound the memory by --model.tasks_per_chunk"
+            )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self._get(self.config_init, "trainer")
+        run_dir, chosen = Path(config.default_root_dir), config.callbacks or []
+        if config.enable_progress_bar is False:
+            chosen = [callback for callback in chosen if not isinstance(callback, ProgressBar)]
+        resolved = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
+        needed = needed_callbacks(self.model, self.datamodule, run_dir, self.run_id, resolved)
+        config.callbacks = merged(needed, chosen)
+        plugins = config.plugins or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        plugins = [*plugins, AtomicCheckpointIO()]
+        kwargs["accelerator"] = usable(config.accelerator)
+        if (job := job_from_outside()) and config.devices == "auto" and config.num_nodes == 1:
+            kwargs |= {"devices": job.per_node, "num_nodes": job.nodes}
+        try:
+            trainer = super().instantiate_trainer(plugins=plugins, enable_checkpointing=True, **kwargs)
+        except (TypeError, ValueError, MisconfigurationException) as error:
+            raise InputError(f"--trainer: {error}") from error
+        trainer.loggers = [*trainer.loggers, MetricsFile(run_dir, continues=self.checkpoint is not None)]
+        return trainer
+
+    # The verbs
+
+    def before_fit(self) -> None:
+        self._check()
+        limits = (limit for limit in (self.trainer.max_steps, self.datamodule.num_steps) if limit and limit > 0)
+        end = min(limits, default=None)
+        if self.checkpoint and end is not None and end <= self.checkpoint["global_step"]:
+            print(f"this run is finished: {self.checkpoint['global_step']} of {end} steps are done")
+            raise SystemExit(0)
+        if is_rank_zero():
+            self._save_config()
+
+    def before_validate(self) -> None:
+        self.datamodule.used_splits = ("val",)
+        self._check()
+
+    def before_test(self) -> None:
+        self.datamodule.used_splits = ("test",)
+        self._check()
+
+    def after_fit(self) -> None:
+        best, last = (checkpoint_dir(self.trainer.default_root_dir) / f"{name}.ckpt" for name in ("best", "last"))
+        if not self.then_test:
+            self.after_test()
+        else:
+            best = self.trainer.strategy.broadcast(best if best.exists() else None)
+            if best is None and self.trainer.is_global_zero:
+                print("no validation took place: the last checkpoint is tested")
+            last = self.trainer.strategy.broadcast(last)
+            self.trainer.test(
+                self.model, datamodule=self.datamodule, ckpt_path=str(best or last), verbose=False, weights_only=False
+            )
+            self.after_test()
+
+    def after_test(self) -> None:
+        if self.trainer.is_global_zero:
+            print_summary(self.trainer)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except Stopped as stopped:
+            if self.trainer.is_global_zero:
+                name, run_dir = signal.Signals(stopped.signum).name, Path(self.trainer.default_root_dir)
+                print(
+                    f"\nstopped by {name} after step {self.trainer.global_step}; go on with\n  {resume_command(run_dir)}",
+                    file=sys.stderr,
+                )
+            raise
+        finally:
+            for callback in self.trainer.callbacks:
+                if isinstance(callback, RankWatch):
+                    callback.close()
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        kwargs["weights_only"] = False
+        return kwargs | ({"verbose": False} if subcommand == "test" else {})
+
+    def _check(self) -> None:
+        """Finds what is wrong before processes are started and anything is written."""
+        if isinstance(self.datamodule, StreamDataModule) and not isinstance(self.model, ContinualLearner):
+            model, data = type(self.model).__name__, type(self.datamodule).__name__
+            raise InputError(f"--data {data} is a stream, and --model {model} learns from tasks; give --model ContinualLearner")
+        if is_rank_zero():
+            self.datamodule.prepare_data()
+            self.datamodule.setup()
+            self.datamodule.check()
+            self.model.check_data(self.datamodule)
+        self.model.configure_optimizers()
+        world_size = self.trainer.num_devices * self.trainer.num_nodes
+        self.datamodule.check_processes(world_size)
+        if self.checkpoint:
+            path = Path(self._get(self.config, "ckpt_path"))
+            check_fits(self.checkpoint, path, self.model)
+            if self.subcommand == "fit" and is_rank_zero():
+                check_data(self.checkpoint, path, self.datamodule)
+        if is_rank_zero():  # W&B looks for a repository there
+            Path(self.trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
+        # A full collection walks the libraries' objects for up to a second, again and again: they are here to stay.
+        gc.collect()
+        gc.freeze()
+
+    def _save_config(self) -> None:
+        config = self.config[self.subcommand].clone()
+        config.ckpt_path = None  # the run's config serves `test` and `fit --ckpt_path last` alike
+        path = Path(self.trainer.default_root_dir) / "config.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._parser(self.subcommand).save(config, path, skip_none=False, overwrite=True, multifile=False)

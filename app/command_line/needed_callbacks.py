@@ -1,0 +1,56 @@
+"""The callbacks that every run has, whatever its config says: exactness, the checkpoints and the report depend on them."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback
+
+from app.continual.learner import ContinualLearner
+from app.learners.learner import Learner
+from app.runs.run import checkpoint_dir
+from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
+from callbacks.exact_kernels import ExactKernels
+from callbacks.finite_guard import FiniteGuard
+from callbacks.inner_precision import InnerPrecision
+from callbacks.rank_watch import RankWatch
+from callbacks.replica_check import ReplicaCheck
+from callbacks.run_identity import RunIdentity
+from callbacks.step_seed import StepSeed
+from callbacks.stream_report import StreamReport
+from callbacks.test_report import TestReport
+from datamodules.base.resumable import ResumableDataModule
+
+
+def needed_callbacks(
+    model: Learner, data: ResumableDataModule, run_dir: Path, run_id: str, config: dict[str, Any]
+) -> list[Callback]:
+    """All of them, in the order in which they are called.
+
+    Args:
+        model: what is trained.
+        data: what it is trained on.
+        run_dir: folder of the run.
+        run_id: W&B's.
+        config: all options of the run.
+    """
+    return [
+        StepSeed(data.seed),
+        ExactKernels(),
+        FiniteGuard(),
+        RankWatch(),
+        ReplicaCheck(),
+        InnerPrecision(),
+        RunIdentity(run_id, config),
+        StreamReport() if isinstance(model, ContinualLearner) else TestReport(),
+        BestCheckpoint(checkpoint_dir(run_dir), *model.monitor),
+        LastCheckpoint(),
+    ]
+
+
+def merged(needed: list[Callback], chosen: list[Callback]) -> list[Callback]:
+    """Both, where a chosen one replaces a needed one of its class.
+
+    StepSeed counts the batch before any other callback may fail, and the checkpoints are written when all others are done.
+    """
+    first, *others = [next((own for own in chosen if type(own) is type(callback)), callback) for callback in needed]
+    return [first, *(own for own in chosen if own not in (first, *others)), *others]

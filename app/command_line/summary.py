@@ -1,0 +1,49 @@
+"""Where everything of a run lies, and the commands that go on from there."""
+
+import os
+import shlex
+from pathlib import Path
+
+from lightning import Trainer
+
+from app.runs.run import checkpoint_dir
+from app.runs.tracking import RunLogger
+
+
+def program() -> str:
+    """How this program was started, as a person types it."""
+    return "uv run train.py" if "UV" in os.environ else "python train.py"
+
+
+def resume_command(run_dir: Path) -> str:
+    """The command that goes on with a fit."""
+    return f"{program()} fit --config {shlex.quote(str(run_dir / 'config.yaml'))} --ckpt_path last"
+
+
+def print_summary(trainer: Trainer) -> None:
+    """Says where the checkpoint, results and W&B run lie and how to view, resume and test them."""
+    run_dir = Path(trainer.default_root_dir)
+    checkpoints = [path for name in ("best", "last") if (path := checkpoint_dir(run_dir) / f"{name}.ckpt").exists()]
+    lines = [("run", str(run_dir))]
+    lines += [("checkpoints", ", ".join(map(str, checkpoints)))] if checkpoints else []
+    lines += [("results", str(run_dir / "results.json"))] if (run_dir / "results.json").exists() else []
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
+    for logger in loggers:
+        if logger.offline:
+            pieces = " ".join(shlex.quote(str(piece)) for piece in logger.pieces)
+            tool = "uv run wandb" if "UV" in os.environ else "wandb"
+            lines += [
+                ("W&B (offline)", pieces),
+                ("view", f"{tool} leet {pieces.split()[-1] if pieces else run_dir / 'wandb'}"),
+                ("upload", f"{tool} login && {tool} sync {pieces}"),
+            ]
+        else:
+            lines.append(("W&B", str(logger.experiment.url)))
+    if checkpoints and (run_dir / "config.yaml").exists():
+        config = shlex.quote(str(run_dir / "config.yaml"))
+        lines += [
+            ("resume", resume_command(run_dir)),
+            ("test", f"{program()} test --config {config} --ckpt_path {shlex.quote(str(checkpoints[0]))}"),
+        ]
+    width = max(len(name) for name, _ in lines)
+    print("\n".join(f"{name:>{width}}  {text}" for name, text in lines))

@@ -1,0 +1,131 @@
+"""Looking ahead of gradient steps within one stream."""
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from app.backbones.mlp import MLP
+from app.continual.base import mlp_descent
+from app.continual.base.memory import ReservoirMemory
+from app.continual.base.method import ContinualMethod
+from app.errors import InputError, check_above_zero
+from datamodules.base.stream import StreamBatch, StreamDataModule
+
+
+class LookAheadMethod(ContinualMethod):
+    """Base of La-MAML, C-MAML and Sync (Gupta, Yadav, Paull 2020): meta-learning in the one stream.
+
+    At each glance fast weights take a gradient step on each incoming sample, one after the other, with non-negative step sizes,
+    relu(rates). After each step they are scored on the incoming batch and samples of the memory; the mean of these losses is
+    differentiated in the slow weights and in the step sizes.
+
+    With the first-order gradient and an MLP this is done in closed form, else by autograd: the same numbers to rounding.
+
+    Args:
+        memory: samples that are kept.
+        replay: samples of the memory beside each incoming batch.
+        glances: updates of the slow weights on each incoming batch.
+        alpha: initial step sizes of the fast weights.
+        second_order: whether the inner gradients are differentiated as well; the published MNIST rows are first-order.
+        clip: largest norm of the gradient in the weights, and of that in the step sizes; null for no limit.
+        closed_form: null for wherever it applies; false for autograd.
+        kwargs: of ContinualMethod.
+    """
+
+    sequential = True
+    learns_rates = True
+
+    def __init__(
+        self,
+        net: nn.Module,
+        stream: StreamDataModule,
+        memory: int = 200,
+        replay: int = 10,
+        glances: int = 5,
+        alpha: float = 0.1,
+        second_order: bool = False,
+        clip: float | None = 2.0,
+        closed_form: bool | None = None,
+        **kwargs,
+    ):
+        super().__init__(net, stream, glances=glances, **kwargs)
+        check_above_zero("model.method", replay=replay, alpha=alpha, clip=clip)
+        fits = isinstance(net, MLP) and not second_order and len(list(net.parameters())) >= 4
+        if closed_form and not fits:
+            raise InputError(
+                "--model.method.closed_form true needs --model.backbone MLP with a hidden layer, and second_order false"
+            )
+        self.closed_form = fits if closed_form is None else closed_form
+        self.memory, self.replay = ReservoirMemory(memory, stream), replay
+        self.second_order, self.clip = second_order, clip
+        self.rates = nn.ParameterList(torch.full_like(parameter, alpha) for parameter in net.parameters())
+
+    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+        for _ in range(self.glances):
+            order = torch.randperm(len(batch.y), generator=generator).to(batch.y.device, non_blocking=True)
+            old = self.memory.draw(self.replay, generator)
+            new = zip((batch.x, batch.y, batch.task), (old.x, old.y, old.task), strict=True)
+            x, y, task = (torch.cat([arriving[order], remembered]) for arriving, remembered in new)
+            loss, weights, rates = self.meta_gradient(x, y, task, len(order))
+            self.num_gradients += len(order) * (1 + len(y))
+            self.update(self.clipped(weights), self.clipped(rates) if self.learns_rates else [])
+        self.memory.add(batch)
+        return loss
+
+    def update(self, weights: list[Tensor], rates: list[Tensor]) -> None:
+        """Updates slow weights and step sizes with their gradients."""
+        raise NotImplementedError
+
+    def meta_gradient(self, x: Tensor, y: Tensor, task: Tensor, num_steps: int) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """The mean of the losses of all rows after each step on one of the first rows, and its gradients.
+
+        Args:
+            x: inputs, the incoming ones first.
+            y: labels.
+            task: number of the experience of each row.
+            num_steps: incoming samples.
+        """
+        if self.closed_form:
+            layers = mlp_descent.layers_of(self.net)
+            values = [rate.detach().relu() for rate in self.rates]
+            rates = list(zip(values[::2], values[1::2], strict=True))
+            targets = functional.one_hot(y, self.masks.shape[1]).to(x.dtype)
+            mask = self.masks[task] if self.masked else None
+            with torch.no_grad():
+                return mlp_descent.look_ahead(layers, rates, x.flatten(1), targets, num_steps, mask, self.learns_rates)
+        names = [name for name, _ in self.net.named_parameters()]
+        slow = dict(self.net.named_parameters())
+
+        def loss(weights: dict[str, Tensor], rows: slice) -> Tensor:
+            outputs = functional_call(self.net, weights, (x[rows],))
+            if self.masked:
+                outputs = outputs.masked_fill(~self.masks[task[rows]], -torch.inf)
+            return functional.cross_entropy(outputs, y[rows])
+
+        fast, total = slow, x.new_zeros(())
+        for number in range(num_steps):
+            inner = loss(fast, slice(number, number + 1))
+            gradients = torch.autograd.grad(inner, list(fast.values()), create_graph=self.second_order)
+            steps = zip(names, gradients, self.rates, strict=True)
+            fast = {name: fast[name] - rate.relu() * gradient for name, gradient, rate in steps}
+            total = total + loss(fast, slice(None)) / num_steps
+        wanted = [*slow.values(), *(self.rates if self.learns_rates else [])]
+        gradients = torch.autograd.grad(total, wanted, materialize_grads=True)
+        return total.detach(), list(gradients[: len(names)]), list(gradients[len(names) :])
+
+    def clipped(self, gradients: list[Tensor]) -> list[Tensor]:
+        """The gradients, shortened where their common norm is above `clip`."""
+        if self.clip is None:
+            return gradients
+        norm = torch.stack(torch._foreach_norm(gradients)).norm()
+        return torch._foreach_mul(gradients, (self.clip / (norm + 1e-6)).clamp(max=1.0))
+
+    @torch.no_grad()
+    def step_rates(self, gradients: list[Tensor], lr: float) -> None:
+        """A gradient step of the step sizes."""
+        torch._foreach_add_(list(self.rates), gradients, alpha=-lr)
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.memory.nbytes + self.learns_rates * sum(rate.nbytes for rate in self.rates)

@@ -1,0 +1,111 @@
+"""A memory of samples, filled by reservoir sampling."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from app.errors import check_at_least
+from datamodules.base.stream import StreamBatch, StreamDataModule, as_inputs
+
+
+class Remembered(NamedTuple):
+    """Samples drawn from the memory.
+
+    Attributes:
+        x: inputs.
+        y: labels.
+        task: number of the experience that each is from.
+        logits: what the network said of each when it was stored, where that is kept.
+    """
+
+    x: Tensor
+    y: Tensor
+    task: Tensor
+    logits: Tensor | None
+
+
+class ReservoirMemory(nn.Module):
+    """Keeps a uniform sample of all that was seen (Vitter 1985): sample number n stays with probability capacity / n.
+
+    Everything is a buffer of fixed size, and where sample n is stored, if at all, is a function of (seed, n): so a checkpoint
+    holds all of it, and processes that see the same samples keep the same ones. Images are stored with one byte a pixel.
+
+    Args:
+        capacity: samples.
+        stream: whose images are stored.
+        num_logits: outputs of the network to be stored with each sample, 0 for none.
+    """
+
+    def __init__(self, capacity: int, stream: StreamDataModule, num_logits: int = 0):
+        super().__init__()
+        check_at_least(1, "model.method", memory=capacity)
+        self.capacity, self.stream = capacity, stream
+        self.register_buffer("images", torch.zeros(capacity, *stream.input_shape, dtype=torch.uint8))
+        self.register_buffer("y", torch.zeros(capacity, dtype=torch.int64))
+        self.register_buffer("task", torch.zeros(capacity, dtype=torch.int64))
+        self.register_buffer("logits", torch.zeros(capacity, num_logits) if num_logits else None)
+        self.register_buffer("num_seen", torch.zeros((), dtype=torch.int64))
+        self._seen: int | None = None  # the same on the host
+
+    def __len__(self) -> int:
+        return min(self.num_seen_on_host, self.capacity)
+
+    @property
+    def num_seen_on_host(self) -> int:
+        """Samples offered so far, without waiting for the device but once."""
+        if self._seen is None:
+            self._seen = int(self.num_seen)
+        return self._seen
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept, full."""
+        return sum(buffer.nbytes for buffer in (self.images, self.y, self.task, self.logits) if buffer is not None)
+
+    def _load_from_state_dict(self, *args) -> None:
+        super()._load_from_state_dict(*args)
+        self._seen = None
+
+    def slot(self, number: int) -> int:
+        """Where sample `number`, counted from 0, goes; `capacity` or more where it is not kept."""
+        if number < self.capacity:
+            return number
+        return int(self.stream.generator("reservoir", number).integers(number + 1))
+
+    @torch.no_grad()
+    def add(self, batch: StreamBatch, logits: Tensor | None = None) -> None:
+        """Offers the samples of a batch, one after the other."""
+        first = self.num_seen_on_host
+        stored = {}
+        for row in range(len(batch.y)):
+            slot = self.slot(first + row)
+            if slot < self.capacity:
+                stored[slot] = row  # a later sample of the same batch replaces an earlier one
+        self._store(batch, stored, logits)
+        self._seen = first + len(batch.y)
+        self.num_seen.fill_(self._seen)
+
+    def _store(self, batch: StreamBatch, stored: dict[int, int], logits: Tensor | None = None) -> None:
+        """Writes rows of a batch, by the slots that they go to."""
+        if stored:
+            parts = (torch.tensor(list(part)) for part in (stored, stored.values()))
+            slots, rows = (part.to(batch.y.device, non_blocking=True) for part in parts)
+            self.images[slots], self.y[slots], self.task[slots] = batch.images[rows], batch.y[rows], batch.task[rows]
+            if self.logits is not None and logits is not None:
+                self.logits[slots] = logits[rows].to(self.logits.dtype)
+
+    def draw(self, count: int, generator: torch.Generator) -> Remembered:
+        """At most `count` different samples, fewer while the memory holds fewer.
+
+        Args:
+            count: samples.
+            generator: on the CPU.
+        """
+        rows = torch.randperm(len(self), generator=generator)[:count].to(self.y.device, non_blocking=True)
+        return self.at(rows)
+
+    def at(self, rows: Tensor) -> Remembered:
+        """The samples in these slots."""
+        logits = None if self.logits is None else self.logits[rows]
+        return Remembered(as_inputs(self.images[rows]), self.y[rows], self.task[rows], logits)

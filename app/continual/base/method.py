@@ -1,0 +1,167 @@
+"""How a learner goes through a stream: the protocol of all continual methods."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional
+
+from app.errors import InputError, check_at_least
+from datamodules.base.stream import Experience, Samples, StreamBatch, StreamDataModule
+
+Need = Literal["boundaries", "task_ids"]
+
+
+class ContinualMethod(nn.Module):
+    """Base of the methods: `begin_experience`, `observe`, `end_experience`, `predict`; what it keeps are parameters and buffers.
+
+    A method without any memory of the past is fine-tuning: subclasses say what they do about forgetting. Everything random comes
+    from the generator that `observe` gets, a function of the seed and the step; so a resumed run draws the same.
+
+    Under DDP a method shards the batch: every process holds all of it, computes the loss of its share of the rows
+    (`cross_entropy`), and `step` adds the gradients up. A `sequential` one cannot: its processes are replicas, each with a
+    stream of its own.
+
+    Args:
+        net: the network; its last layer has an output for each class of the stream, or of an experience.
+        stream: what it will learn from.
+        optimizer: of the weights, any of torch.optim.
+        glances: gradient steps on each incoming batch.
+    """
+
+    needs: frozenset[Need] = frozenset()
+    sequential = False
+    learns_at_end = False  # whether the stream must be over before it has learned anything
+
+    def __init__(
+        self,
+        net: nn.Module,
+        stream: StreamDataModule,
+        optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.03),
+        glances: int = 1,
+    ):
+        super().__init__()
+        check_at_least(1, "model.method", glances=glances)
+        self.net, self._optimizer, self.glances = net, optimizer, glances
+        self.rank, self.world_size = 0, 1
+        self.predict_seconds = 0.0  # of learning that `predict` asked for, in this process
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.stream, self.masked = stream, stream.has_task_ids
+        self.register_buffer("masks", class_masks(stream), persistent=False)
+        self.register_buffer("num_gradients", torch.zeros((), dtype=torch.int64))
+
+    # The protocol
+
+    def begin_experience(self, number: int, experience: Experience) -> None:
+        """Called before the first batch of an experience, where the stream has boundaries."""
+
+    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+        """Learns from a batch and returns its loss.
+
+        Args:
+            batch: what arrives, all of it on every process.
+            generator: of all that the method draws at this step, on the CPU.
+        """
+        for _ in range(self.glances):
+            loss = self.cross_entropy(batch.x, batch.y, batch.task)
+            self.step(loss)
+        return loss
+
+    def end_experience(self, number: int, experience: Experience, samples: Samples) -> None:
+        """Called after the last batch of an experience, where the stream has boundaries.
+
+        Args:
+            number: of the experience.
+            experience: its title and classes.
+            samples: its training samples, for what a method computes of them; not to be kept.
+        """
+
+    def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        """Logits of all outputs, without gradients.
+
+        Args:
+            x: inputs.
+            task: number of the experience of each, where the stream gives task ids.
+        """
+        with torch.no_grad():
+            return self.net(x)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the method keeps besides the network, in bytes."""
+        return 0
+
+    def check_stream(self, stream: StreamDataModule) -> None:
+        """Raises an InputError where the stream does not give what the method needs."""
+        given = {"boundaries": stream.has_boundaries, "task_ids": stream.has_task_ids}
+        for need in sorted(self.needs):
+            if not given[need]:
+                what = need.replace("_", " ")
+                raise InputError(
+                    f"--model.method {type(self).__name__} needs {what}, which {type(stream).__name__} "
+                    f"(scenario {stream.scenario}) does not give; choose another method or stream"
+                )
+
+    # What subclasses share
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser of the weights, all of them unless the method chooses."""
+        return self._optimizer(self.net.parameters())
+
+    def logits(self, x: Tensor, task: Tensor) -> Tensor:
+        """Logits; with task ids those of other experiences' classes are minus infinity."""
+        outputs = self.net(x)
+        return outputs.masked_fill(~self.masks[task], -torch.inf) if self.masked else outputs
+
+    def share(self, rows: int) -> slice:
+        """The rows of a batch that this process computes."""
+        return slice(rows * self.rank // self.world_size, rows * (self.rank + 1) // self.world_size)
+
+    def cross_entropy(self, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
+        """This process's part of the mean loss of a batch: the parts of all processes sum to it."""
+        mine = self.share(len(y))
+        self.num_gradients += len(y)
+        return functional.cross_entropy(self.logits(x[mine], task[mine]), y[mine], reduction="sum") / len(y)
+
+    def gradient(self, loss: Tensor) -> list[Tensor]:
+        """Gradient of the loss in the trained weights, summed over the processes."""
+        gradients = list(torch.autograd.grad(loss, self.trained, materialize_grads=True))
+        if self.world_size > 1 and not self.sequential:
+            flat = self.total(torch.cat([gradient.flatten() for gradient in gradients]))
+            parts = flat.split([gradient.numel() for gradient in gradients])
+            gradients = [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
+        return gradients
+
+    def total(self, part: Tensor) -> Tensor:
+        """The sum of the parts of all processes that share a batch."""
+        if self.world_size > 1 and not self.sequential:
+            torch.distributed.all_reduce(part)
+        return part
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The weights that the optimiser changes."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def step(self, loss: Tensor) -> None:
+        """One step of the optimiser against the gradient of the loss."""
+        self.descend(self.gradient(loss))
+
+    def descend(self, gradients: list[Tensor]) -> None:
+        """One step of the optimiser against these gradients."""
+        for parameter, gradient in zip(self.trained, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+
+
+def class_masks(stream: StreamDataModule) -> Tensor:
+    """Which outputs are classes of an experience, bool of shape (experiences, outputs)."""
+    masks = torch.zeros(len(stream.experiences), stream.output_size, dtype=torch.bool)
+    for number, experience in enumerate(stream.experiences):
+        masks[number, list(experience.classes)] = True
+    return masks
+
+
+MethodCallable = Callable[[nn.Module, StreamDataModule], ContinualMethod]

@@ -1,0 +1,99 @@
+"""What a learner got right on its way through a stream, what that comes to, and why some numbers have no value."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from app.continual import metrics
+from app.continual.base.method import ContinualMethod
+
+
+class StreamRecord(nn.Module):
+    """The accuracies of a stream so far, as buffers: they are part of every checkpoint.
+
+    Args:
+        views: ways in which the stream is scored, of class, task and domain.
+        num_experiences: of the stream.
+        num_steps: of the stream.
+        evaluate_every: experiences between two rows of R.
+        anytime_every: steps between two further evaluations, null for none.
+
+    Attributes:
+        anytime: accuracy on each experience at the further evaluations, of shape (evaluations, experiences).
+        anytime_experience: the experience in which each of them took place, -1 before it did.
+        num_correct: samples of each experience that were classified correctly before their labels were used.
+        num_samples: samples of each experience that arrived.
+        seconds: that learning took.
+    """
+
+    def __init__(
+        self, views: tuple[str, ...], num_experiences: int, num_steps: int, evaluate_every: int, anytime_every: int | None
+    ):
+        super().__init__()
+        self.views, self.evaluate_every, self.anytime_every = views, evaluate_every, anytime_every
+        for view in views:  # row 0 is before any training
+            empty = torch.full((num_experiences + 1, num_experiences), torch.nan, dtype=torch.float64)
+            self.register_buffer(f"accuracy_{view}", empty)
+        instants = -(-num_steps // anytime_every) if anytime_every else 0
+        self.register_buffer("anytime", torch.full((instants, num_experiences), torch.nan, dtype=torch.float64))
+        self.register_buffer("anytime_experience", torch.full((instants,), -1, dtype=torch.int64))
+        for counted in ("num_correct", "num_samples"):
+            self.register_buffer(counted, torch.zeros(num_experiences, dtype=torch.int64))
+        self.seconds = 0.0
+
+    def accuracy(self, view: str) -> Tensor:
+        """R[i, j] of that view, the accuracy on experience j after training on 0..i, below a row from before any training."""
+        return getattr(self, f"accuracy_{view}")
+
+    def summary(self, method: ContinualMethod) -> dict[str, Any]:
+        """All numbers of the stream so far: R, the metrics of each view or why they have no value, and what they cost.
+
+        Args:
+            method: what learned.
+        """
+        found: dict[str, Any] = {"views": {}}
+        for view in self.views:
+            before, *rows = self.accuracy(view).cpu().numpy()
+            R = np.array(rows)
+            values = metrics.summarise(R, before, classes_are_new=view == "class") | self._anytime_metrics(view, R)
+            reasons = {name: self._why_undefined(method, name, view, R) for name in metrics.NAMES if name not in values}
+            found["views"][view] = {"R": R, "before": before, "metrics": values, "undefined": reasons}
+        correct = self.num_correct
+        counts = torch.zeros_like(self.num_samples) if method.learns_at_end else self.num_samples
+        found["prequential"] = float(correct.sum() / counts.sum()) if counts.any() else None
+        found["prequential_of"] = [a / b if b else None for a, b in zip(correct.tolist(), counts.tolist(), strict=True)]
+        found["cost"] = {
+            "memory_bytes": method.memory_bytes,
+            "samples": int(self.num_samples.sum()),
+            "gradients": int(method.num_gradients),
+            "seconds": round(self.seconds, 2),
+        }
+        return found
+
+    def _why_undefined(self, method: ContinualMethod, name: str, view: str, R: np.ndarray) -> str:
+        """Why a metric of a view has no value."""
+        if len(R) == 1:
+            return "there is one experience alone"
+        if name == "FWT" and view == "class":
+            return metrics.CLASSES_ARE_NEW
+        if method.learns_at_end:
+            return f"{type(method).__name__} learns at the end of the stream alone"
+        if np.isnan(R[-1]).any():
+            return "the stream is not over"
+        if name in metrics.ANYTIME and self.anytime_every:
+            few = f"--model.anytime_every {self.anytime_every} scores not all experiences"
+            return few if view == self.views[0] else f"--model.anytime_every scores the view {self.views[0]} alone"
+        return f"--model.evaluate_every {self.evaluate_every} leaves out rows of R"
+
+    def _anytime_metrics(self, view: str, R: np.ndarray) -> dict[str, float]:
+        """Of the evaluations in between, or, without them, of the rows of R."""
+        if self.anytime_every:
+            done = self.anytime_experience >= 0
+            accuracies, experiences = self.anytime[done], self.anytime_experience[done]
+            return metrics.anytime(accuracies.cpu().numpy(), experiences.cpu().numpy()) if view == self.views[0] else {}
+        if np.isnan(R).any():
+            return {}
+        seen = np.tril(np.ones_like(R, dtype=bool))
+        return metrics.anytime(np.where(seen, R, np.nan), np.arange(len(R)))

@@ -1,0 +1,94 @@
+"""The gradient of a chunk of tasks as one compiled program."""
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch._inductor import standalone_compile
+from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.utils.stateless import _reparametrize_module
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from app.episode import Episode
+from app.errors import InputError
+from app.inner_loop.gradient_descent import INNER_GRADIENT_NORM
+from app.inner_loop.observation import keep, observing
+from app.inner_loop.params import Params
+from app.runs.processes import is_rank_zero
+
+Program = Callable[..., list[Tensor]]
+# The compiler knows no product that is written into a view.
+DECOMPOSITIONS = {torch.ops.aten.bmm.out: lambda a, b, out: out.copy_(torch.bmm(a, b))}
+# Kernels chosen by their time would make a resumed run add up in another order.
+OPTIONS = {"cuda": {"triton.cudagraphs": True, "deterministic": True}}
+
+
+class CompiledGradient:
+    """A method's `chunk_gradient`, traced and compiled at the first call with each shape of a chunk.
+
+    What is traced are the operations that vmap, autograd and the derivatives written by hand come to: torch.compile's own tracer
+    does not go through them.
+
+    Args:
+        algorithm: whose `chunk_gradient` depends on its parameters, its buffers and the chunk alone.
+    """
+
+    def __init__(self, algorithm: nn.Module):
+        self._algorithm = algorithm
+        self._programs: dict[tuple, tuple[Program, TreeSpec]] = {}
+
+    def __call__(self, params: Params, chunk: Episode) -> tuple[tuple[Tensor, ...], Params]:
+        tensors, structure = tree_flatten((params, dict(self._algorithm.named_buffers()), chunk))
+        tensors, device = [tensor.detach() for tensor in tensors], chunk.query_x.device.type
+        form = torch.is_autocast_enabled(device), *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors)
+        if form not in self._programs:
+            graph, results = self._trace(tensors, structure)
+            self._programs[form] = compile_graph(graph, tensors, device), results
+        program, results = self._programs[form]
+        with torch.no_grad(), torch.autocast(device, enabled=False):  # the dtypes are settled in the program
+            # Copies: a CUDA graph writes its next results where these are.
+            gradient, metrics, observed = tree_unflatten([tensor.clone() for tensor in program(*tensors)], results)
+        keep(observed)
+        return gradient, metrics
+
+    def _trace(self, tensors: list[Tensor], structure: TreeSpec) -> tuple[GraphModule, TreeSpec]:
+        """A program of all tensors, and the structure of what it gives."""
+
+        def flat(*tensors: Tensor) -> list[Tensor]:
+            nonlocal results
+            params, buffers, chunk = tree_unflatten(tensors, structure)
+            params = {name: value.detach().requires_grad_() for name, value in params.items()}
+            with _reparametrize_module(self._algorithm, params | buffers), observing(INNER_GRADIENT_NORM) as observed:
+                leaves, results = tree_flatten((*self._algorithm.chunk_gradient(params, chunk), observed))
+            return leaves
+
+        results = None
+        return make_fx(flat, DECOMPOSITIONS, tracing_mode="fake")(*tensors), results
+
+
+def compile_graph(graph: GraphModule, tensors: list[Tensor], device: str) -> Program:
+    """A program for tensors of exactly these shapes.
+
+    Raises:
+        InputError: there is no compiler, or it fails.
+    """
+    if is_rank_zero():
+        print("compiling the training step, which may take minutes ...", flush=True)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that no GPU is here is no news
+    options = {"config_patches": OPTIONS.get(device, {})}
+    try:
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            return standalone_compile(graph, tensors, dynamic_shapes="from_example_inputs", options=options)
+    except InductorError as error:
+        reason = error.inner_exception
+        if isinstance(reason, InvalidCxxCompiler):
+            remedy = "install g++, set CXX to yours, or leave it out"
+            raise InputError(f"--model.compile true needs a C++ compiler; {remedy}") from error
+        if isinstance(reason, CppCompileError):
+            said = next((line for line in reason.output.splitlines() if "error" in line), "no reason given")
+            remedy = "install what it misses, such as python3-dev, set CXX to another one, or leave it out"
+            raise InputError(f"--model.compile true: the C++ compiler fails ({said}); {remedy}") from error
+        raise

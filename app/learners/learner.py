@@ -1,0 +1,96 @@
+"""What the command line and the callbacks ask of everything that is trained."""
+
+from abc import abstractmethod
+from math import isfinite
+from typing import Any
+
+from lightning import LightningModule
+from lightning.pytorch.callbacks import Timer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from app.errors import InputError
+from app.learners.lr_schedule import ProgressSchedule
+from datamodules.base.resumable import ResumableDataModule
+
+
+class Learner(LightningModule):
+    """Base of the meta-algorithms and of the continual learner.
+
+    Attributes:
+        global_labels: whether it is trained on all classes of the train split at once.
+        trained_steps: outer steps that the loaded checkpoint has seen.
+        remedy_for_nan: what to do where numbers are no longer finite.
+        optimizer_option: where the outer optimiser is chosen.
+        _optimizer: makes the outer optimiser of parameters, as a constructor's `optimizer`.
+        _lr_scheduler: makes its schedule, stepped once an outer step; null for none.
+    """
+
+    global_labels = False
+    trained_steps = 0
+    remedy_for_nan = "lower --model.optimizer.lr or --model.inner_lr, or set --trainer.gradient_clip_val"
+    optimizer_option = "--model.optimizer"
+    _optimizer: Any
+    _lr_scheduler: Any = None
+
+    @property
+    @abstractmethod
+    def monitor(self) -> tuple[str, str]:
+        """What chooses the best checkpoint, and `max` or `min`."""
+
+    def check_data(self, data: ResumableDataModule) -> None:
+        """Raises an InputError where the data do not suit the options; called once before training, and before a test."""
+
+    def new_optimizer(self) -> Optimizer:
+        """The outer optimiser."""
+        return self._optimizer(self.parameters())
+
+    def configure_optimizers(self) -> Any:
+        try:
+            optimizer = self.new_optimizer()
+        except ValueError as error:
+            reason = f"{str(error)[0].lower()}{str(error)[1:]}"
+            raise InputError(f"{self.optimizer_option}: {reason}; give a valid value") from error
+        for group in optimizer.param_groups:
+            if not isfinite(group["lr"]):
+                raise InputError(f"{self.optimizer_option}.lr is {group['lr']}; give a finite number")
+        if self._lr_scheduler is None:
+            return optimizer
+        scheduler = self._lr_scheduler(optimizer)
+        if isinstance(scheduler, ProgressSchedule):
+            scheduler.progress = self.progress
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def learned_step_sizes(self) -> dict[str, Tensor]:
+        """The step sizes of the inner loop that are meta-learned, by the name of the weight they are for, each of any shape."""
+        return {}
+
+    def progress(self) -> float:
+        """Share of the run that is done, by max_steps or max_time, whichever is further; equal on all ranks."""
+        trainer = self.trainer
+        by_steps = trainer.global_step / trainer.max_steps if trainer.max_steps > 0 else 0.0
+        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer) and callback._duration]
+        if not timers:
+            return by_steps
+        by_time = max(timer.time_elapsed() / timer._duration for timer in timers)
+        return max(by_steps, trainer.strategy.broadcast(by_time))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["algorithm"] = type(self).__name__
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.trained_steps = checkpoint["global_step"]
+
+
+def subclasses(base: type) -> list[type]:
+    """All subclasses, and theirs."""
+    return [cls for child in base.__subclasses__() for cls in (child, *subclasses(child))]
+
+
+def concrete_subclasses(base: type) -> list[type]:
+    """All subclasses in which nothing is left to write."""
+
+    def is_concrete(cls: type) -> bool:
+        return not any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
+
+    return [cls for cls in subclasses(base) if is_concrete(cls)]

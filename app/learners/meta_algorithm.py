@@ -1,0 +1,258 @@
+"""What a meta-learning method is, and the outer step that all share."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from app.backbones import BackboneCallable, default_backbone
+from app.backbones.drop_block import DropBlock
+from app.episode import Episode
+from app.errors import InputError, check_at_least
+from app.inner_loop.gradient_descent import INNER_GRADIENT_NORM
+from app.inner_loop.observation import observing
+from app.inner_loop.params import Params
+from app.inner_loop.task_stack import Stacking, stacking
+from app.learners.compiled_gradient import CompiledGradient
+from app.learners.episodic_learner import OUTPUTS, EpisodicLearner, Metrics
+from app.learners.learner import concrete_subclasses
+from app.learners.suitability import check_compiles, check_equal_sizes, check_labels, check_task_sizes, check_task_type
+from app.scores.losses import DEFAULT_LOSS, LOSSES, LossName
+from datamodules.base.episodic import EpisodicDataModule
+
+
+class MetaAlgorithm(EpisodicLearner):
+    """Base of all methods: a subclass writes one task (`adapt`, `predict`), vmap adds the task axis.
+
+    A method that is for classification or regression alone says so in `task_types`, one that learns all training classes at
+    once in `global_labels`: the labels of its training tasks are then the numbers of the classes within the train split. One
+    that is tested on streams of any number of classes says so in `learns_streams`, and one whose checkpoint can classify any
+    number of classes in `any_ways`. One whose `chunk_gradient` depends on tensors alone, not on how far the run is or on random
+    numbers, and changes none of them, says so in `can_compile`.
+
+    Args:
+        input_shape: shape of one input; linked to the data set.
+        output_size: ways, or dimensions of the target; linked to the data set.
+        train_output_size: ways of the training tasks, or all training classes where the labels are global, null for
+            `output_size`; linked to the data set.
+        task_type: classification or regression; linked to the data set.
+        backbone: the network; null for Conv4 on images, MLP on vectors.
+        outer_loss: loss of the query set; null for cross_entropy in classification, mse in regression.
+        transductive: queries of a task are normalised together; else by the statistics of the support set.
+        optimizer: the outer optimiser, any of torch.optim.
+        lr_scheduler: of the outer learning rate, stepped once an outer step; any of torch.optim.lr_scheduler, or
+            app.learners.lr_schedule.LinearDecay and CosineDecay, which follow max_steps or max_time.
+        tasks_per_chunk: tasks whose graphs are in memory together; null for all on a GPU, on the CPU as many as have a million
+            numbers in support and query set, at least 2.
+        stacking: how an inner loop convolves the images of many tasks, each by its own filters: grouped, in one call with a group
+            of channels for each task; patches, as products of matrices; off, by vmap's own rules, several times slower; null
+            for grouped on the CPU, patches on a GPU. The meta-gradient is the same.
+        compile: the gradient of a chunk of tasks becomes one compiled program, on a GPU a CUDA graph; for MAML, Meta-SGD,
+            Meta-Curvature, ALFA and CAVIA. The first step then takes a C++ compiler and up to minutes.
+    """
+
+    task_types: tuple[str, ...] = ("classification", "regression")
+    learns_streams = False
+    any_ways = False
+    can_compile = False
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        output_size: int,
+        train_output_size: int | None = None,
+        task_type: str = "classification",
+        backbone: BackboneCallable | None = None,
+        outer_loss: LossName | None = None,
+        transductive: bool = True,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        tasks_per_chunk: int | None = None,
+        stacking: Stacking | None = None,
+        compile: bool = False,
+    ):
+        super().__init__()
+        check_at_least(1, "model", or_null="for what fits", tasks_per_chunk=tasks_per_chunk)
+        check_task_type(type(self), task_type, concrete_subclasses(MetaAlgorithm))
+        check_compiles(type(self), compile, concrete_subclasses(MetaAlgorithm))
+        self.input_shape, self.output_size, self.task_type = tuple(input_shape), output_size, task_type
+        self.train_output_size = train_output_size or output_size
+        self.outer_loss = self.loss_function("outer_loss", outer_loss)
+        self.transductive = transductive
+        self.tasks_per_chunk, self.stacking = tasks_per_chunk, stacking
+        self.net = self.build_net(backbone or default_backbone(self.input_shape))
+        self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
+        self.autocast_inner_loop = True
+        self._compiled_gradient = CompiledGradient(self) if compile else None
+
+    def build_net(self, backbone: BackboneCallable) -> nn.Module:
+        """The network, with a head of as many outputs as a test task has."""
+        if self.train_output_size != self.output_size:
+            raise InputError(
+                f"--data.train_ways {self.train_output_size} differs from --data.ways {self.output_size}, the outputs of "
+                f"{type(self).__name__}'s head; make them equal, or choose a method without a head, such as ProtoNet"
+            )
+        net = backbone(self.input_shape, self.output_size)
+        if any(isinstance(module, DropBlock) for module in net.modules()):
+            raise InputError(
+                f"--model.backbone.drop_rate is above 0, and {type(self).__name__} cannot drop features in its inner loop; "
+                "give 0, or choose a method without one, such as ProtoNet"
+            )
+        return net
+
+    # One task
+
+    @abstractmethod
+    def adapt(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
+        """Whatever the method derives from a support set; pure and differentiable in `params`."""
+
+    @abstractmethod
+    def predict(self, params: Params, adapted: Any, query_x: Tensor) -> Tensor:
+        """Logits or regression outputs of the queries."""
+
+    def adaptation(self, params: Params, support_x: Tensor, support_y: Tensor) -> Iterator[Any]:
+        """Yields what the method knows at each stage of the adaptation, before it first and the result of `adapt` last."""
+        yield self.adapt(params, support_x, support_y)
+
+    def task_loss(self, params: Params, episode: Episode) -> tuple[Tensor, Metrics]:
+        """The outer loss of one task, and what is logged of it."""
+        adapted = self.adapt(params, episode.support_x, episode.support_y)
+        outputs = self.predict(params, adapted, episode.query_x)
+        return self.outer_loss(outputs, episode.query_y), {self.score_name: self.score(outputs, episode.query_y)}
+
+    def task_scores(self, params: Params, episode: Episode) -> Metrics:
+        """Scores and loss of the query set at stages of the adaptation, each of shape (stages,).
+
+        In `test` of a classification, OUTPUTS of the last stage too, where that saves computing them again.
+        """
+        scores = []
+        for adapted in self.scored(self.adaptation(params, episode.support_x, episode.support_y)):
+            outputs = self.predict(params, adapted, episode.query_x)
+            score, loss = self.score(outputs, episode.query_y), self.outer_loss(outputs, episode.query_y)
+            scores.append({self.score_name: score, "loss": loss})
+        last = {OUTPUTS: outputs} if self._calibration is not None else {}
+        return last | {name: torch.stack([at_stage[name] for at_stage in scores]) for name in scores[0]}
+
+    # All tasks
+
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
+        """`adapt` for a stack of tasks."""
+        return vmap(self.adapt, (None, 0, 0))(params, support_x, support_y)
+
+    def predict_tasks(self, params: Params, adapted: Any, query_x: Tensor) -> Tensor:
+        """`predict` for a stack of tasks."""
+        return vmap(self.predict, (None, 0, 0))(params, adapted, query_x)
+
+    def losses(self, params: Params, batch: Episode) -> tuple[Tensor, Metrics]:
+        """`task_loss` for a stack of tasks, each of shape (tasks,)."""
+        return vmap(lambda episode: self.task_loss(params, episode))(batch)
+
+    def scores(self, params: Params, batch: Episode) -> Metrics:
+        """`task_scores` for a stack of tasks, each of shape (tasks, stages)."""
+        return vmap(lambda episode: self.task_scores(params, episode))(batch)
+
+    def query_outputs(self, params: Params, batch: Episode) -> Tensor:
+        return self.predict_tasks(params, self.adapt_tasks(params, batch.support_x, batch.support_y), batch.query_x)
+
+    def outer_gradient(self, params: Params, batch: Episode) -> tuple[Params, Metrics]:
+        """The direction against which the outer optimiser steps, and the means of what is logged.
+
+        Chunk after chunk, each graph freed before the next is built: memory is bounded by `tasks_per_chunk`.
+        """
+        total: tuple[Tensor, ...] | None = None
+        logged: list[Metrics] = []
+        for chunk in self.chunks(batch):
+            # A smaller last chunk is not worth a compilation of its own.
+            whole = not logged or len(chunk.query_x) == len(logged[0]["outer_loss"])
+            chunk_gradient = self._compiled_gradient if self._compiled_gradient and whole else self.chunk_gradient
+            gradient, metrics = chunk_gradient(params, chunk)
+            total = gradient if total is None else torch._foreach_add(total, gradient)
+            logged.append(metrics)
+        means = {name: torch.cat([metrics[name] for metrics in logged]).mean() for name in logged[0]}
+        return dict(zip(params, torch._foreach_div(total, len(batch.query_x)), strict=True)), means
+
+    def chunk_gradient(self, params: Params, chunk: Episode) -> tuple[tuple[Tensor, ...], Metrics]:
+        """The gradient of the sum of the tasks' losses for each parameter, and what is logged, of shape (tasks,)."""
+        loss, metrics = self.losses(params, chunk)
+        gradient = torch.autograd.grad(loss.sum(), list(params.values()), materialize_grads=True)
+        return gradient, {"outer_loss": loss.detach(), **{name: value.detach() for name, value in metrics.items()}}
+
+    def chunks(self, batch: Episode) -> Iterator[Episode]:
+        """The batch in pieces of at most `tasks_per_chunk` tasks."""
+        size = self.tasks_per_chunk or len(batch.support_x)
+        if not self.tasks_per_chunk and batch.support_x.device.type == "cpu":  # beyond that, caches are too small
+            size = max(2, 2**20 // (batch.support_x[0].numel() + batch.query_x[0].numel()))
+        first = self._first_episode
+        for tensors in zip(*(tensor.split(size) for tensor in batch), strict=True):
+            yield Episode(*tensors)
+            self._first_episode += len(tensors[0])
+        self._first_episode = first
+
+    # Lightning
+
+    def check_data(self, data: EpisodicDataModule) -> None:
+        check_task_sizes(type(self), data, concrete_subclasses(MetaAlgorithm))
+
+    def on_fit_start(self) -> None:
+        check_labels(type(self), self.trainer.datamodule)
+        if self._compiled_gradient:
+            check_equal_sizes(self.trainer.datamodule)
+
+    def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
+        params = dict(self.named_parameters())
+        self._count_episodes(batch)
+        with stacking(self.stacking), observing(*[INNER_GRADIENT_NORM] * self._is_logged()) as observed:
+            gradient, metrics = self.outer_gradient(params, self.as_dtype(batch))
+        logged = {f"train/{name}": value for name, value in metrics.items()}
+        self.log_dict(logged, sync_dist=self.trainer.world_size > 1)
+        norms = {f"train/{name}": torch.cat(values).mean() for name, values in observed.items() if values}
+        self.log_dict(norms, sync_dist=self.trainer.world_size > 1)
+        # The derivative of this sum is the gradient itself: DDP, precision plugins, clipping and accumulation see an ordinary
+        # loss. A loss that is not finite makes it so as well, on every rank.
+        poison = 0.0 * metrics["outer_loss"]
+        return sum((params[name] * gradient[name].detach()).sum() for name in params) + poison * next(iter(params.values())).sum()
+
+    def _is_logged(self) -> bool:
+        """Whether the training step at hand is one of those that are logged."""
+        return self.trainer._logger_connector.should_update_logs
+
+    # What methods use
+
+    def loss_function(self, option: str, name: LossName | None) -> Callable[..., Tensor]:
+        """The loss of that name, or the default of the task type."""
+        if self.task_type == "regression" and name == "cross_entropy":
+            raise InputError(f"--model.{option} cross_entropy needs classes, and the data set is a regression; choose mse")
+        return LOSSES[name or DEFAULT_LOSS[self.task_type]]
+
+    def check_inputs(self, inputs: Tensor) -> None:
+        """Raises an InputError where inputs, as `adapt` and `predict` get them, are none that the method can take."""
+
+    def describe_method(self) -> dict[str, Any]:
+        """What `results.json` says about the way of predicting."""
+        return {"transductive": self.transductive}
+
+    def network(self, params: Params, x: Tensor) -> Tensor:
+        """The backbone with these parameters, named as in `self.net`."""
+        return functional_call(self.net, params, (x,))
+
+    def inner_autocast(self) -> torch.autocast:
+        """The precision of the inner loop: autocast only where it is on outside and the inner loop may use it."""
+        device = self.device.type
+        return torch.autocast(device, enabled=self.autocast_inner_loop and torch.is_autocast_enabled(device), cache_enabled=False)
+
+    def net_params(self, params: Params) -> Params:
+        """The backbone's share of the meta-parameters, named as in `self.net`."""
+        return self.module_params("net", params)
+
+    def module_params(self, module: str, params: Params) -> Params:
+        """The share that a module of the method has in the meta-parameters, named as in the module."""
+        prefix = f"{module}."
+        return {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
+
+    def call_module(self, module: str, params: Params, *inputs: Tensor) -> Tensor:
+        """A module of the method, by its name, with its share of these meta-parameters."""
+        return functional_call(self.get_submodule(module), self.module_params(module, params), inputs)

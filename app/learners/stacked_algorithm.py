@@ -1,0 +1,51 @@
+"""What the methods share that take a stack of tasks at once, instead of one task under vmap."""
+
+from abc import abstractmethod
+from typing import Any
+
+from torch import Tensor
+from torch.func import vmap
+from torch.utils._pytree import tree_map
+
+from app.episode import Episode
+from app.inner_loop.params import Params
+from app.learners.meta_algorithm import MetaAlgorithm, Metrics
+
+
+class StackedAlgorithm(MetaAlgorithm):
+    """Base of the methods that encode the inputs of all tasks in one ordinary batch, or whose layers vmap has no rule for.
+
+    A subclass writes `adapt_tasks` and `predict_tasks`; what the first returns is a tensor, or a tuple of tensors, with a
+    leading task axis.
+    """
+
+    @abstractmethod
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
+        """Whatever the method derives from the support sets; pure and differentiable in `params`."""
+
+    @abstractmethod
+    def predict_tasks(self, params: Params, adapted: Any, query_x: Tensor) -> Tensor:
+        """Outputs of the queries, of shape (tasks, queries, outputs)."""
+
+    def part(self, params: Params, name: str, *inputs: Tensor) -> Any:
+        """Output of a part of the network with these parameters."""
+        return self.call_module(f"net.{name}", params, *inputs)
+
+    def adapt(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
+        return tree_map(lambda tensor: tensor[0], self.adapt_tasks(params, support_x[None], support_y[None]))
+
+    def predict(self, params: Params, adapted: Any, query_x: Tensor) -> Tensor:
+        return self.predict_tasks(params, tree_map(lambda tensor: tensor[None], adapted), query_x[None])[0]
+
+    def losses(self, params: Params, batch: Episode) -> tuple[Tensor, Metrics]:
+        outputs = self.predict_tasks(params, self.adapt_tasks(params, batch.support_x, batch.support_y), batch.query_x)
+        return vmap(self.outer_loss)(outputs, batch.query_y), {self.score_name: vmap(self.score)(outputs, batch.query_y)}
+
+    def task_loss(self, params: Params, episode: Episode) -> tuple[Tensor, Metrics]:
+        losses, metrics = self.losses(params, Episode(*(tensor[None] for tensor in episode)))
+        return losses[0], {name: value[0] for name, value in metrics.items()}
+
+    def scores(self, params: Params, batch: Episode) -> Metrics:
+        losses, metrics = self.losses(params, batch)
+        self.stages = [0]
+        return {name: value[:, None] for name, value in {**metrics, "loss": losses}.items()}

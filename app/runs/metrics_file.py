@@ -1,0 +1,65 @@
+"""The scalars of a run, in its folder, whatever else they are logged to."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from app.runs.recorded_metrics import METRICS, read_metrics
+
+
+class MetricsFile(Logger):
+    """Appends every scalar to `metrics.jsonl`: a line for each call, with its step and the time in seconds since 1970.
+
+    A number that is not finite is written as null. A kill can cut the last line short: whoever reads leaves it out, and a resumed
+    fit removes it. What an interrupted fit logged after its last checkpoint is not logged again when that fit is resumed.
+
+    Args:
+        run_dir: folder of the run.
+        continues: whether the run goes on; else a file that lies there is replaced.
+    """
+
+    def __init__(self, run_dir: Path, continues: bool):
+        super().__init__()
+        self.path, self.continues = run_dir / METRICS, continues
+        self._logged_before: dict[str, int] | None = None
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """They lie in config.yaml and environment.json."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        if self._logged_before is None:
+            self._logged_before = self._begin()
+        step = step or 0
+        new = {
+            name: float(value) if math.isfinite(value) else None
+            for name, value in metrics.items()
+            if step > self._logged_before.get(name, -1) or name.startswith("test/")  # a test may be repeated on purpose
+        }
+        if new:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": step, "time": round(time.time(), 3), **new}) + "\n")
+
+    def _begin(self) -> dict[str, int]:
+        """The last step at which each scalar was logged before, in the file that is made ready."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.continues or not self.path.exists():
+            self.path.write_text("")
+            return {}
+        with self.path.open("r+b") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+        return {name: row["step"] for row in read_metrics(self.path) for name in row}

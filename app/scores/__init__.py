@@ -1,0 +1,1 @@
+"""Losses, scores of episodes and what they come to. May import the core."""

@@ -1,0 +1,1 @@
+"""How files are found, fetched, decoded and cached. May import the core."""

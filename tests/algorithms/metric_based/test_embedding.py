@@ -1,0 +1,102 @@
+"""Methods that compare examples by the features of one embedding network."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.small import METHODS as ALL_METHODS
+from helpers.small import WAYS, Blots, algorithm_for, flat, random_tasks, take, trainer
+from torch.testing import assert_close
+
+from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
+from app.algorithms.metric_based.protonet import ProtoNet
+from app.backbones import Conv4
+
+METHODS = {name: method for name, method in ALL_METHODS.items() if issubclass(method[0], EmbeddingAlgorithm)}
+each_method = pytest.mark.parametrize("method", METHODS)
+
+
+def build(method: str, **options) -> EmbeddingAlgorithm:
+    torch.manual_seed(0)
+    cls, fixed = METHODS[method]
+    backbone = partial(Conv4, width=8)
+    algorithm = cls(**{"input_shape": (1, 16, 16), "output_size": WAYS, "backbone": backbone} | fixed | options)
+    algorithm._mean_over_processes = lambda tensor: tensor
+    return algorithm
+
+
+@each_method
+def test_outer_gradient_equals_finite_differences(float64, method):
+    """Along the direction of the gradient, where the slope is the gradient's norm."""
+    algorithm, batch = build(method), random_tasks()
+    params = {name: weight.detach().clone() for name, weight in algorithm.named_parameters()}
+    gradient, _ = algorithm.outer_gradient({name: weight.requires_grad_() for name, weight in params.items()}, batch)
+    norm, step = flat(gradient).norm(), 1e-6
+
+    def loss(sign: int) -> torch.Tensor:
+        return algorithm.losses({name: params[name] + sign * step * gradient[name] / norm for name in params}, batch)[0].mean()
+
+    with torch.no_grad():
+        assert_close((loss(1) - loss(-1)) / (2 * step), norm, rtol=1e-6, atol=0)
+
+
+@each_method
+@pytest.mark.parametrize("training", [True, False])
+def test_tasks_do_not_influence_each_other(float64, method, training):
+    algorithm, batch = build(method).train(training), random_tasks(tasks=3)
+    params = dict(algorithm.named_parameters())
+    together, metrics = algorithm.losses(params, batch)
+    for task in range(3):
+        algorithm._first_episode = task
+        alone, numbers = algorithm.task_loss(params, take(batch, task))
+        assert_close(together[task], alone, rtol=1e-10, atol=1e-12)
+        assert metrics["accuracy"][task] == numbers["accuracy"]
+
+
+@each_method
+def test_more_ways_in_training_than_in_evaluation(method):
+    data = Blots(ways=3, train_ways=6, shots=2, queries=2, meta_batch_size=2, val_episodes=3, test_episodes=3)
+    cls, fixed = METHODS[method]
+    algorithm = algorithm_for(cls, data, backbone=partial(Conv4, width=4), **fixed)
+    run = trainer(2)
+    run.fit(algorithm, data)
+    run.test(algorithm, datamodule=data, verbose=False)
+    assert run.global_step == 2 and algorithm.evaluation["num_episodes"] == 3
+
+
+def test_running_statistics_are_used_in_evaluation_unless_it_is_transductive():
+    data = Blots(ways=3, shots=2, queries=2, meta_batch_size=2, val_episodes=2, test_episodes=2)
+    algorithm = algorithm_for(ProtoNet, data, backbone=partial(Conv4, width=4))
+    trainer(5).fit(algorithm, data)
+    state = algorithm.state_dict()
+    assert any("running_mean" in name and tensor.abs().sum() > 0 for name, tensor in state.items())
+    transductive = algorithm_for(ProtoNet, data, transductive=True, backbone=partial(Conv4, width=4))
+    transductive.load_state_dict(state)
+    batch = random_tasks()
+    outputs = []
+    for method in (algorithm.eval(), transductive.eval()):
+        params = dict(method.named_parameters())
+        outputs.append(method.predict_tasks(params, method.adapt_tasks(params, *batch[:2]), batch.query_x))
+    assert (outputs[0] - outputs[1]).abs().max() > 1e-3
+
+
+def test_protonet_is_a_linear_classifier(float64):
+    """Snell et al. 2017, section 2.4: weights twice the prototype, bias minus its square, but for a constant of the query."""
+    algorithm, batch = build("ProtoNet"), random_tasks()
+    features, queries = torch.randn(2, 6, 5), torch.randn(2, 4, 5)
+    prototypes = algorithm.fit_head({}, features, batch.support_y)
+    tasks = zip(features, batch.support_y, strict=True)
+    expected = torch.stack([torch.stack([rows[labels == way].mean(0) for way in range(WAYS)]) for rows, labels in tasks])
+    assert_close(prototypes, expected, rtol=1e-12, atol=1e-12)
+    logits = algorithm.head_outputs({}, prototypes, queries)
+    assert_close(logits, -(queries[:, :, None] - expected[:, None]).square().sum(-1), rtol=1e-10, atol=1e-10)
+    linear = torch.stack([F.linear(q, 2 * p, -p.square().sum(-1)) for q, p in zip(queries, expected, strict=True)])
+    assert_close(logits.log_softmax(-1), linear.log_softmax(-1), rtol=1e-10, atol=1e-10)
+
+
+def test_protonet_by_the_cosine(float64):
+    algorithm = build("ProtoNet", distance="cosine", scale=7.0)
+    prototypes, queries = torch.randn(2, 3, 5), torch.randn(2, 4, 5)
+    expected = 7 * F.cosine_similarity(queries[:, :, None], prototypes[:, None], dim=-1)
+    assert_close(algorithm.head_outputs({}, prototypes, queries), expected, rtol=1e-12, atol=1e-12)

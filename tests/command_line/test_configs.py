@@ -1,0 +1,165 @@
+"""Every file under configs/ but the sweeps is parsed and built; all but the benchmarks', which take long, run for two steps."""
+
+from functools import wraps
+from pathlib import Path
+from pkgutil import resolve_name
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers.command_line import ROOT, train
+from helpers.small import options
+from lightning import Trainer
+
+from app.continual.learner import ContinualLearner
+from datamodules.base.benchmark_images import BenchmarkImages
+from datamodules.base.images import ImageEpisodes
+from datamodules.base.resumable import ResumableDataModule
+from datamodules.base.stream import StreamDataModule
+from datamodules.files.image_split import ImageSplit
+from datamodules.files.mnist import MNIST, LabelledImages
+from datamodules.glyphs import Glyphs
+from datamodules.osaka import Osaka
+
+FILES = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "sweep")
+OPTION = {"configs": "--config", "experiment": "--config", "model": "--model", "data": "--data", "trainer": "--trainer"}
+SHORT = {
+    "trainer.max_steps": 2,
+    "trainer.val_check_interval": 2,
+    "trainer.accelerator": "cpu",
+    "trainer.strategy": "auto",
+    "trainer.devices": 1,
+    "trainer.logger": "false",
+    "trainer.enable_progress_bar": "false",
+    "trainer.enable_model_summary": "false",
+}
+# Of data sets that have them.
+SMALL = {
+    "meta_batch_size": 2,
+    "val_episodes": 2,
+    "train_images": 6,
+    "test_images": 4,
+    "queries": 2,
+    "train_queries": 2,
+    "image_size": 36,
+    "num_context": [2, 3],
+    "num_target": [2, 3],
+    "path": "table.csv",
+    "val_num_classes": [2, 3],
+    "test_num_classes": [2, 3],
+}
+SMALL_GRID = {"model.grid_range": [-5, 5], "model.points_per_unit": 4}
+NAMES = {*SHORT, *SMALL_GRID, *(f"data.{name}" for name in SMALL)}
+CLASSES, IMAGES = 60, 21
+
+
+def subclasses(base: type) -> list[type]:
+    return [cls for child in base.__subclasses__() for cls in (child, *subclasses(child))]
+
+
+@pytest.fixture(autouse=True)
+def random_images(monkeypatch):
+    """Every data set of images has random ones: its own tests see to the real."""
+
+    def read_split(self: ImageEpisodes | MNIST, split: str) -> ImageSplit | LabelledImages:
+        pixels = np.random.default_rng(len(split)).integers(0, 256, (CLASSES * IMAGES, *self.input_shape), dtype=np.uint8)
+        if isinstance(self, MNIST):
+            return LabelledImages(pixels, np.arange(len(pixels)) % 10, split)
+        return ImageSplit(pixels, np.full(CLASSES, IMAGES), [f"{split} {number}" for number in range(CLASSES)], split)
+
+    for cls in (*subclasses(ImageEpisodes), MNIST):
+        monkeypatch.setattr(cls, "prepare_data", lambda self: None)
+        monkeypatch.setattr(cls, "read_split", read_split)
+    monkeypatch.setattr(
+        Osaka, "_fashion", lambda self, kind, shape: np.arange(np.prod(shape)).reshape(shape).astype(np.uint8) % 10
+    )
+
+
+@pytest.fixture(autouse=True)
+def random_table(tmp_path, monkeypatch):
+    """A CSV file with the columns of every config that reads one."""
+    monkeypatch.chdir(tmp_path)
+    columns = ["task", "country", "x", "year", "y", "lifeExp"]
+    rows = [[task, task, x, x, x * task, x * task] for task in range(10) for x in range(6)]
+    (tmp_path / "table.csv").write_text("\n".join(",".join(map(str, row)) for row in [columns, *rows]))
+
+
+def data_class(content: dict) -> type[ResumableDataModule]:
+    """The data set of a config; glyphs where it names none."""
+    class_path = content.get("data", content if "datamodules." in str(content.get("class_path")) else {}).get("class_path")
+    return resolve_name(class_path) if class_path else Glyphs
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT / "configs").as_posix()
+
+
+BENCHMARKS = [path for path in FILES if issubclass(data_class(yaml.safe_load(path.read_text())), BenchmarkImages)]
+
+
+@pytest.mark.parametrize("path", [path for path in BENCHMARKS if path.parent.name == "data"], ids=named)
+def test_builds_a_benchmark(path: Path):
+    content = yaml.safe_load(path.read_text())
+    data = resolve_name(content["class_path"])(**content.get("init_args", {}))
+    data.setup()
+    data.check()
+    assert data.episode("test", 0).support_x.shape == (5, *data.input_shape)
+
+
+@pytest.mark.parametrize("path", [path for path in BENCHMARKS if path.parent.name == "experiment"], ids=named)
+def test_builds(path: Path, tmp_path, monkeypatch):
+    """Methods that others' configs train, on pictures: parsed, built and checked against the data."""
+    monkeypatch.setattr(Trainer, "fit", wraps(Trainer.fit)(lambda *_, **__: None))
+    monkeypatch.setattr("app.command_line.cli.print_summary", lambda _: None)
+    short = SHORT | {f"data.{name}": value for name, value in SMALL.items() if name == "image_size"}
+    args = [f"--{name}={value}" for name, value in short.items()]
+    run = train("fit", "--config", path, *args, "--trainer.callbacks=[]", "--trainer.default_root_dir", tmp_path)
+    assert run.status == 0, run.err
+    assert_holds(yaml.safe_load((tmp_path / "config.yaml").read_text()), yaml.safe_load(path.read_text()))
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path not in BENCHMARKS], ids=named)
+def test_two_steps(path: Path, tmp_path):
+    content = yaml.safe_load(path.read_text())
+    class_path = content.get("class_path")
+    if path.parent.name == "model" and resolve_name(class_path) is ContinualLearner:
+        content, class_path = {"model": content, "data": {"class_path": "datamodules.split_mnist.SplitMNIST"}}, None
+    known, is_stream = options(data_class(content)), issubclass(data_class(content), StreamDataModule)
+    short = SHORT | {f"data.{name}": value for name, value in SMALL.items() if name in known}
+    args = [f"--{name}={value}" for name, value in short.items()]
+    if "callbacks" not in content.get("trainer", {}):  # the default ones are run by default.yaml
+        args.append("--trainer.callbacks=[]")
+    if path.parent.name == "model" and is_stream:
+        args.append("--data=SplitMNIST")
+    elif path.parent.name == "model" and "classification" not in resolve_name(class_path).task_types:
+        args.append("--data=Sinusoid")
+    if path.parent.name == "data" and getattr(data_class(content), "has_streams", False):
+        args.append("--model=OML")
+    if "ConvCNP" in path.read_text():
+        args += [f"--{name}={value}" for name, value in SMALL_GRID.items()]
+    run = train("fit", OPTION[path.parent.name], path, *args, "--trainer.default_root_dir", tmp_path / "run")
+    assert run.status == 0, run.err
+    for name in ("last",) if is_stream else ("last", "best"):  # a stream has no validation
+        checkpoint = torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=False)
+        assert checkpoint["global_step"] == 2
+    resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    file = yaml.safe_load(path.read_text())
+    sections = file if OPTION[path.parent.name] == "--config" else {path.parent.name: file}
+    assert_holds(resolved, sections)
+
+
+def assert_holds(resolved: dict, content: dict, above: str = "") -> None:
+    """Everything that the file says is in the resolved config, but for what was made short."""
+    for name, value in content.items():
+        place = f"{above}{name}"
+        if isinstance(value, dict) and place != "trainer.logger":
+            assert_holds(resolved[name], value, f"{place}.")
+        elif place.replace(".init_args", "") not in NAMES and name != "callbacks":
+            assert resolved[name] == value, place
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "experiment"], ids=lambda path: path.stem)
+def test_an_experiment_begins_with_its_command(path: Path):
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any("train.py fit --config" in line and f"configs/experiment/{path.name}" in line for line in header)

@@ -1,0 +1,137 @@
+"""What each process of test_ddp runs: every algorithm on vectors and on images."""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from app.algorithms.optimisation_based.maml import MAML
+from app.backbones.conv4 import Conv4
+from app.errors import InputError
+from app.learners.meta_algorithm import MetaAlgorithm
+from callbacks.finite_guard import FiniteGuard
+from callbacks.pictures.class_confusion import ClassConfusion
+from callbacks.replica_check import ReplicaCheck
+from callbacks.step_seed import StepSeed
+from datamodules.base.episodic import EpisodicDataModule
+from datamodules.gaussian_process import GaussianProcess
+from datamodules.sinusoid import Sinusoid
+from helpers.small import ALGORITHMS, SMALL_METHODS, Blots, algorithm_for
+
+STEPS = {"64-true": 20, "32-true": 3}
+OPTIONS = {"inner_lr": 0.01, "inner_steps": 2, "inner_batch_size": 4, "step_size_range": (0.01, 0.02)}
+DATA = {
+    "Sinusoid": lambda: Sinusoid(shots=5, queries=5, meta_batch_size=4, val_episodes=5, test_episodes=9),
+    "Blots": lambda: Blots(ways=3, shots=2, queries=2, meta_batch_size=4, val_episodes=5, test_episodes=9),
+    "GaussianProcess": lambda: GaussianProcess(
+        num_context=(2, 6), num_target=(2, 4), max_points=8, meta_batch_size=4, val_episodes=5, test_episodes=9
+    ),
+}
+BACKBONES = {"Sinusoid": None, "Blots": partial(Conv4, width=4), "GaussianProcess": None}
+
+
+class Case(NamedTuple):
+    algorithm: type[MetaAlgorithm]
+    data: str
+    precision: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.algorithm.__name__}-{self.data}-{self.precision}"
+
+    def build(self) -> tuple[MetaAlgorithm, EpisodicDataModule]:
+        data = DATA[self.data]()
+        small = SMALL_METHODS.get(self.algorithm.__name__, {})
+        return algorithm_for(self.algorithm, data, backbone=BACKBONES[self.data], **OPTIONS | small), data
+
+
+def cases() -> Iterator[Case]:
+    """All that can be built: some methods are for classes alone."""
+    for algorithm in ALGORITHMS:
+        for data in DATA:
+            if data == "GaussianProcess" and algorithm is not MAML:  # sizes that change are no matter of the method
+                continue
+            for precision in STEPS:
+                case = Case(algorithm, data, precision)
+                try:
+                    case.build()
+                except InputError:
+                    continue
+                yield case
+
+
+class KeepScores(Callback):
+    """Keeps the numbers and scores of all test episodes, and what they come to."""
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.scores = pl_module._scores.compute()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.evaluation = pl_module.evaluation
+
+
+class KeepConfusion(ClassConfusion):
+    """Keeps the counts of the first process instead of writing them."""
+
+    counts: tuple[torch.Tensor, ...] = ()
+
+    def _write(self, trainer: Trainer, run_dir: Path) -> None:
+        self.counts = tuple(torch.from_numpy(counts) for counts in (self._taken, self._met, self._episodes))
+
+
+class Disturb(Callback):
+    """Changes one weight, on the last process alone, in the smallest possible way."""
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_rank == trainer.world_size - 1:
+            weight = next(pl_module.parameters()).flatten()
+            weight[-1] = torch.nextafter(weight[-1], weight[-1] + 1)
+
+
+def run(case: Case, devices: int = 1, callbacks: tuple = ()) -> dict[str, Any]:
+    """Trains and tests; returns what the run ends with."""
+    algorithm, data = case.build()
+    keep, confusion = KeepScores(), KeepConfusion()
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        precision=case.precision,
+        max_steps=STEPS[case.precision],
+        max_epochs=-1,
+        val_check_interval=10,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[StepSeed(), *callbacks, FiniteGuard(), ReplicaCheck(), keep, confusion],
+    )
+    trainer.fit(algorithm, datamodule=data)
+    state = {name: tensor.clone() for name, tensor in algorithm.state_dict().items()}
+    trainer.test(algorithm, datamodule=data, verbose=False)
+    return {"state": state, "scores": keep.scores, "evaluation": keep.evaluation, "confusion": confusion.counts}
+
+
+def work(rank: int, port: int, folder: Path) -> None:
+    """Process `rank` of two: all cases, then one that must fail."""
+    addresses = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "NODE_RANK": 0}
+    os.environ.update({name: str(value) for name, value in {**addresses, "RANK": rank, "LOCAL_RANK": rank}.items()})
+    with (folder / f"{rank}.log").open("ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    for case in cases():
+        torch.save(run(case, devices=2), folder / f"{case.name}.{rank}.pt")
+    message = "replicas that differ went unnoticed"
+    try:
+        run(next(cases()), 2, (Disturb(),))
+    except InputError as error:
+        message = str(error)
+    (folder / f"disturbed.{rank}").write_text(message)

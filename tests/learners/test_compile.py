@@ -1,0 +1,134 @@
+"""A compiled training step is the same step."""
+
+import shutil
+from functools import partial
+
+import pytest
+import torch
+from helpers.small import METHODS, SaveAt, flat, relative_error, small_run, trainer
+from torch._inductor import config
+
+from app.backbones.mlp import MLP
+from app.episode import Episode
+from app.errors import InputError
+from app.inner_loop.gradient_descent import INNER_GRADIENT_NORM
+from app.inner_loop.observation import observing
+from app.inner_loop.task_stack import stacking
+from app.learners import compiled_gradient
+from app.learners.suitability import check_compiles
+
+COMPILED = [name for name, (cls, _) in METHODS.items() if vars(cls).get("can_compile")]
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """The programs as they were traced, and no compiler, which takes long."""
+    programs = []
+    monkeypatch.setattr(compiled_gradient, "compile_graph", lambda graph, *_: programs.append(graph) or graph)
+    return programs
+
+
+def gradients(method, task, how=None, **wanted):
+    """Gradient, metrics and inner gradient norms of four tasks in float64, of the method as it is and compiled."""
+    for compile in (False, True):
+        algorithm, data = small_run(method, task, tasks_per_chunk=3, inner_steps=1, compile=compile, **wanted)
+        batch = Episode(*map(torch.stack, zip(*(data.episode("train", index) for index in range(4)), strict=True)))
+        algorithm.double()
+        with stacking(how), observing(INNER_GRADIENT_NORM) as observed:
+            gradient, metrics = algorithm.outer_gradient(dict(algorithm.named_parameters()), algorithm.as_dtype(batch))
+        yield gradient, metrics, observed[INNER_GRADIENT_NORM]
+
+
+def assert_equal(expected, actual):
+    assert relative_error(actual[0], expected[0]) < 1e-11
+    assert actual[1].keys() == expected[1].keys()
+    for one, other in zip((*expected[1].values(), *expected[2]), (*actual[1].values(), *actual[2]), strict=True):
+        assert torch.allclose(one, other, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("method", "task"), [*((method, "classification") for method in COMPILED), ("MAML", "regression")])
+def test_the_traced_step_is_the_same(traced, method, task):
+    assert_equal(*gradients(method, task))
+    assert len(traced) == 1  # of three tasks; the fourth is left as it is
+
+
+@pytest.mark.parametrize(
+    ("how", "option"), [("patches", {}), ("off", {}), (None, {"transductive": False}), (None, {"inner_optimizer": "adam"})]
+)
+def test_so_it_is_in_each_variant(traced, how, option):
+    assert_equal(*gradients("MAML", "classification", how, **option))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_it_is_traced_once(traced, precision):
+    ends = []
+    for compile in (False, True):
+        algorithm, data = small_run("MAML", "regression", compile=compile)
+        trainer(3, precision=precision).fit(algorithm, data)
+        ends.append(dict(algorithm.named_parameters()))
+    assert len(traced) == 1
+    assert relative_error(*ends) < 1e-6
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler: install g++")
+def test_the_compiler_changes_nothing(tmp_path, monkeypatch, capsys):
+    """Nor do a resumed run's bits depend on when it compiled."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    new = partial(small_run, "MAML", "regression", inner_steps=1, backbone=partial(MLP, hidden_sizes=(6,)))
+    (plain, data), (whole, its_data), (resumed, last_data) = new(), new(compile=True), new(compile=True)
+    trainer(4).fit(plain, data)
+    trainer(4, (SaveAt(2, tmp_path / "at_2.ckpt"),)).fit(whole, its_data)
+    trainer(4).fit(resumed, last_data, ckpt_path=tmp_path / "at_2.ckpt", weights_only=False)
+    assert relative_error(dict(whole.named_parameters()), dict(plain.named_parameters())) < 1e-6
+    assert torch.equal(flat(dict(whole.named_parameters())), flat(dict(resumed.named_parameters())))
+    assert "compiling the training step" in capsys.readouterr().out
+
+
+def test_a_compiler_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    algorithm, data = small_run("MAML", "regression", inner_steps=1, compile=True, backbone=partial(MLP, hidden_sizes=(5,)))
+    wanted = r"--model.compile true needs a C\+\+ compiler; install g\+\+"
+    with config.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.raises(InputError, match=wanted):
+        trainer(1).fit(algorithm, data)
+
+
+def test_what_a_compiler_misses_is_said(tmp_path, monkeypatch):
+    compiler = tmp_path / "g++"
+    missing = "x.h:1: fatal error: Python.h: No such file"
+    compiler.write_text(f'#!/bin/sh\ncase "$*" in *--version*) echo "g++ 12.2";; *) echo "{missing}" >&2; exit 1;; esac\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    algorithm, data = small_run("MAML", "regression", inner_steps=1, compile=True, backbone=partial(MLP, hidden_sizes=(4,)))
+    wanted = rf"--model.compile true: the C\+\+ compiler fails \({missing}\); install"
+    with config.patch({"cpp.cxx": (str(compiler),)}), pytest.raises(InputError, match=wanted):
+        trainer(1).fit(algorithm, data)
+
+
+@pytest.mark.parametrize("method", ["IMAML", "MAMLPP", "NP", "ProtoNet", "Reptile"])
+def test_other_methods_say_so(method):
+    with pytest.raises(InputError, match=f"--model.compile true is not for {method}; .* MAML"):
+        small_run(method, METHODS[method][0].task_types[0], compile=True)
+
+
+def test_tasks_of_many_sizes_are_refused():
+    algorithm, data = small_run("MAML", "regression", compile=True)
+    data.episode = lambda split, index: Episode(*(torch.zeros(3 + index // data.meta_batch_size % 2, 1) for _ in range(4)))
+    with pytest.raises(InputError, match=r"--model.compile true compiles a program for each size of a task, and --data"):
+        trainer(1).fit(algorithm, data)
+
+
+def test_a_subclass_says_for_itself_that_it_compiles():
+    class Known:
+        can_compile = True
+
+    class Curious(Known):
+        pass
+
+    check_compiles(Known, True, [])
+    with pytest.raises(InputError, match=r"--model.compile true is not for Curious; .* Known"):
+        check_compiles(Curious, True, [Known, Curious])
+
+
+def test_checkpoints_and_compilation_exclude_each_other():
+    with pytest.raises(InputError, match=r"--model.checkpoint_inner_steps true computes twice"):
+        small_run("MAML", compile=True, checkpoint_inner_steps=True)

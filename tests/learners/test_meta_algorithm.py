@@ -1,0 +1,298 @@
+"""What every method must do, found by itself in app.algorithms."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.small import (
+    ALGORITHMS,
+    METHODS,
+    Blots,
+    SaveAt,
+    algorithm_for,
+    method_for,
+    options,
+    random_tasks,
+    small_run,
+    take,
+    task_of,
+    trainer,
+)
+from torch.testing import assert_close
+
+from app.algorithms.optimisation_based.maml import MAML
+from app.algorithms.optimisation_based.meta_sgd import MetaSGD
+from app.backbones import Conv4
+from app.episode import Episode
+from app.errors import InputError
+from app.inner_loop.step_rules import GeneratedStep
+from app.scores.episode_scores import mean_and_ci95
+from datamodules.sinusoid import Sinusoid
+
+LEARNING = {
+    "classification": {
+        "max_steps": 60,
+        "data": partial(Blots, ways=3, queries=4, meta_batch_size=8, test_episodes=100),
+        "options": {
+            "backbone": partial(Conv4, width=8),
+            "inner_lr": 0.3,
+            "inner_steps": 2,
+            "step_size_range": (0.3, 0.3),
+            "deployment_lrs": (0.3,),
+            "optimizer": partial(torch.optim.Adam, lr=0.01),
+        },
+    },
+    "regression": {
+        "max_steps": 150,
+        "data": partial(Sinusoid, queries=20, train_queries=10, meta_batch_size=8, test_episodes=100),
+        "options": {
+            "inner_lr": 0.02,
+            "inner_steps": 3,
+            "step_size_range": (0.01, 0.01),
+            "optimizer": partial(torch.optim.Adam, lr=0.005),
+        },
+    },
+}
+OF_METHOD = {
+    # The implicit gradient is right where the inner loop ends near its optimum.
+    ("IMAML", "regression"): {"inner_lr": 0.005, "inner_steps": 10},
+    # An image a step teaches less than a task does.
+    ("ANML", "classification"): {"optimizer": partial(torch.optim.Adam, lr=0.02)},
+}
+MAX_STEPS = {"ANML": 100}
+
+each_method = pytest.mark.parametrize("method", METHODS)
+each_task = pytest.mark.parametrize("task", LEARNING)
+
+
+def main_scores(algorithm):
+    return algorithm.evaluation["scores"][algorithm.score_name]
+
+
+def scores_of(algorithm, data):
+    run = trainer()
+    run.test(algorithm, datamodule=data, verbose=False)
+    return main_scores(algorithm)["mean"]
+
+
+@pytest.mark.parametrize(
+    ("method", "task"), [(m, t) for m in METHODS for t in LEARNING if t == "classification" or METHODS[m][1] == {}]
+)
+def test_learns(method, task):
+    data = LEARNING[task]["data"]()
+    algorithm = method_for(method, data, **LEARNING[task]["options"] | OF_METHOD.get((method, task), {}))
+    untrained = scores_of(algorithm, data)[-1]
+    trainer(MAX_STEPS.get(method, LEARNING[task]["max_steps"]), gradient_clip_val=1.0).fit(algorithm, data)
+    before, after = scores_of(algorithm, data)[:1], scores_of(algorithm, data)[-1]
+    before = before if len(algorithm.stages) > 1 else []
+    if algorithm.score_name == "accuracy":
+        assert after > untrained + 0.1 and all(after > score + 0.25 for score in before)
+    elif algorithm.score_name == "log_likelihood":
+        assert after > untrained + 0.25
+    else:
+        assert after < 0.75 * untrained and all(after < 0.85 * score for score in before)
+
+
+def plain_scores(algorithm, data, split, num_episodes, stages):
+    """Score and loss of each episode after each of these numbers of inner steps, of shape (episodes, stages, 2)."""
+    params, algorithm = dict(algorithm.named_parameters()), algorithm.eval()
+    rows = []
+    for algorithm._first_episode, episode in enumerate(data.episode(split, index) for index in range(num_episodes)):
+        if algorithm.score_name == "log_likelihood":  # formulas: test_neural_process
+            scores = algorithm.scores(params, Episode(*(tensor[None] for tensor in episode)))
+            rows.append(torch.stack([scores["log_likelihood"][0], scores["loss"][0]], -1).double())
+            continue
+        adapted = list(algorithm.adaptation(params, episode.support_x, episode.support_y))
+        outputs = [algorithm.predict(params, adapted[stage], episode.query_x) for stage in stages]
+        if algorithm.task_type == "classification":
+            score = [(output.argmax(-1) == episode.query_y).double().mean() for output in outputs]
+            loss = [F.cross_entropy(output, episode.query_y) for output in outputs]
+            if "outer_loss" not in options(type(algorithm)):  # a loss of its own
+                loss = [algorithm.task_loss(params, episode)[0]]
+        else:
+            score = loss = [(output - episode.query_y).square().mean() for output in outputs]
+        rows.append(torch.stack([torch.stack(score).double(), torch.stack(loss).double()], -1))
+    return torch.stack(rows).detach()
+
+
+@each_method
+@each_task
+@pytest.mark.parametrize("tasks_per_chunk", [None, 1])
+def test_evaluation_equals_a_plain_loop(method, task, tasks_per_chunk):
+    """Of 7 episodes in batches of 4, under the inference mode of `Trainer.test`."""
+    outer_loss = {"classification": "cross_entropy", "regression": "mse"}[task]
+    algorithm, data = small_run(method, task, eval_inner_steps=3, tasks_per_chunk=tasks_per_chunk, outer_loss=outer_loss)
+    run = trainer()
+    run.test(algorithm, datamodule=data, verbose=False)
+    stages = range(len(main_scores(algorithm)["mean"]))
+    mean, ci95 = mean_and_ci95(plain_scores(algorithm, data, "test", 7, stages))
+    assert algorithm.evaluation["num_episodes"] == 7
+    assert algorithm.evaluation["inner_steps"] == list(stages)
+    assert main_scores(algorithm)["mean"] == pytest.approx(mean[:, 0].tolist(), rel=1e-5)
+    assert main_scores(algorithm)["ci95"] == pytest.approx(ci95[:, 0].tolist(), rel=1e-5)
+    name = algorithm.score_name
+    logged = {"loss": mean[-1, 1], name: mean[-1, 0], f"{name}_ci95": ci95[-1, 0]}
+    logged |= {f"{name}_before": mean[0, 0]} if len(mean) > 1 else {}
+    for key, value in logged.items():
+        assert run.callback_metrics[f"test/{key}"].item() == pytest.approx(value.item(), rel=1e-5)
+
+
+@each_method
+def test_validation_scores_the_first_the_last_and_powers_of_two(method):
+    algorithm, data = small_run(method, eval_inner_steps=6)
+    if "eval_inner_steps" not in options(type(algorithm)):
+        pytest.skip(f"{method} adapts in one stage")
+    trainer().validate(algorithm, datamodule=data, verbose=False)
+    assert algorithm.evaluation["inner_steps"] == [0, 1, 2, 4, 6]
+    mean, _ = mean_and_ci95(plain_scores(algorithm, data, "val", 7, [0, 1, 2, 4, 6]))
+    assert main_scores(algorithm)["mean"] == pytest.approx(mean[:, 0].tolist(), rel=1e-5)
+
+
+@each_method
+def test_evaluation_changes_nothing(method):
+    algorithm, data = small_run(method, task_of(method))
+    before = {name: tensor.clone() for name, tensor in algorithm.state_dict().items()}
+    first, again = scores_of(algorithm, data), scores_of(algorithm, data)
+    assert first == again
+    assert all(torch.equal(before[name], tensor) for name, tensor in algorithm.state_dict().items())
+
+
+@each_method
+@each_task
+def test_training_logs_the_loss_of_the_queries(method, task):
+    algorithm, data = small_run(method, task)
+    seen = []
+    whole = algorithm.outer_gradient
+
+    def outer_gradient(params, batch):
+        gradient, metrics = whole(params, batch)
+        seen.append(metrics)
+        return gradient, metrics
+
+    algorithm.outer_gradient = outer_gradient
+    run = trainer(2)
+    run.fit(algorithm, data)
+    assert {"outer_loss", algorithm.score_name} <= seen[-1].keys()
+    for name, value in seen[-1].items():
+        assert run.callback_metrics[f"train/{name}"].item() == pytest.approx(value.item(), rel=1e-6)
+    if algorithm.score_name == "mse":
+        assert seen[-1]["outer_loss"].item() == pytest.approx(seen[-1]["mse"].item(), rel=1e-6)
+
+
+@each_method
+def test_each_step_takes_the_next_tasks(method):
+    algorithm, data = small_run(method, task_of(method))
+    queries = []
+    whole = algorithm.outer_gradient
+    algorithm.outer_gradient = lambda params, batch: (queries.append(batch.query_x), whole(params, batch))[1]
+    trainer(2).fit(algorithm, data)
+    expected = torch.stack([data.episode("train", index).query_x for index in range(8)])
+    assert torch.equal(torch.cat(queries), expected)
+
+
+@each_method
+@each_task
+def test_a_resumed_run_ends_in_the_same_bits(method, task, tmp_path):
+    whole, data = small_run(method, task)
+    trainer(6, (SaveAt(3, tmp_path / "at_3.ckpt"),)).fit(whole, data)
+    second, data = small_run(method, task)
+    resumed = trainer(6)
+    resumed.fit(second, datamodule=data, ckpt_path=tmp_path / "at_3.ckpt", weights_only=False)
+    assert resumed.global_step == data.cursor == 6
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(second.state_dict()[name], tensor), name
+
+
+@each_method
+@pytest.mark.parametrize("transductive", [True, False])
+def test_whether_a_prediction_depends_on_the_other_queries(method, transductive):
+    algorithm = small_run(method, transductive=transductive)[0].eval()
+    transductive = transductive and "transductive" in options(type(algorithm))
+    support_x, support_y, query_x, _ = take(random_tasks(), 0)
+    params = dict(algorithm.named_parameters())
+    with torch.no_grad():
+        adapted = algorithm.adapt(params, support_x, support_y)
+        together = algorithm.predict(params, adapted, query_x)
+        alone = torch.cat([algorithm.predict(params, adapted, query[None]) for query in query_x])
+    if transductive:
+        assert (together - alone).abs().max() > 0.1 * together.abs().max()
+    else:
+        assert_close(together, alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("cls", ALGORITHMS)
+@pytest.mark.parametrize("option", ["inner_loss", "outer_loss"])
+def test_cross_entropy_of_a_regression(cls, option):
+    if option not in options(cls):
+        pytest.skip(f"{cls.__name__} has no {option}")
+    if "regression" not in cls.task_types:
+        pytest.skip(f"{cls.__name__} is not for regression")
+    with pytest.raises(InputError, match=f"--model.{option} cross_entropy needs classes, .* choose mse"):
+        algorithm_for(cls, Sinusoid(), **{option: "cross_entropy"})
+
+
+@pytest.mark.parametrize("cls", ALGORITHMS)
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *((option, value) for option in ("inner_lr", "eval_inner_lr") for value in (math.nan, math.inf, -math.inf)),
+        *((option, value) for option in ("inner_steps", "eval_inner_steps", "tasks_per_chunk") for value in (0, -1)),
+        *((option, 0) for option in ("inner_batch_size", "eval_inner_batch_size")),
+    ],
+)
+def test_a_number_that_cannot_be(cls, option, value):
+    if option not in options(cls):
+        pytest.skip(f"{cls.__name__} has no {option}")
+    data = Sinusoid() if "regression" in cls.task_types else Blots()
+    with pytest.raises(InputError, match=f"--model.{option} is {value}; give "):
+        algorithm_for(cls, data, **{option: value})
+
+
+@pytest.mark.parametrize("lr", [math.nan, math.inf, -1.0])
+def test_an_outer_learning_rate_that_cannot_be(lr):
+    algorithm = algorithm_for(MAML, Sinusoid(), optimizer=partial(torch.optim.Adam, lr=lr))
+    with pytest.raises(InputError, match=f"--model.optimizer.*{lr}.*give a"):
+        algorithm.configure_optimizers()
+
+
+@each_method
+def test_squared_error_of_classes(method):
+    """Against one-hot labels, in the inner and in the outer loss."""
+    algorithm, data = small_run(method, inner_loss="mse", outer_loss="mse", inner_lr=0.1, inner_steps=1, inner_optimizer="sgd")
+    if algorithm.global_labels:
+        algorithm.eval()  # in training nothing is adapted to the support set
+    if "outer_loss" not in options(type(algorithm)):
+        pytest.skip(f"{method} has a loss of its own")
+    support_x, support_y, query_x, query_y = take(random_tasks(), 0)
+    params = dict(algorithm.named_parameters())
+    adapted = algorithm.adapt(params, support_x, support_y)
+    outputs = algorithm.predict(params, adapted, query_x)
+    loss, metrics = algorithm.task_loss(params, take(random_tasks(), 0))
+    assert_close(loss, (outputs - torch.eye(3)[query_y]).square().mean())
+    assert metrics["accuracy"] == (outputs.argmax(-1) == query_y).double().mean()
+    weights = dict(algorithm.net.named_parameters())
+    names = algorithm.adapted_names() if isinstance(algorithm, MAML) else []
+    if names and set(names) <= set(weights) and not isinstance(algorithm.step_sizes, GeneratedStep):
+        inner = (algorithm.net(support_x) - torch.eye(3)[support_y]).square().mean()
+        gradient = torch.autograd.grad(inner, [weights[name] for name in names])
+        sizes = algorithm.step_sizes if isinstance(algorithm, MetaSGD) else [algorithm.inner_lr] * len(names)
+        for name, slope, size in zip(names, gradient, sizes, strict=True):
+            expected = weights[name] - size * slope
+            assert_close(adapted.weights[name], expected, rtol=1e-5, atol=1e-6)
+    run = trainer(2)
+    run.fit(algorithm.train(), data)
+    assert run.global_step == 2
+
+
+def test_evaluation_has_its_own_step_size_and_number():
+    algorithm = algorithm_for(MAML, Sinusoid(), inner_lr=0.01, inner_steps=1, eval_inner_lr=0.02, eval_inner_steps=3)
+    support_x, support_y, *_ = Sinusoid().episode("train", 0)
+    params = dict(algorithm.named_parameters())
+    for training, lr, steps in ((True, 0.01, 1), (False, 0.02, 3)):
+        *others, last = algorithm.train(training).adaptation(params, support_x, support_y)
+        assert len(others) == steps
+        plain = algorithm_for(MAML, Sinusoid(), inner_lr=lr, inner_steps=steps)
+        expected = plain.adapt(dict(plain.named_parameters()), support_x, support_y)
+        assert all(torch.equal(last.weights[name], expected.weights[name]) for name in expected.weights)

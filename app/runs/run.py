@@ -16,7 +16,7 @@ from app.errors import InputError
 from app.runs.processes import Job, is_rank_zero, job_from_outside
 from datamodules.base.resumable import ResumableDataModule
 
-CHECKPOINT_FORMAT = 1  # raise it where an older checkpoint can no longer be deployed as it was meant
+CHECKPOINT_FORMAT = 2  # raise it where an older checkpoint can no longer be deployed as it was meant
 
 
 def new_run_dir(model: str, data: str, num_nodes: int = 1) -> Path:

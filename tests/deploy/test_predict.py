@@ -338,7 +338,7 @@ def test_pictures_for_a_regression(runs, episodes):
 def test_checkpoints_of_other_versions(runs, tmp_path):
     saved = torch.load(checkpoint(runs["MAML"]), weights_only=False)
     for change, words in (
-        ({"format": 2}, "format 2 of another version, and this one reads format 1"),
+        ({"format": 1}, "format 1 of another version, and this one reads format 2"),
         ({"format": None}, "an earlier version"),
         (
             {"config": {"model": {"class_path": "app.algorithms.optimisation_based.maml.MAMLPlus"}}},

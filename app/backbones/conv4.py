@@ -4,8 +4,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from app.backbones.task_batch_norm import TaskBatchNorm
 from app.backbones.task_conv import TaskConv2d
-from app.backbones.task_norm import TaskNorm
 from app.backbones.task_pool import TaskMaxPool2d
 from app.errors import InputError
 
@@ -18,7 +18,7 @@ class GlobalMean(nn.Module):
 
 
 class Conv4(nn.Module):
-    """Four blocks of 3x3 convolution, TaskNorm and ReLU (Vinyals et al. 2016), then a linear head.
+    """Four blocks of 3x3 convolution, TaskBatchNorm and ReLU (Vinyals et al. 2016), then a linear head.
 
     Args:
         input_shape: channels, height and width of an image.
@@ -54,7 +54,7 @@ class Conv4(nn.Module):
             halves = block < num_halvings
             stride = 2 if halves and downsample == "stride" else 1
             # No bias before a norm: its gradient is pure rounding, which Adam turns into steps.
-            blocks += [TaskConv2d(channels, width, 3, stride=stride, padding=1, bias=False), TaskNorm(width)]
+            blocks += [TaskConv2d(channels, width, 3, stride=stride, padding=1, bias=False), TaskBatchNorm(width)]
             if halves and downsample == "max_pool":
                 blocks.append(TaskMaxPool2d(2))  # before the ReLU, with which it commutes and which then has a quarter to do
             blocks.append(nn.ReLU())

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from app.backbones.task_norm import TaskNorm
+from app.backbones.task_batch_norm import TaskBatchNorm
 
 
 class MLP(nn.Module):
@@ -17,7 +17,7 @@ class MLP(nn.Module):
         output_size: outputs of the head; null for none, the network is then an embedding.
         hidden_sizes: units of each hidden layer.
         init: of weights and biases: PyTorch's, or uniform by Glorot and Bengio (2010) and zero.
-        norms: TaskNorm before every ReLU, as in MAML's network without convolutions for Omniglot.
+        norms: TaskBatchNorm before every ReLU, as in MAML's network without convolutions for Omniglot.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class MLP(nn.Module):
         layers: list[nn.Module] = [nn.Flatten()]
         for fan_in, fan_out in pairwise(sizes):
             # No bias before a norm: its gradient is pure rounding, which Adam turns into steps.
-            layers += [nn.Linear(fan_in, fan_out, bias=not norms), *([TaskNorm(fan_out)] if norms else []), nn.ReLU()]
+            layers += [nn.Linear(fan_in, fan_out, bias=not norms), *([TaskBatchNorm(fan_out)] if norms else []), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.num_features = sizes[-1]
         self.head = nn.Linear(sizes[-1], output_size) if output_size else nn.Identity()

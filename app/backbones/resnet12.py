@@ -4,14 +4,14 @@ from torch import Tensor, nn
 
 from app.backbones.conv4 import GlobalMean
 from app.backbones.drop_block import DropBlock
+from app.backbones.task_batch_norm import TaskBatchNorm
 from app.backbones.task_conv import TaskConv2d
-from app.backbones.task_norm import TaskNorm
 from app.backbones.task_pool import TaskMaxPool2d
 from app.errors import InputError, check_at_least
 
 
 class ResidualBlock(nn.Module):
-    """Three 3x3 convolutions with TaskNorm, added to a 1x1 convolution of the input, then max-pooling and LeakyReLU.
+    """Three 3x3 convolutions with TaskBatchNorm, added to a 1x1 convolution of the input, then max-pooling and LeakyReLU.
 
     Args:
         channels: of the input.
@@ -24,9 +24,9 @@ class ResidualBlock(nn.Module):
         layers: list[nn.Module] = []
         for fan_in in (channels, width, width):
             # No bias before a norm: its gradient is pure rounding, which Adam turns into steps.
-            layers += [TaskConv2d(fan_in, width, 3, padding=1, bias=False), TaskNorm(width), nn.LeakyReLU(0.1)]
+            layers += [TaskConv2d(fan_in, width, 3, padding=1, bias=False), TaskBatchNorm(width), nn.LeakyReLU(0.1)]
         self.residual = nn.Sequential(*layers[:-1])
-        self.shortcut = nn.Sequential(TaskConv2d(channels, width, 1, bias=False), TaskNorm(width))
+        self.shortcut = nn.Sequential(TaskConv2d(channels, width, 1, bias=False), TaskBatchNorm(width))
         # The rectifier commutes with the maximum, and then has a quarter to do.
         self.end = nn.Sequential(TaskMaxPool2d(2), nn.LeakyReLU(0.1), drop)
 

@@ -5,15 +5,15 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from app.backbones.conv4 import GlobalMean
+from app.backbones.task_batch_norm import TaskBatchNorm
 from app.backbones.task_conv import TaskConv2d
-from app.backbones.task_norm import TaskNorm
 from app.errors import InputError, check_at_least
 
 STEM = 16
 
 
 class WideBlock(nn.Module):
-    """TaskNorm, ReLU and a 3x3 convolution, twice, added to the input.
+    """TaskBatchNorm, ReLU and a 3x3 convolution, twice, added to the input.
 
     Args:
         channels: of the input.
@@ -23,10 +23,10 @@ class WideBlock(nn.Module):
 
     def __init__(self, channels: int, width: int, stride: int):
         super().__init__()
-        self.start = nn.Sequential(TaskNorm(channels), nn.ReLU())
+        self.start = nn.Sequential(TaskBatchNorm(channels), nn.ReLU())
         self.residual = nn.Sequential(
             TaskConv2d(channels, width, 3, stride=stride, padding=1, bias=False),
-            TaskNorm(width),
+            TaskBatchNorm(width),
             nn.ReLU(),
             TaskConv2d(width, width, 3, padding=1, bias=False),
         )
@@ -67,7 +67,7 @@ class WRN(nn.Module):
                 layers.append(WideBlock(fan_out if block else fan_in, fan_out, 2 if group and not block else 1))
         self.num_features = widths[-1]
         self.map_shape = (self.num_features, -(-height // 4), -(-side // 4))  # a strided convolution rounds up
-        self.body = nn.Sequential(*layers, TaskNorm(self.num_features), nn.ReLU(), GlobalMean())
+        self.body = nn.Sequential(*layers, TaskBatchNorm(self.num_features), nn.ReLU(), GlobalMean())
         self.head = nn.Linear(self.num_features, output_size) if output_size else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

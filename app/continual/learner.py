@@ -12,7 +12,7 @@ from torch import Tensor
 from app.backbones import BackboneCallable
 from app.backbones.drop_block import DropBlock
 from app.backbones.mlp import MLP
-from app.backbones.task_norm import one_by_one
+from app.backbones.task_batch_norm import one_by_one
 from app.continual.base.method import MethodCallable, class_masks
 from app.continual.methods.fine_tuning import FineTuning
 from app.continual.stream_record import StreamRecord

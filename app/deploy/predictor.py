@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from app.backbones.task_norm import TaskNorm
+from app.backbones.task_batch_norm import TaskBatchNorm
 from app.deploy.export import export
 from app.deploy.inputs import Columns, Pictures
 from app.errors import InputError
@@ -123,7 +123,7 @@ class Adapted:
     def __init__(self, predictor: Predictor, support_x: Tensor, support_y: Tensor, classes: list[Any]):
         self.model, self.reading, self.classes = predictor.model, predictor.reading, classes
         self.params = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
-        self.transductive = self.model.transductive and any(isinstance(part, TaskNorm) for part in self.model.modules())
+        self.transductive = self.model.transductive and any(isinstance(part, TaskBatchNorm) for part in self.model.modules())
         self.model.check_inputs(self._scaled(support_x))
         with torch.no_grad(), self._ways():
             adapted = self.model.adapt(self.params, self._scaled(support_x), self._scaled_targets(support_y))

@@ -12,7 +12,7 @@ from torch import nn
 
 from app.algorithms.optimisation_based.maml import MAML
 from app.algorithms.optimisation_based.meta_sgd import MetaSGD
-from app.backbones.task_norm import statistics_from
+from app.backbones.task_batch_norm import statistics_from
 from app.episode import Episode
 from app.inner_loop.params import Params
 

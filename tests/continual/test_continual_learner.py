@@ -18,7 +18,7 @@ from helpers.small import trainer
 from helpers.streams import METHODS, Patterns
 
 from app.backbones.conv4 import Conv4
-from app.backbones.task_norm import one_by_one
+from app.backbones.task_batch_norm import one_by_one
 from app.continual.learner import ContinualLearner
 from app.continual.methods import er, gdumb, joint
 from callbacks.stream_report import StreamReport, tables

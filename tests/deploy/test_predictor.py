@@ -7,7 +7,7 @@ from helpers.small import METHODS, Blots, random_tasks, small_run, take, task_of
 from PIL import Image
 from torch.testing import assert_close
 
-from app.backbones.task_norm import TaskNorm
+from app.backbones.task_batch_norm import TaskBatchNorm
 from app.deploy.inputs import Columns, Pictures
 from app.deploy.predictor import OTHER, Predictor
 from app.errors import InputError
@@ -207,7 +207,7 @@ EXPORTED = {
 def test_export(name, options, tmp_path):
     predictor, episode = predictor_of(name.split(",")[0], **options)
     for module in predictor.model.modules():
-        if isinstance(module, TaskNorm) and module.running_mean is not None:
+        if isinstance(module, TaskBatchNorm) and module.running_mean is not None:
             module.running_mean.uniform_(-1, 1)
     adapted = predictor.adapt(episode.support_x, episode.support_y)
     adapted.export(str(tmp_path / "adapted.pt2"), episode.query_x)

@@ -15,8 +15,8 @@ from app.backbones.batch_statistics import normalise
 from app.backbones.conv4 import Conv4
 from app.backbones.patches import Geometry
 from app.backbones.resnet12 import ResNet12
+from app.backbones.task_batch_norm import TaskBatchNorm
 from app.backbones.task_conv import TaskConv2d, _Convolution
-from app.backbones.task_norm import TaskNorm
 from app.backbones.wrn import WRN
 from app.episode import Episode
 from app.inner_loop.gradient_descent import gradient_and_value
@@ -159,7 +159,10 @@ class OneRow(torch.nn.Module):
     def __init__(self, input_shape: tuple[int, ...], output_size: int):
         super().__init__()
         self.body = torch.nn.Sequential(
-            TaskConv2d(input_shape[0], 4, 3, padding=1, bias=False), TaskNorm(4), torch.nn.Tanh(), torch.nn.AdaptiveAvgPool2d(2)
+            TaskConv2d(input_shape[0], 4, 3, padding=1, bias=False),
+            TaskBatchNorm(4),
+            torch.nn.Tanh(),
+            torch.nn.AdaptiveAvgPool2d(2),
         )
         self.head = torch.nn.Linear(16, output_size)
 
@@ -194,7 +197,7 @@ def test_filters_that_no_pixel_reaches_have_no_gradient():
 def test_layers_take_what_only_some_tasks_share(double):
     """Inputs with a task axis and filters without, and the reverse; a bias; rows of vectors."""
     torch.manual_seed(0)
-    conv, norm = TaskConv2d(2, 3, 3, bias=False), TaskNorm(3)
+    conv, norm = TaskConv2d(2, 3, 3, bias=False), TaskBatchNorm(3)
     of_tasks, shared = torch.randn(4, 5, 2, 6, 6), torch.randn(5, 2, 6, 6)
     filters = torch.randn(4, 3, 2, 3, 3)
 

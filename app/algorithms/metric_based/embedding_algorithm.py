@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from app.backbones import BackboneCallable
 from app.backbones.drop_block import noise_from
-from app.backbones.task_norm import TaskNorm, folded, update_running_statistics
+from app.backbones.task_batch_norm import TaskBatchNorm, folded, update_running_statistics
 from app.episode import Episode
 from app.inner_loop.params import Params
 from app.learners.meta_algorithm import Metrics
@@ -35,9 +35,9 @@ class EmbeddingAlgorithm(StackedAlgorithm):
         return self.with_running_statistics(backbone(self.input_shape, None))
 
     def with_running_statistics(self, network: nn.Module) -> nn.Module:
-        """The network, each TaskNorm of which keeps the statistics of training, for evaluation unless it is transductive."""
+        """The network, each TaskBatchNorm of which keeps the statistics of training, for evaluation unless it is transductive."""
         for module in network.modules():
-            if isinstance(module, TaskNorm):
+            if isinstance(module, TaskBatchNorm):
                 module.keep_running_statistics(used=not self.transductive)
         return network
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
 from app.backbones import BackboneCallable
 from app.backbones.conv4 import Conv4
-from app.backbones.task_norm import TaskNorm, folded
+from app.backbones.task_batch_norm import TaskBatchNorm, folded
 from app.errors import InputError, check_at_least
 from app.inner_loop.params import Params
 from app.scores.losses import LossName, widened
@@ -57,7 +57,7 @@ class RelationNet(EmbeddingAlgorithm):
 
 
 class RelationModule(nn.Module):
-    """Scores pairs of maps: two blocks of 3x3 convolution, TaskNorm, ReLU and max-pooling, then two linear layers.
+    """Scores pairs of maps: two blocks of 3x3 convolution, TaskBatchNorm, ReLU and max-pooling, then two linear layers.
 
     The pairs of a task are normalised together, as the images of a task are. A map of one pixel is not pooled.
 
@@ -75,8 +75,8 @@ class RelationModule(nn.Module):
         pools = [nn.MaxPool2d(tuple(min(2, size) for size in map_size)) for map_size in sizes[:2]]
         self.compare = nn.Conv2d(2 * channels, channels, 3, padding=1, bias=False)
         self.score = nn.Sequential(
-            *(TaskNorm(channels), nn.ReLU(), pools[0]),
-            *(nn.Conv2d(channels, channels, 3, padding=1, bias=False), TaskNorm(channels), nn.ReLU(), pools[1]),
+            *(TaskBatchNorm(channels), nn.ReLU(), pools[0]),
+            *(nn.Conv2d(channels, channels, 3, padding=1, bias=False), TaskBatchNorm(channels), nn.ReLU(), pools[1]),
             *(nn.Flatten(), nn.Linear(channels * sizes[2][0] * sizes[2][1], hidden_size), nn.ReLU(), nn.Linear(hidden_size, 1)),
         )
 

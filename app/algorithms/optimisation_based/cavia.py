@@ -6,7 +6,7 @@ from torch.func import functional_call
 
 from app.algorithms.optimisation_based.maml import MAML
 from app.backbones import BackboneCallable
-from app.backbones.task_norm import TaskNorm
+from app.backbones.task_batch_norm import TaskBatchNorm
 from app.errors import InputError, check_at_least
 from app.inner_loop.params import Params
 
@@ -33,7 +33,7 @@ class ContextNetwork(nn.Module):
         super().__init__()
         self.register_buffer("context", torch.zeros(num_context), persistent=False)
         self.backbone = backbone(input_shape, output_size)
-        norms = [name for name, module in self.backbone.named_modules() if isinstance(module, TaskNorm)]
+        norms = [name for name, module in self.backbone.named_modules() if isinstance(module, TaskBatchNorm)]
         if not norms:
             self.norm = None
             self.backbone = backbone((torch.Size(input_shape).numel() + num_context,), output_size)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from app.backbones.task_norm import statistics_from
+from app.backbones.task_batch_norm import statistics_from
 from app.errors import InputError, check_at_least
 from app.inner_loop.gradient_descent import gradient_descent
 from app.inner_loop.inner_optimizers import INNER_OPTIMIZERS

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from app.backbones import BackboneCallable, default_backbone
-from app.backbones.task_norm import one_by_one
+from app.backbones.task_batch_norm import one_by_one
 from app.continual.meta_trained.oml import OML
 from app.inner_loop.gradient_descent import gradient_and_value
 from app.inner_loop.params import Params

@@ -12,7 +12,7 @@ from torch.func import functional_call, vmap
 
 from app.backbones import BackboneCallable
 from app.backbones.drop_block import noise_from
-from app.backbones.task_norm import one_by_one
+from app.backbones.task_batch_norm import one_by_one
 from app.continual.meta_trained.deployment import class_means, deployed_heads, fresh_rows, nearest_mean, with_constant
 from app.episode import Episode
 from app.errors import InputError

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from app.backbones import BackboneCallable, default_backbone
-from app.backbones.task_norm import TaskNorm, folded, update_running_statistics
+from app.backbones.task_batch_norm import TaskBatchNorm, folded, update_running_statistics
 from app.continual.meta_trained.deployed_algorithm import DeployedAlgorithm
 from app.continual.meta_trained.deployment import with_constant
 from app.episode import Episode
@@ -60,7 +60,7 @@ class Initialisation(DeployedAlgorithm):
                     )
             net.load_state_dict(own)
         for module in net.modules():
-            if isinstance(module, TaskNorm):
+            if isinstance(module, TaskBatchNorm):
                 module.keep_running_statistics(used=True)
         return net
 

@@ -16,7 +16,7 @@ from app.algorithms.metric_based.baseline import Baseline
 from app.algorithms.metric_based.baseline_pp import BaselinePP
 from app.algorithms.metric_based.protonet import ProtoNet
 from app.backbones import Conv4
-from app.backbones.task_norm import TaskNorm
+from app.backbones.task_batch_norm import TaskBatchNorm
 from app.errors import InputError
 from datamodules.base.images import rotated_classes
 from datamodules.sinusoid import Sinusoid
@@ -136,7 +136,7 @@ def test_fitting_a_head_leaves_the_features_alone(cls):
     before = deepcopy(algorithm.state_dict())
     run.test(algorithm, datamodule=data, verbose=False)
     assert all(torch.equal(before[name], tensor) for name, tensor in algorithm.state_dict().items())
-    norms = [module for module in algorithm.net.modules() if isinstance(module, TaskNorm)]
+    norms = [module for module in algorithm.net.modules() if isinstance(module, TaskBatchNorm)]
     assert all((norm.running_mean != 0).any() for norm in norms)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from app.algorithms.optimisation_based.conjugate_gradients import conjugate_gradients
 from app.algorithms.optimisation_based.imaml import IMAML
 from app.backbones import MLP
-from app.backbones.task_norm import TaskNorm
+from app.backbones.task_batch_norm import TaskBatchNorm
 from app.episode import Episode
 from app.errors import InputError
 
@@ -64,7 +64,7 @@ class Smooth(nn.Module):
 
     def __init__(self, input_shape, output_size):
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(*input_shape, 5, bias=False), TaskNorm(5), nn.Tanh())
+        self.body = nn.Sequential(nn.Linear(*input_shape, 5, bias=False), TaskBatchNorm(5), nn.Tanh())
         self.head = nn.Linear(5, output_size)
 
     def forward(self, x):

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import LambdaCallback
 
 from app.algorithms.optimisation_based.maml import MAML
 from app.algorithms.optimisation_based.maml_pp import MAMLPP
-from app.backbones.task_norm import TaskNorm
+from app.backbones.task_batch_norm import TaskBatchNorm
 from app.errors import InputError
 from callbacks.replica_check import checksum
 
@@ -71,7 +71,7 @@ def plain_loss(algorithm, episode, importance):
     """The outer loss by torch.autograd, step after step on a network whose weights are put in place."""
     net = copy.deepcopy(algorithm.net)
     weights = {name: parameter for name, parameter in algorithm.net.named_parameters()}
-    norms = [name for name, module in net.named_modules() if isinstance(module, TaskNorm)]
+    norms = [name for name, module in net.named_modules() if isinstance(module, TaskBatchNorm)]
     norms = [name for name in weights if name.rsplit(".", 1)[0] in norms]
     adapted = {name: weight for name, weight in weights.items() if name not in norms}
     later = dict(zip(norms, algorithm.later_norms, strict=True))

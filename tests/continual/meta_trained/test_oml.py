@@ -7,7 +7,7 @@ from helpers.small import NETWORKS, Blots, algorithm_for, flat, relative_error
 from torch.func import functional_call, vmap
 from torch.testing import assert_close
 
-from app.backbones.task_norm import TaskNorm, one_by_one
+from app.backbones.task_batch_norm import TaskBatchNorm, one_by_one
 from app.continual.meta_trained.anml import ANML
 from app.continual.meta_trained.oml import OML, online_sgd
 from app.episode import Episode
@@ -149,7 +149,7 @@ def test_the_gates_are_no_fast_weights():
 
 @pytest.mark.parametrize("shape", [(6, 3), (6, 3, 5), (6, 3, 1, 1), (6, 3, 4, 5)])
 def test_norm_of_rows_one_by_one(shape):
-    norm = TaskNorm(3)
+    norm = TaskBatchNorm(3)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in norm.parameters():

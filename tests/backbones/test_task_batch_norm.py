@@ -1,18 +1,18 @@
-"""TaskNorm against batch normalisation."""
+"""TaskBatchNorm against batch normalisation."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from app.backbones.task_norm import TaskNorm, folded, statistics_from, update_running_statistics
+from app.backbones.task_batch_norm import TaskBatchNorm, folded, statistics_from, update_running_statistics
 
 SHAPES = [(6, 3), (6, 3, 5), (6, 3, 4, 5)]
 
 
 def norm_and_rows(shape=(6, 3, 4, 5), dtype=torch.float64):
     torch.manual_seed(0)
-    norm = TaskNorm(shape[1]).to(torch.promote_types(dtype, torch.float32))
+    norm = TaskBatchNorm(shape[1]).to(torch.promote_types(dtype, torch.float32))
     for parameter in norm.parameters():
         torch.nn.init.normal_(parameter)
     return norm, (5 * torch.randn(shape, dtype=torch.float64) + 3).to(dtype)
@@ -38,7 +38,7 @@ def test_second_order_gradients(shape):
 
 
 def test_starts_as_a_plain_normalisation_and_has_no_running_statistics():
-    norm = TaskNorm(3)
+    norm = TaskBatchNorm(3)
     x = 5 * torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) + 3
     y = norm(x)
     assert_close(y.mean(0), torch.zeros(3), rtol=0, atol=1e-5)

@@ -21,7 +21,7 @@ MOMENTUM = 0.1
 
 @contextmanager
 def statistics_from(rows: int) -> Iterator[None]:
-    """Inside, every TaskNorm takes mean and variance from the first `rows` rows of its input and applies them to all.
+    """Inside, every TaskBatchNorm takes mean and variance from the first `rows` rows of its input and applies them to all.
 
     With the support set in front of the queries this makes a prediction independent of the other queries
     (non-transductive; MetaBN of Bronskill et al. 2020, "TaskNorm").
@@ -35,7 +35,7 @@ def statistics_from(rows: int) -> Iterator[None]:
 
 @contextmanager
 def folded(num_tasks: int) -> Iterator[None]:
-    """Inside, the rows of every TaskNorm's input are those of `num_tasks` tasks one after the other, each normalised alone."""
+    """Inside, the input of every TaskBatchNorm holds the rows of `num_tasks` tasks one after the other, each normalised alone."""
     token = _num_tasks.set(num_tasks)
     try:
         yield
@@ -45,7 +45,7 @@ def folded(num_tasks: int) -> Iterator[None]:
 
 @contextmanager
 def one_by_one() -> Iterator[None]:
-    """Inside, every TaskNorm normalises each row by the row's own mean and variance, of all channels and positions.
+    """Inside, every TaskBatchNorm normalises each row by the row's own mean and variance, of all channels and positions.
 
     For streams, where an image is learned alone: layer normalisation, which has statistics even of a map of one position.
     """
@@ -56,7 +56,7 @@ def one_by_one() -> Iterator[None]:
         _one_by_one.reset(token)
 
 
-class TaskNorm(nn.Module):
+class TaskBatchNorm(nn.Module):
     """Batch normalisation by the statistics of the rows of one task.
 
     Inside an inner loop it is written from mean and variance: `nn.BatchNorm2d` under `vmap(func.grad)` returns wrong second-order
@@ -144,11 +144,11 @@ def update_running_statistics(network: nn.Module, num_tasks: int, mean_over_proc
     """Moves the running statistics towards the mean of what the tasks of an outer step had, over all processes.
 
     Args:
-        network: whose TaskNorms have seen these tasks, in however many chunks.
+        network: whose TaskBatchNorms have seen these tasks, in however many chunks.
         num_tasks: of this process.
         mean_over_processes: the mean of a tensor over all processes, one call for all layers.
     """
-    norms = [module for module in network.modules() if isinstance(module, TaskNorm) and module.running_mean is not None]
+    norms = [module for module in network.modules() if isinstance(module, TaskBatchNorm) and module.running_mean is not None]
     if not norms:
         return
     means = mean_over_processes(torch.cat([sum(norm.seen) for norm in norms], 1) / num_tasks)

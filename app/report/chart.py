@@ -1,7 +1,7 @@
-"""Line charts as inline SVG, in the colours of the page."""
+"""Line charts, as the places of everything in them; `chart.html` draws them as SVG."""
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Callable, Sequence
+from math import log
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 380, 210
@@ -10,7 +10,7 @@ MOST_POINTS, MOST_MARKS = 250, 30
 
 
 class Line(NamedTuple):
-    """One line of a chart.
+    """What one line of a chart shows.
 
     Attributes:
         label: of the run.
@@ -25,8 +25,54 @@ class Line(NamedTuple):
     interval: Sequence[float | None] = ()
 
 
-def line_chart(title: str, lines: list[Line], x_label: str = "step", may_be_logarithmic: bool = True) -> str:
-    """A figure with the chart, under its title; values over more than two orders of magnitude get a logarithmic axis."""
+class Tick(NamedTuple):
+    """A number on an axis, and its place."""
+
+    place: float
+    label: str
+
+
+class Mark(NamedTuple):
+    """A point that says its value where the mouse is."""
+
+    left: float
+    top: float
+    tip: str
+
+
+class Curve(NamedTuple):
+    """A line in its place.
+
+    Attributes:
+        colour: number of the run.
+        places: (left, top) of its points.
+        whiskers: (left, top, bottom) of its intervals.
+        marks: of its points, where they are few, else of the last one.
+    """
+
+    colour: int
+    places: list[tuple[float, float]]
+    whiskers: list[tuple[float, float, float]]
+    marks: list[Mark]
+
+
+class Chart(NamedTuple):
+    """A chart in its box."""
+
+    title: str
+    x_label: str
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    curves: list[Curve]
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    right: int = WIDTH - RIGHT
+    bottom: int = HEIGHT - BOTTOM
+
+
+def line_chart(title: str, lines: list[Line], x_label: str = "step", may_be_logarithmic: bool = True) -> Chart:
+    """The chart of some lines; values over more than two orders of magnitude get a logarithmic axis."""
     lines = [line._replace(points=_thinned(line.points)) for line in lines if line.points]
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points]
@@ -37,30 +83,28 @@ def line_chart(title: str, lines: list[Line], x_label: str = "step", may_be_loga
     x_ticks, y_ticks = _ticks(min(xs), max(xs), whole=True), _ticks(min(ys), max(ys), logarithmic=logarithmic)
     across = _scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
     up = _scale(min(*ys, *y_ticks), max(*ys, *y_ticks), HEIGHT - BOTTOM, TOP, logarithmic)
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">']
-    for tick in y_ticks:
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(tick):.1f}" y2="{up(tick):.1f}"/>')
-        parts.append(f'<text class="y" x="{LEFT - 6}" y="{up(tick) + 3.5:.1f}">{_short(tick)}</text>')
-    for tick in x_ticks:
-        parts.append(f'<text class="x" x="{across(tick):.1f}" y="{HEIGHT - BOTTOM + 15}">{_short(tick)}</text>')
-    parts.append(f'<text class="x" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 2}">{escape(x_label)}</text>')
-    for line in lines:
-        parts += _drawn(line, across, up)
-    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{"".join(parts)}</svg></figure>'
+    return Chart(
+        title,
+        x_label,
+        [Tick(across(tick), _short(tick)) for tick in x_ticks],
+        [Tick(up(tick), _short(tick)) for tick in y_ticks],
+        [_drawn(line, across, up) for line in lines],
+    )
 
 
-def _drawn(line: Line, across, up) -> list[str]:
+def _drawn(line: Line, across: Callable[[float], float], up: Callable[[float], float]) -> Curve:
     places = [(across(x), up(y)) for x, y in line.points]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    parts = [f'<g style="--c: var(--run-{line.colour % 8})">', f'<polyline points="{path}"/>']
-    for (x, y), half in zip(line.points, line.interval, strict=False):
-        if half is not None:
-            parts.append(f'<line x1="{across(x):.1f}" x2="{across(x):.1f}" y1="{up(y - half):.1f}" y2="{up(y + half):.1f}"/>')
-    if len(places) <= MOST_MARKS:
-        for (x, y), (left, top) in zip(line.points, places, strict=True):
-            tip = f"<title>{escape(line.label)}: {y:.5g} at {x:g}</title>"
-            parts.append(f'<circle cx="{left:.1f}" cy="{top:.1f}" r="2.5">{tip}</circle>')
-    return [*parts, "</g>"]
+    marked = list(zip(line.points, places, strict=True))[0 if len(places) <= MOST_MARKS else -1 :]
+    return Curve(
+        line.colour,
+        places,
+        [
+            (across(x), up(y - half), up(y + half))
+            for (x, y), half in zip(line.points, line.interval, strict=False)
+            if half is not None
+        ],
+        [Mark(left, top, f"{line.label}: {y:.5g} at {x:g}") for (x, y), (left, top) in marked],
+    )
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -81,10 +125,8 @@ def _ticks(low: float, high: float, whole: bool = False, logarithmic: bool = Fal
     return [tick for tick in ticks if low <= tick <= high] if whole else ticks
 
 
-def _scale(low: float, high: float, start: float, end: float, logarithmic: bool = False):
+def _scale(low: float, high: float, start: float, end: float, logarithmic: bool = False) -> Callable[[float], float]:
     """From values to places; a single value lies in the middle."""
-    from math import log
-
     if low == high:
         return lambda value: (start + end) / 2
     if logarithmic:

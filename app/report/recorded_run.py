@@ -22,6 +22,7 @@ class RecordedRun(NamedTuple):
     Attributes:
         path: its folder.
         label: what tells it from the others on the page.
+        colour: its number there.
         scalars: name -> points (step, value) in the order of the steps.
         results: content of results.json; empty before a test.
         config: content of config.yaml.
@@ -32,6 +33,7 @@ class RecordedRun(NamedTuple):
 
     path: Path
     label: str
+    colour: int
     scalars: dict[str, list[tuple[int, float]]]
     results: dict[str, Any]
     config: dict[str, Any]
@@ -63,7 +65,7 @@ def read_runs(paths: list[Path]) -> list[RecordedRun]:
         InputError: a folder holds no run, or one without results, or a file in it is damaged.
     """
     paths = list(dict.fromkeys(Path(os.path.abspath(path)) for path in paths))
-    return [_read_run(path, label) for path, label in zip(paths, _labels(paths), strict=True)]
+    return [_read_run(path, label, colour) for colour, (path, label) in enumerate(zip(paths, _labels(paths), strict=True))]
 
 
 def _labels(paths: list[Path]) -> list[str]:
@@ -74,7 +76,7 @@ def _labels(paths: list[Path]) -> list[str]:
     return ["/".join(path.parts[-length:]) for path in paths]
 
 
-def _read_run(path: Path, label: str) -> RecordedRun:
+def _read_run(path: Path, label: str, colour: int) -> RecordedRun:
     if not path.is_dir():
         raise InputError(f"RUN_DIR {path} does not exist; give the folder of a run, which `train.py fit` names at its end")
     if not any((path / name).exists() for name in ("config.yaml", METRICS, "results.json")):
@@ -90,6 +92,7 @@ def _read_run(path: Path, label: str) -> RecordedRun:
     return RecordedRun(
         path,
         label,
+        colour,
         _scalars(path / METRICS),
         _content(path / "results.json", json.loads),
         _content(path / "config.yaml", yaml.safe_load),
@@ -109,7 +112,10 @@ def _content(path: Path, parse: Any) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return parse(path.read_text()) or {}
+        content = parse(path.read_text()) or {}
+        if not isinstance(content, dict):
+            raise ValueError("not a mapping")
+        return content
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); delete it to leave it out") from error
 

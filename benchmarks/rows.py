@@ -1,0 +1,172 @@
+"""The queue of published rows: trains the next one that is not on record, tests it, writes its record and goes on.
+
+uv run --group bench python -m benchmarks.rows [--rows PATTERN ...] [--list] [--hours H] [--data_dir DIR]
+
+The rows stand in benchmarks/rows.yaml, their runs in runs/rows, their records in results. Ctrl-C, a kill or a new machine
+lose ten seconds of training at most: the same command goes on. Several machines, or several of these commands, can share
+one checkout.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from contextlib import nullcontext
+from fnmatch import fnmatch
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from benchmarks.records import read_record
+from benchmarks.row import Row, read_rows
+from benchmarks.row_lock import RowLock
+from benchmarks.row_run import RUNS, Work
+from benchmarks.row_table import Shown, lines, table
+from benchmarks.row_time import hours_of, measure
+
+POLL_SECONDS, LINE_SECONDS = 1.0, 60.0
+
+
+class Queue:
+    """Rows in their order, of which a few are worked on at a time.
+
+    Args:
+        rows: all that may be trained.
+        data_dir: folder of the data's files.
+        processes: rows side by side.
+        threads: of each.
+    """
+
+    def __init__(self, rows: list[Row], data_dir: str, processes: int, threads: int):
+        self.rows, self.data_dir, self.processes, self.threads = rows, data_dir, processes, threads
+        self.works: dict[str, Work] = {}
+        self.elsewhere: dict[str, str] = {}
+
+    def poll(self) -> bool:
+        """Goes on with what runs and starts what there is room for; whether anything runs."""
+        for work in self.works.values():
+            work.poll()
+        running = [work for work in self.works.values() if work.state in ("training", "testing")]
+        for row in self.unfinished():
+            if len(running) >= self.processes:
+                break
+            lock = RowLock(RUNS / f"{row.training}.lock")
+            if not lock.acquire():
+                self.elsewhere[row.name] = lock.holder()
+                continue
+            self.elsewhere.pop(row.name, None)
+            if is_finished(row):  # by another process, since it was looked at
+                lock.release()
+                continue
+            self.works[row.name] = Work(row, lock, self.data_dir, self.threads)
+            running.append(self.works[row.name])
+        return bool(running)
+
+    def unfinished(self) -> list[Row]:
+        """Rows that nobody has begun here; those without any record before those whose settings have changed since."""
+        left = [row for row in self.rows if row.why_not is None and row.name not in self.works and not is_finished(row)]
+        return sorted(left, key=lambda row: not is_missing(row))
+
+    def stop(self) -> None:
+        """Stops everything in good order."""
+        for work in self.works.values():
+            work.stop()
+
+    def shown(self) -> list[Shown]:
+        """Every row as the table shows it."""
+        return [Shown.of(row, self.works.get(row.name), self.elsewhere.get(row.name)) for row in self.rows]
+
+
+def is_missing(row: Row) -> bool:
+    """Whether the program has never put the row on record."""
+    record = read_record(row.name)
+    return record is None or record["kind"] != "row"
+
+
+def is_finished(row: Row) -> bool:
+    """Whether the row is on record with the settings that it has now."""
+    record = read_record(row.name)
+    return record is not None and record["kind"] == "row" and record["recipe"] == row.recipe
+
+
+def chosen(patterns: list[str] | None) -> list[Row]:
+    """The rows whose names match one of the patterns, in the order of the file.
+
+    Raises:
+        ValueError: a pattern matches none.
+    """
+    rows = read_rows()
+    for pattern in patterns or []:
+        if not any(fnmatch(row.name, pattern) for row in rows):
+            raise ValueError(
+                f"--rows {pattern} matches none of the {len(rows)} rows in benchmarks/rows.yaml; one is {rows[0].name}"
+            )
+    return [row for row in rows if not patterns or any(fnmatch(row.name, pattern) for pattern in patterns)]
+
+
+def run(queue: Queue, hours: float | None) -> int:
+    """Works until everything is done, the hours are over or a signal comes; the exit status."""
+    end = time.monotonic() + 3600 * hours if hours is not None else float("inf")
+    console, printed = Console(), 0.0
+    stopped: list[int] = []
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(signum, lambda number, _: stopped.append(number))
+    with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
+        while True:
+            going_on = queue.poll()
+            if live is not None:
+                live.update(table(queue.shown()), refresh=True)
+            elif time.monotonic() - printed >= LINE_SECONDS:
+                console.print("\n".join(lines(queue.shown())), soft_wrap=True, highlight=False)
+                printed = time.monotonic()
+            if not going_on or stopped or time.monotonic() >= end:
+                break
+            time.sleep(POLL_SECONDS)
+        queue.stop()
+    if live is None:
+        console.print("\n".join(lines(queue.shown())), soft_wrap=True, highlight=False)
+    failed = [work for work in queue.works.values() if work.state == "failed"]
+    for work in failed:
+        print(f"error: {work.row.name}: {work.problem}", file=sys.stderr)
+    if stopped:
+        print("stopped; the same command goes on from there", file=sys.stderr)
+        return 128 + stopped[0]
+    return 1 if failed else 0
+
+
+def main(args: list[str] | None = None) -> int:
+    """Lists the rows or works on them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", nargs="+", metavar="PATTERN", help="names, * for any characters (default: all)")
+    parser.add_argument("--list", action="store_true", help="print the hours that each takes on this machine, and stop")
+    parser.add_argument("--hours", type=float, help="end in good order after so many hours (default: when all are done)")
+    parser.add_argument("--data_dir", default="data", help="folder of the files of Omniglot and the other pictures")
+    parser.add_argument("--processes", type=int, default=1, help="rows side by side, which share the cores (default 1)")
+    parser.add_argument("--threads", type=int, help="of each process (default: the cores, shared)")
+    options = parser.parse_args(args)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // max(1, options.processes)) if options.threads is None else options.threads
+    try:
+        for name, value in (("processes", options.processes), ("threads", threads)):
+            if value < 1:
+                raise ValueError(f"--{name} is {value}; give at least 1")
+        if options.hours is not None and not options.hours > 0:
+            raise ValueError(f"--hours is {options.hours}; give a number above 0")
+        rows = chosen(options.rows)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    data_dir = str(Path(options.data_dir).expanduser().absolute())
+    if options.list:
+        console = Console()
+        console = console if console.is_terminal else Console(width=150)
+        times = measure(rows, data_dir, threads)
+        console.print(table([Shown.of(row, None, None, hours_of(row, times.get(row.training))) for row in rows]))
+        return 0
+    return run(Queue(rows, data_dir, options.processes, threads), options.hours)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

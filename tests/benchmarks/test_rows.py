@@ -1,0 +1,179 @@
+"""The queue of published rows: what is next, what goes on, and what a record says."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from helpers.command_line import ROOT, fork, train
+
+from benchmarks import row_run, rows
+from benchmarks.records import read_record, write_record
+from benchmarks.row import read_rows
+from benchmarks.row_lock import RowLock
+
+LIST = """
+waves:
+  title: Sine waves
+  lower_is_better: true
+  scores:
+    1 step: {name: mse, stage: 1}
+    2 steps: {name: mse, stage: 2}
+  rows:
+    one: {method: MAML, config: small, published: [0.67 ± 0.1, null], source: a paper, budget: 12}
+    two: {method: MAML, config: small, of: one, test: --data.shots 5}
+    three: {method: MAML, config: small, options: --trainer.max_steps 4, why_not: too long}
+"""
+CONFIG = """
+trainer: {max_steps: 12, val_check_interval: 4}
+model: {class_path: app.algorithms.optimisation_based.maml.MAML, init_args: {inner_lr: 0.01, inner_steps: 1, eval_inner_steps: 2}}
+data: {class_path: datamodules.sinusoid.Sinusoid, init_args: {queries: 5, meta_batch_size: 4, val_episodes: 4, test_episodes: 8}}
+"""
+
+
+class Ended:
+    """A process that has ended."""
+
+    def __init__(self, status: int):
+        self.status = status
+
+    def poll(self) -> int:
+        return self.status
+
+
+@pytest.fixture
+def commands() -> list[list[str]]:
+    """Those that were given to train.py."""
+    return []
+
+
+@pytest.fixture
+def place(tmp_path, commands, monkeypatch) -> Path:
+    """A folder with a list of rows, where train.py runs in this process."""
+
+    def launch(arguments: list[str], threads: int, log: Path, lock: RowLock) -> Ended:
+        commands.append(arguments)
+        done = train(*arguments)
+        log.write_text(done.out + done.err)
+        return Ended(done.status)
+
+    for path, text in {
+        "benchmarks/rows.yaml": LIST,
+        "configs/experiment/small.yaml": CONFIG,
+        "configs/trainer/row.yaml": (ROOT / "configs" / "trainer" / "row.yaml").read_text(),
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(row_run, "launch", launch)
+    monkeypatch.setattr(rows, "POLL_SECONDS", 0.0)
+    return tmp_path
+
+
+def test_rows_are_trained_tested_and_recorded(place, commands, capsys):
+    assert rows.main(["--threads", "1"]) == 0
+    assert [command[0] for command in commands] == ["fit", "test", "test"]  # two rows of one training
+    record = read_record("one")
+    assert record["steps"] == record["budget"] == 12 and record["ended"] == "after its last step"
+    assert record["scores"]["1 step"]["published"] == 0.67 and record["scores"]["1 step"]["published_ci95"] == 0.1
+    assert record["scores"]["2 steps"]["published"] is None and record["source"] == "a paper"
+    assert record["episodes"] == 8 and record["seed"] == 0 and record["protocol"]["shots"] == 10
+    assert record["checkpoint_step"] in (4, 8, 12) and [step for step, _ in record["curve"]] == [4, 8, 12]
+    assert record["seconds"] >= 0 and record["threads"] > 0 and record["versions"]["torch"]
+    found = json.loads(Path("runs/rows/one/results.json").read_text())
+    assert [one["mean"] for one in record["scores"].values()] == pytest.approx(found["mse"]["mean"][1:], abs=1e-4)
+    assert read_record("two")["protocol"]["shots"] == 5 and read_record("three") is None
+    commands.clear()
+    assert rows.main([]) == 0 and not commands
+    assert "2 done, 1 not here" in capsys.readouterr().out
+
+
+def test_the_commands_of_a_record_repeat_it(place):
+    assert rows.main(["--rows", "one"]) == 0
+    first = read_record("one")
+    for folder in ("runs", "results"):
+        Path(folder).rename(f"old {folder}")
+    for command in first["commands"]:
+        assert train(*command.removeprefix("uv run train.py ").split()).status == 0
+    again = json.loads(Path("runs/rows/one/results.json").read_text())
+    assert again["mse"] == json.loads(Path("old runs/rows/one/results.json").read_text())["mse"]
+
+
+def test_a_broken_row_goes_on_where_it_was(place, commands):
+    (row, *_) = read_rows()
+    assert train(*row.fit("data"), "--trainer.max_steps=5").status == 0
+    assert rows.main(["--rows", "one"]) == 0
+    fit, _ = commands
+    assert fit[-2:] == ["--ckpt_path", "last"] and read_record("one")["steps"] == 12
+
+
+def test_a_row_with_other_settings_is_run_again(place):
+    assert rows.main(["--rows", "one"]) == 0
+    old = read_record("one")
+    Path("configs/experiment/small.yaml").write_text(CONFIG.replace("inner_lr: 0.01", "inner_lr: 0.02"))
+    assert rows.main(["--rows", "one"]) == 0
+    assert read_record("one")["recipe"] != old["recipe"] and read_record("one")["config_hash"] != old["config_hash"]
+    assert Path("runs/rows/one.1/checkpoints/last.ckpt").exists()
+
+
+def test_a_transcribed_number_is_run(place):
+    write_record("one", {"kind": "transcribed", "row": "one"})
+    assert rows.main(["--rows", "one"]) == 0 and read_record("one")["kind"] == "row"
+
+
+def test_what_fails_is_said_and_the_others_go_on(place, capsys):
+    Path("configs/experiment/small.yaml").write_text(CONFIG)
+    Path("configs/experiment/wrong.yaml").write_text(CONFIG.replace("max_steps: 12", "max_steps: 12, gradient_clip_val: -x"))
+    Path("benchmarks/rows.yaml").write_text(
+        LIST.replace("one: {method: MAML, config: small", "one: {method: MAML, config: wrong")
+    )
+    Path("benchmarks/rows.yaml").write_text(Path("benchmarks/rows.yaml").read_text().replace("why_not: too long", ""))
+    assert rows.main([]) == 1
+    assert "error: one: " in capsys.readouterr().err and read_record("one") is None and read_record("three")["steps"] == 4
+
+
+def hold(path: Path, ready: Path) -> None:
+    """Takes a lock and keeps it."""
+    lock = RowLock(path)
+    assert lock.acquire()
+    ready.touch()
+    time.sleep(60)
+
+
+def test_a_lock_keeps_others_away_until_its_process_is_dead(place, commands):
+    path, ready = Path("runs/rows/one.lock").absolute(), place / "ready"
+    other = fork(hold, path, ready)
+    while not ready.exists():
+        time.sleep(0.01)
+    assert rows.main(["--rows", "one"]) == 0 and not commands
+    assert f"process {other.pid} on " in RowLock(path).holder()
+    other.kill()
+    other.join()
+    assert rows.main(["--rows", "one"]) == 0 and read_record("one")["kind"] == "row"
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("null], source: a paper", "null]", "one has a published number without a source"),
+        ("[0.67 ± 0.1, null]", "0.67", "one has 1 published numbers for 2 scores"),
+        ("of: one", "of: three", "two is of three, which does not stand above it"),
+        ("budget: 12", "buget: 12", "buget"),
+    ],
+)
+def test_a_wrong_list_is_named(place, capsys, old, new, message):
+    Path("benchmarks/rows.yaml").write_text(LIST.replace(old, new))
+    assert rows.main([]) == 1 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "args, message", [("--rows x*", "--rows x* matches none"), ("--hours 0", "--hours is 0.0"), ("--threads 0", "--threads")]
+)
+def test_wrong_options(place, capsys, args, message):
+    assert rows.main(args.split()) == 1 and message in capsys.readouterr().err
+
+
+def test_every_row_of_the_list_has_its_config(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    listed = read_rows()
+    assert len({row.name for row in listed}) == len(listed) and all(row.steps > 0 and row.recipe for row in listed)

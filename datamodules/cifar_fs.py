@@ -5,7 +5,7 @@ from pathlib import Path
 from app.errors import InputError
 from datamodules.base.benchmark_images import PictureBenchmark
 from datamodules.files.image_split import SPLITS
-from datamodules.files.pictures import Picture
+from datamodules.files.picture_files import Picture
 from datamodules.files.published import Published
 
 ARCHIVE = "cifar100.zip"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from datamodules.base.benchmark_images import PictureBenchmark, listed_split
-from datamodules.files.pictures import Picture
+from datamodules.files.picture_files import Picture
 from datamodules.files.published import Published
 
 ARCHIVE = "dtd-r1.0.1.tar.gz"

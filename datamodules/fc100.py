@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.base.benchmark_images import BenchmarkImages
+from datamodules.files.archives import DamagedFile
 from datamodules.files.image_cache import ImageSource
 from datamodules.files.image_split import SPLITS
-from datamodules.files.published import DamagedFile, Published, read_arrays
+from datamodules.files.published import Published, read_arrays
 
 FILES = {split: f"FC100_{split}.pickle" for split in SPLITS}
 

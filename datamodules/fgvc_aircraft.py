@@ -5,7 +5,7 @@ from pathlib import Path
 from app.errors import InputError
 from datamodules.base.benchmark_images import PictureBenchmark, listed_split
 from datamodules.files.image_split import SPLITS
-from datamodules.files.pictures import Picture, PictureFiles
+from datamodules.files.picture_files import Picture, PictureFiles
 from datamodules.files.published import Published
 
 ARCHIVE = "fgvc-aircraft-2013b.tar.gz"

@@ -8,20 +8,21 @@ from typing import Literal
 from app.errors import InputError
 from datamodules.base.resized_images import ResizedImages
 from datamodules.base.split import check_fractions, deal
-from datamodules.files.class_folders import Classes, class_folders, folder_around
+from datamodules.files.class_folders import Classes, class_folders, folder_around, split_folders
 from datamodules.files.image_split import SPLITS, ImageSplit
-from datamodules.files.pictures import SUFFIXES, PictureFiles, cached_splits
+from datamodules.files.picture_files import PictureFiles
+from datamodules.files.pictures import cached_splits
 
 
 class ImageFolder(ResizedImages):
     """Pictures of any format and size in `{train,val,test}/<class>/<picture>` or `<class>/<picture>`.
 
     They are turned upright, put on white where they are transparent, resized to a square by an antialiased Lanczos filter
-    without keeping the aspect ratio, and decoded once into the cache. Hidden files and other files are left out.
+    without keeping the aspect ratio, and decoded once into the cache. Hidden files are left out, other files are counted too.
 
     Args:
         path: a folder or a .zip archive; a folder around the whole layout is allowed, as are other folders beside train, val
-            and test, which are left out.
+            and test, which are left out, and other names of these such as Train or valid.
         image_size: height and width in pixels.
         channels: 3 for RGB, 1 for grey.
         split_fractions: shares of the classes for train, val and test, where `path` has no such folders; they sum to 1.
@@ -67,18 +68,18 @@ class ImageFolder(ResizedImages):
             raise InputError(f"--data.path {self.path} does not exist; give a folder or a .zip with <class>/<picture> inside")
         files = PictureFiles(self.path, "replace or remove it, or change --data.path")
         if not files.pictures:
-            endings = ", ".join(suffix[1:] for suffix in SUFFIXES)
-            raise InputError(f"--data.path {self.path} holds no pictures; put files that end in {endings} into class folders")
+            raise InputError(f"--data.path {self.path} holds no pictures; put files such as PNG or JPEG into class folders")
+        files.say_others("--data.path")
         top = folder_around(files)
-        named = [split for split in SPLITS if top + split in files.folders]
+        named = split_folders(files, top)
         has_splits = len(named) == len(SPLITS) or any(
-            picture.name.startswith(f"{top}{split}/") and picture.name.count("/") - top.count("/") > 1
+            picture.name.startswith(f"{top}{folder}/") and picture.name.count("/") - top.count("/") > 1
             for picture in files.pictures
-            for split in named
+            for folder in named.values()
         )
         if not has_splits:
             return {"all": class_folders(files, top, "--data.path")}
-        splits = {split: class_folders(files, f"{top}{split}/", "--data.path") for split in SPLITS}
+        splits = {split: class_folders(files, f"{top}{named.get(split, split)}/", "--data.path") for split in SPLITS}
         sizes = ", ".join(f"{len(splits[split])} in {split}" for split in SPLITS)
         if not all(splits.values()):
             raise InputError(

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from datamodules.base.benchmark_images import BenchmarkImages
+from datamodules.files.archives import DamagedFile
 from datamodules.files.image_cache import ImageSource
 from datamodules.files.image_split import SPLITS
-from datamodules.files.published import DamagedFile, Published, read_arrays
+from datamodules.files.published import Published, read_arrays
 
 URL = "https://zenodo.org/record/7978538/files"
 FILES = {split: f"mini-imagenet-cache-{name}.pkl" for split, name in zip(SPLITS, ("train", "validation", "test"), strict=True)}

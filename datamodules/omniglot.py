@@ -9,7 +9,8 @@ from datamodules.base.images import ImageEpisodes, rotated_classes
 from datamodules.base.split import shuffled
 from datamodules.files.download import download
 from datamodules.files.image_split import SPLITS, ImageSplit
-from datamodules.files.pictures import Picture, PictureFiles, cached_splits
+from datamodules.files.picture_files import Picture, PictureFiles
+from datamodules.files.pictures import cached_splits
 
 SOURCE = "https://github.com/brendenlake/omniglot/raw/master/python"
 DRAWERS = 20

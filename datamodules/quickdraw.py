@@ -8,8 +8,9 @@ import numpy as np
 
 from app.errors import check_at_least
 from datamodules.base.benchmark_images import BenchmarkImages, listed_split
+from datamodules.files.archives import DamagedFile
 from datamodules.files.image_cache import ImageSource, in_order
-from datamodules.files.published import DamagedFile, Published
+from datamodules.files.published import Published
 
 URL = "https://storage.googleapis.com/quickdraw_dataset/full/numpy_bitmap"
 SIDE = 28

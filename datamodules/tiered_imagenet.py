@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from datamodules.base.benchmark_images import BenchmarkImages
+from datamodules.files.archives import DamagedFile
 from datamodules.files.image_cache import ImageSource
 from datamodules.files.image_split import SPLITS
 from datamodules.files.pictures import decode
-from datamodules.files.published import DamagedFile, Published, read_arrays
+from datamodules.files.published import Published, read_arrays
 
 URL = "https://zenodo.org/record/7978538/files"
 PNG = b"\x89PNG\r\n\x1a\n"

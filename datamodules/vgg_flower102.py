@@ -5,8 +5,9 @@ from pathlib import Path
 from scipy.io import loadmat
 
 from datamodules.base.benchmark_images import PictureBenchmark, listed_split
-from datamodules.files.pictures import Picture, PictureFiles
-from datamodules.files.published import DamagedFile, Published
+from datamodules.files.archives import DamagedFile
+from datamodules.files.picture_files import Picture, PictureFiles
+from datamodules.files.published import Published
 
 URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
 ARCHIVE, LABELS = "102flowers.tgz", "imagelabels.mat"

@@ -1,5 +1,7 @@
 """Support and query pictures of a person's own."""
 
+import sys
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -8,7 +10,8 @@ import numpy as np
 from app.deploy.inputs import Pictures
 from app.errors import InputError
 from datamodules.files.class_folders import class_folders, folder_around
-from datamodules.files.pictures import FOREIGN, SUFFIXES, PictureFiles, decode, decode_readable
+from datamodules.files.picture_files import FOREIGN, SUFFIXES, PictureFiles, printable
+from datamodules.files.pictures import decode, decode_readable
 
 
 class Support(NamedTuple):
@@ -46,7 +49,7 @@ def read_support(path: str, reading: Pictures) -> Support:
         InputError: there are none, a class has none, or some cannot be read.
     """
     files = _files(path, "--support")
-    classes = class_folders(files, folder_around(files, layout=()), "--support")
+    classes = class_folders(files, folder_around(files, with_splits=False), "--support")
     pictures = [picture for label in classes for picture in classes[label]]
     blocks = list(decode(pictures, reading.size, reading.shape[0], files.remedy))
     pixels = reading.as_trained(np.concatenate(blocks))
@@ -64,7 +67,7 @@ def read_query(path: str, reading: Pictures, classes: list[str]) -> Query:
     if len(faults) == len(pictures):
         raise InputError(f"none of the {len(pictures)} pictures of --query {path} can be read, the first is {faults[0]}")
     readable = [row for row in range(len(pictures)) if row not in faults]
-    names = [pictures[row].name for row in readable]
+    names = [printable(pictures[row].name) for row in readable]
     folders = [PurePosixPath(name).parent.name for name in names]
     truths = [folder if folder in classes else None for folder in folders]
     return Query(reading.as_trained(pixels[readable]), names, truths, list(faults.values()))
@@ -83,6 +86,6 @@ def _files(path: str, option: str) -> PictureFiles:
         raise InputError(f"{option} {path} is a single picture; give the folder that it lies in, or a .zip of {inside}")
     files = PictureFiles(place, f"replace or remove it, or change {option}")
     if not files.pictures:
-        endings = ", ".join(suffix[1:] for suffix in SUFFIXES)
-        raise InputError(f"{option} {path} holds no pictures; give a folder or a .zip of {inside}, files that end in {endings}")
+        raise InputError(f"{option} {path} holds no pictures; give a folder or a .zip of {inside}, files such as PNG or JPEG")
+    files.say_others(option, partial(print, file=sys.stderr))
     return files

@@ -14,12 +14,14 @@ from PIL import Image
 
 from app.errors import InputError
 from datamodules.base.resized_images import ResizedImages
+from datamodules.files.archives import DamagedFile
 from datamodules.files.cache import default_cache_dir
 from datamodules.files.download import download
 from datamodules.files.image_cache import ImageSource, cached_images, in_order
 from datamodules.files.image_split import SPLITS, ImageSplit
-from datamodules.files.pictures import Picture, PictureFiles, fitted, picture_source
-from datamodules.files.published import DamagedFile, Published
+from datamodules.files.picture_files import Picture, PictureFiles
+from datamodules.files.pictures import fitted, picture_source
+from datamodules.files.published import Published
 
 
 class BenchmarkImages(ResizedImages):
@@ -94,7 +96,7 @@ class BenchmarkImages(ResizedImages):
         name = type(self).__name__
 
         def sources(stack: ExitStack) -> dict[str, ImageSource]:
-            beside = Path(self.cache_dir) if self.cache_dir else default_cache_dir()
+            beside = Path(self.cache_dir).expanduser() if self.cache_dir else default_cache_dir()
             found = self.sources({file.name: stack.enter_context(file.opened(at, beside)) for file, at in places.items()})
             self._check(found)
             return found

@@ -25,7 +25,8 @@ def download(url: str, target: Path, why: str, remedy: str, md5: str | None = No
     """
     from torchvision.datasets.utils import download_url
 
-    rank_zero_info(f"downloading {url} to {target}")
+    unchecked = "" if md5 else ", whose publisher gives no checksum: only its form is looked at"
+    rank_zero_info(f"downloading {url} to {target}{unchecked}")
     new = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,28 +1,28 @@
-"""Pictures of a folder or a .zip archive, decoded once and then read from the cache."""
+"""Pictures, decoded once and then read from the cache."""
 
 import json
 import os
-import zipfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import islice
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from app.errors import InputError
 from datamodules.files.image_cache import ImageSource, cached_images, in_order
 from datamodules.files.image_split import ImageSplit
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm")
-FOREIGN = (".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw")  # of cameras: named as unreadable, not overlooked
+from datamodules.files.picture_files import FOREIGN, FORMATS, Picture
 
 TOGETHER = 1024  # pictures that are decoded at a time
 DECODING = 2  # which way of `to_pixels`: another number fills the caches again
+PIXELS = 2**28  # of a picture, at most
+METADATA = 2**26  # bytes of a picture's texts, at most
+Image.MAX_IMAGE_PIXELS = None  # PIXELS instead, which is an error and no warning
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = METADATA
 FULL = (255, 2**12 - 1, 2**16 - 1)  # the values that are white where 8, 12 or 16 bits of a pixel are used
 
 
@@ -30,85 +30,6 @@ class Encoded(Protocol):
     """A picture that is not decoded yet; as a string it is its place, for a message."""
 
     def read(self) -> bytes: ...
-
-
-class Picture(NamedTuple):
-    """One file of a `PictureFiles`."""
-
-    files: "PictureFiles"
-    name: str
-
-    def __str__(self) -> str:
-        return str(self.files.path / self.name)
-
-    def read(self) -> bytes:
-        return self.files.read(self.name)
-
-
-class PictureFiles:
-    """The files of a folder or of a .zip archive, without the hidden ones.
-
-    Args:
-        path: the folder or the archive.
-        remedy: what to do where it cannot be read, the end of the error's line.
-
-    Attributes:
-        stamps: relative path of each picture, sorted, and what changes when its content does: size and time, or size and CRC.
-        folders: relative paths of the folders, empty ones too.
-
-    Raises:
-        InputError: it cannot be read, is no archive, or is an archive that was cut short.
-    """
-
-    def __init__(self, path: Path, remedy: str):
-        self.path, self.remedy = path, remedy
-        self.archive = None
-        try:
-            if path.is_dir():
-                entries = self._walk()
-            else:
-                self.archive = zipfile.ZipFile(path)
-                entries = {entry.filename: f"{entry.file_size} {entry.CRC:08x}" for entry in self.archive.infolist()}
-        except zipfile.BadZipFile as error:
-            with path.open("rb") as file:
-                cut_short = file.read(4) == b"PK\x03\x04"
-            fault = "is a .zip archive cut short" if cut_short else "is not a .zip archive"
-            raise InputError(f"{path} ({path.stat().st_size:,} bytes) {fault}; {remedy}") from error
-        except OSError as error:
-            raise InputError(f"cannot read {error.filename or path} ({error.strerror}); {remedy}") from error
-        names = sorted(name for name in entries if not _hidden(name))
-        self.stamps = {name: entries[name] for name in names if name.lower().endswith((*SUFFIXES, *FOREIGN))}
-        innermost = {name.rpartition("/")[0] for name in names}
-        self.folders = {str(folder) for name in innermost for folder in PurePosixPath(name, "-").parents} - {"."}
-
-    def _walk(self) -> dict[str, str]:
-        def stop(error: OSError) -> None:
-            raise error
-
-        entries = {}
-        for folder, folders, files in os.walk(self.path, onerror=stop, followlinks=True):
-            folders[:] = [name for name in folders if not _hidden(name)]
-            above = "" if folder == str(self.path) else Path(folder).relative_to(self.path).as_posix() + "/"
-            entries[above] = ""
-            for name in files:
-                try:
-                    status = os.stat(os.path.join(folder, name))
-                    entries[above + name] = f"{status.st_size} {status.st_mtime_ns}"
-                except OSError:  # a link to nothing: if it is a picture, decoding says so
-                    entries[above + name] = "absent"
-        return entries
-
-    @property
-    def pictures(self) -> list[Picture]:
-        """The files that are pictures by their ending."""
-        return [Picture(self, name) for name in self.stamps]
-
-    def read(self, name: str) -> bytes:
-        return self.archive.read(name) if self.archive else (self.path / name).read_bytes()
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def to_pixels(data: bytes, size: int, channels: int) -> np.ndarray:
@@ -124,9 +45,11 @@ def to_pixels(data: bytes, size: int, channels: int) -> np.ndarray:
         uint8 of shape (channels, size, size).
 
     Raises:
-        ValueError: its pixels cannot be told from black.
+        ValueError: its pixels cannot be told from black, or are more than `PIXELS`.
     """
-    with Image.open(BytesIO(data)) as image:
+    with Image.open(BytesIO(data), formats=FORMATS) as image:
+        if (pixels := image.width * image.height) > PIXELS:
+            raise ValueError(f"it has {pixels:,} pixels, more than the {PIXELS:,} that a picture may have")
         has_16_bits = image.format in ("PNG", "TIFF") and ";16" in str(image.tile)  # Pillow keeps the upper 8 of a colour
         image.draft(None, (2 * size, 2 * size))  # JPEG: a large photograph is decoded at 1/2, 1/4 or 1/8 of its size
         states_white = image.format == "PPM"  # which Pillow has scaled to 65535

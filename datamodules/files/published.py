@@ -2,9 +2,6 @@
 
 import os
 import pickle
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from app.errors import InputError
+from datamodules.files.archives import DamagedFile, unpack
 
 
 class Published(NamedTuple):
@@ -54,39 +52,19 @@ class Published(NamedTuple):
 
         Raises:
             DamagedFile: the archive is cut short, or is none.
+            InputError: it would write outside of the folder, or far more than its own size.
         """
         if not self.contents or place.is_dir():
             yield place
             return
         beside.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".unpacked-", dir=beside, ignore_cleanup_errors=True) as folder:
-            try:
-                if place.suffix == ".zip":
-                    with zipfile.ZipFile(place) as archive:
-                        archive.extractall(folder)
-                else:
-                    with tarfile.open(place, "r:gz") as archive:
-                        archive.extractall(folder, filter="data")
-            except (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
-                raise DamagedFile(place, f"is not a whole archive ({_reason(error)})") from error
+            unpack(place, Path(folder))
             inside = [Path(folder), *(path for path in Path(folder).iterdir() if path.is_dir())]
             found = self.find(inside)
             if found is None:
                 raise DamagedFile(place, f"does not hold {' and '.join(self.contents)}")
             yield found
-
-
-class DamagedFile(InputError):
-    """A file that was not published like this: its download was broken off, or brought something else.
-
-    Args:
-        path: of the file.
-        fault: what is wrong with it.
-    """
-
-    def __init__(self, path: Path, fault: str):
-        self.path = path
-        super().__init__(f"{path} ({path.stat().st_size:,} bytes) {fault}")
 
 
 def read_arrays(path: Path) -> object:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from app.errors import InputError
 from datamodules.files.pictures import to_pixels
@@ -322,7 +322,7 @@ def test_no_pictures(tmp_path):
     (tmp_path / "data" / "a").mkdir(parents=True)
     (tmp_path / "data" / "a" / "x.txt").touch()
     message = fault(tmp_path / "data")
-    assert f"--data.path {tmp_path / 'data'} holds no pictures; put files that end in png, jpg," in message
+    assert f"--data.path {tmp_path / 'data'} holds no pictures; put files such as PNG or JPEG" in message
 
 
 def test_one_class(tmp_path):
@@ -397,3 +397,62 @@ def test_real_data(tmp_path, monkeypatch):
     assert [len(data.class_names(split)) for split in SPLITS] == [63, 16, 20]
     assert [len(data._splits[split].images) for split in SPLITS] == [5659, 1016, 1132]
     assert data._splits["val"].images.shape[1:] == (3, 84, 84)
+
+
+def test_a_picture_is_one_by_its_content(tmp_path, capsys):
+    folder = fill(tmp_path / "data")
+    plain = Image.new("RGB", (10, 12), RED)
+    for name, kind in (("x.jpe", "JPEG"), ("x.tga", "TGA"), ("x.jp2", "JPEG2000"), ("x", "PNG"), ("x.txt", "WEBP")):
+        plain.save(folder / "a" / name, kind)
+    (folder / "a" / "notes.md").write_text("no picture")
+    (folder / "a" / "notes").write_bytes(b"")
+    data = ready(folder, tmp_path / "cache")
+    (number,) = (data._splits[split].counts for split in SPLITS if "a" in data.class_names(split))
+    assert number[0] == 8
+    assert "2 files are no pictures and left out, the first is a/notes" in capsys.readouterr().out
+
+
+def test_too_large_a_picture_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("datamodules.files.pictures.PIXELS", 100)
+    assert "it has 120 pixels, more than the 100 that a picture may have" in fault(fill(tmp_path / "data"))
+
+
+def test_long_metadata_is_no_fault(tmp_path):
+    folder, texts = fill(tmp_path / "data"), PngImagePlugin.PngInfo()
+    texts.add_text("history", "x" * 2_000_000, zip=True)
+    Image.new("RGB", (10, 12)).save(folder / "a" / "0.png", pnginfo=texts)
+    ready(folder, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("names", [("Train", "valid", "TEST"), ("training", "Validation", "testing")])
+def test_other_names_of_the_splits(tmp_path, names):
+    folder = fill_splits(tmp_path / "data")
+    for split, name in zip(SPLITS, names, strict=True):
+        (folder / split).rename(folder / f"_{name}").rename(folder / name)
+    assert ready(folder, tmp_path / "kept").class_names("val") == ["val_one", "val_two"]
+    shutil.copytree(folder / names[1], folder / "dev")
+    assert f"two folders for val, {names[1]} and dev" in fault(folder)
+
+
+def test_a_folder_of_images_in_every_class(tmp_path):
+    folder, plain = tmp_path / "data", fill(tmp_path / "plain")
+    for label in plain.iterdir():
+        shutil.copytree(label, folder / label.name / "images")
+    assert ready(folder, tmp_path / "kept").manifest_hash == ready(plain, tmp_path / "kept").manifest_hash
+    save(folder / "a" / "0.png", RED)
+    assert "too deep" in fault(folder)
+
+
+def test_backslashes_in_an_archive(tmp_path):
+    folder = fill(tmp_path / "data")
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as file:
+        for path in folder.rglob("*.png"):
+            file.write(path, f"data\\{path.parent.name}\\{path.name}")
+    assert ready(tmp_path / "data.zip", tmp_path / "cache").manifest_hash == ready(folder, tmp_path / "cache").manifest_hash
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    folder = fill(tmp_path / "data")
+    os.rename(os.fsencode(folder / "a"), os.fsencode(folder) + b"/caf\xe9")
+    names = [name for split in SPLITS for name in ready(folder, tmp_path / "cache").class_names(split)]
+    assert "caf\\xe9" in names and "\n".join(names).encode()

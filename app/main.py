@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 import warnings
+from io import TextIOWrapper
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -28,6 +29,9 @@ def main() -> int:
     warnings.filterwarnings("ignore", ".*when logging on epoch level in distributed.*")  # what is logged is the same on all ranks
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name that the console cannot show ends nothing
+            stream.reconfigure(errors="backslashreplace")
     keep_freed_memory()
     try:
         if sys.argv[1:2] == ["predict"]:

@@ -1,6 +1,5 @@
 """What a learner kept and forgot over a stream: the R matrix, its metrics and what they cost."""
 
-import csv
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.continual.metrics import ANYTIME, METRICS, NAMES, PREQUENTIAL
+from app.csv_files import write_csv
+from app.shown import drawing, only_shown
 from callbacks.pictures.picture import save_and_log
 from callbacks.test_report import FILE_WIDTH, write_results
 
@@ -34,9 +35,10 @@ class StreamReport(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             stream, folder = trainer.datamodule, Path(trainer.default_root_dir)
-            folder.mkdir(parents=True, exist_ok=True)
             manifest = {"hash": stream.manifest_hash, **stream.manifest}
-            (folder / "stream.json").write_text(json.dumps(manifest, indent=2) + "\n")
+            with only_shown("stream.json"):
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "stream.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         number = pl_module.evaluated
@@ -44,7 +46,8 @@ class StreamReport(Callback):
             return
         logged = {"stream/experience": number}
         for view, part in pl_module.evaluation["views"].items():
-            write_matrix(Path(trainer.default_root_dir) / f"r_matrix_{view}.csv", part["R"], part["before"], titles(trainer))
+            with only_shown(f"r_matrix_{view}.csv"):
+                write_matrix(Path(trainer.default_root_dir) / f"r_matrix_{view}.csv", part["R"], part["before"], titles(trainer))
             row = part["R"][number]
             logged |= {f"stream/accuracy_seen_{view}": row[: number + 1].mean(), f"stream/accuracy_new_{view}": row[number]}
         for logger in trainer.loggers:
@@ -56,7 +59,8 @@ class StreamReport(Callback):
             for view, part in pl_module.evaluation["views"].items():
                 if np.isnan(part["R"]).all():  # stopped before the end of the first experience
                     continue
-                save_and_log(trainer, f"stream/R_{view}", heat_map(part["R"], TITLES[view]), Path(trainer.default_root_dir))
+                with drawing(f"the picture stream/R_{view}"):
+                    save_and_log(trainer, f"stream/R_{view}", heat_map(part["R"], TITLES[view]), Path(trainer.default_root_dir))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if pl_module.num_streams > 1:  # the fit has written the mean over the streams of all processes
@@ -67,10 +71,11 @@ class StreamReport(Callback):
         results = self.results(trainer, pl_module)
         if trainer.is_global_zero:
             write_results(Path(trainer.default_root_dir) / "results.json", results)
-            console = Console()
-            console = console if console.is_terminal else Console(width=FILE_WIDTH)
-            for part in tables(results):
-                console.print(part)
+            with only_shown("the table of the results"):
+                console = Console()
+                console = console if console.is_terminal else Console(width=FILE_WIDTH)
+                for part in tables(results):
+                    console.print(part)
 
     def results(self, trainer: Trainer, pl_module: "ContinualLearner") -> dict[str, Any]:
         """Everything that says what was measured, and the numbers; called on all processes."""
@@ -120,14 +125,8 @@ def titles(trainer: Trainer) -> list[str]:
 
 def write_matrix(path: Path, matrix: np.ndarray, before: np.ndarray, names: list[str]) -> None:
     """R as CSV: a row for the state before training and for each experience that was scored, a column for each experience."""
-    beside = path.with_suffix(".part")
-    with beside.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["after training on", *names])
-        for label, row in zip(["nothing", *names], [before, *matrix], strict=True):
-            if not np.isnan(row).all():
-                writer.writerow([label, *(f"{value:.6f}" for value in row)])
-    beside.replace(path)
+    scored = [(label, row) for label, row in zip(["nothing", *names], [before, *matrix], strict=True) if not np.isnan(row).all()]
+    write_csv(path, [["after training on", *names], *([label, *(f"{value:.6f}" for value in row)] for label, row in scored)])
 
 
 def heat_map(matrix: np.ndarray, title: str) -> "Figure":

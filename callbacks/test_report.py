@@ -11,6 +11,8 @@ from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
+from app.shown import only_shown
+
 SINGULAR = {"ways": "way", "shots": "shot", "queries": "query"}
 MANY_STEPS, MANY_SCORES = 20, 5
 FILE_WIDTH = 120  # of a table that is written to a file
@@ -26,9 +28,10 @@ class TestReport(Callback):
             return
         results = self.results(trainer, pl_module)
         write_results(Path(trainer.default_root_dir) / "results.json", results)
-        console = Console()
-        console = console if console.is_terminal else Console(width=FILE_WIDTH)
-        console.print(table(results))
+        with only_shown("the table of the results"):
+            console = Console()
+            console = console if console.is_terminal else Console(width=FILE_WIDTH)
+            console.print(table(results))
 
     def results(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Everything that says what was measured, and the numbers."""

@@ -35,13 +35,13 @@ def needed_callbacks(
     """
     return [
         StepSeed(data.seed),
+        StreamReport() if isinstance(model, ContinualLearner) else TestReport(),
         ExactKernels(),
         FiniteGuard(),
         RankWatch(),
         ReplicaCheck(),
         InnerPrecision(),
         RunIdentity(run_id, config),
-        StreamReport() if isinstance(model, ContinualLearner) else TestReport(),
         BestCheckpoint(checkpoint_dir(run_dir), *model.monitor),
         LastCheckpoint(),
     ]
@@ -50,7 +50,8 @@ def needed_callbacks(
 def merged(needed: list[Callback], chosen: list[Callback]) -> list[Callback]:
     """Both, where a chosen one replaces a needed one of its class.
 
-    StepSeed counts the batch before any other callback may fail, and the checkpoints are written when all others are done.
+    StepSeed counts the batch before any other callback may fail, the results are written before anything is drawn, and the
+    checkpoints when all others are done.
     """
-    first, *others = [next((own for own in chosen if type(own) is type(callback)), callback) for callback in needed]
-    return [first, *(own for own in chosen if own not in (first, *others)), *others]
+    needed = [next((own for own in chosen if type(own) is type(callback)), callback) for callback in needed]
+    return [*needed[:2], *(own for own in chosen if own not in needed), *needed[2:]]

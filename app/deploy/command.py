@@ -1,11 +1,9 @@
 """The verb `predict`."""
 
-import csv
 import sys
-import warnings
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +11,15 @@ import numpy as np
 import yaml
 
 from app.command_line.parser import MetaParser
+from app.csv_files import write_csv
 from app.deploy.checkpoint import restored
-from app.deploy.figures import curves, sheet, values
+from app.deploy.figures import curves, is_ours, sheet, values, write_picture
 from app.deploy.inputs import Pictures
 from app.deploy.pictures import read_query, read_support
 from app.deploy.predictor import OTHER, Adapted, Predictor
 from app.deploy.table import read_table
 from app.errors import InputError
+from app.shown import drawing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,6 +61,9 @@ class Predict:
         # Any other ending may be that of what is read: a checkpoint, an archive, a picture.
         if self.out.suffix.lower() != ".csv" or self.out.is_dir():
             raise InputError(f"--out {out} is no name of a table; give a file that ends in .csv")
+        self.picture = self.out.with_suffix(".png")
+        if self.picture.exists() and not is_ours(self.picture):
+            raise InputError(f"{self.picture} is there already, and no picture of predictions; give --out another name")
         for option, given in (("--support", support), ("--query", query)):
             place = Path(given).expanduser().resolve()
             if place in (self.out.resolve(), *self.out.resolve().parents):
@@ -91,8 +94,8 @@ class Predict:
             score = f"accuracy {100 * np.mean(right):.2f} % of the {len(right)} queries in folders of these classes"
             score += f"; {OTHER!r} counts as wrong" if self.threshold else ""
         counted = f"{len(classes)} classes, {len(support.labels)} support pictures, {len(query.names)} queries"
-        figure = sheet(support, query, found.labels, probabilities.max(1), classes, f"{_name(predictor)}: {counted}", score)
-        self._write(header, rows, figure)
+        shown = (support, query, found.labels, probabilities.max(1), classes, f"{_name(predictor)}: {counted}", score)
+        self._write(header, rows, partial(sheet, *shown))
         self._say(adapted, counted, score, query.pixels)
         if query.faults:
             count = f"{len(query.faults)} of {len(query.names) + len(query.faults)}"
@@ -134,32 +137,23 @@ class Predict:
             score = f"root mean squared error of the {known.sum()} queries with a target: {', '.join(parts)}"
         draw = curves if len(reading.x) == 1 else values
         counted = f"{len(support.x)} support rows, {len(query.x)} queries"
-        self._write([*query.names, *header], rows, draw(adapted, support, query, found, f"{_name(predictor)}: {counted}"))
+        title = f"{_name(predictor)}: {counted}"
+        self._write([*query.names, *header], rows, partial(draw, adapted, support, query, found, title))
         self._say(adapted, counted, score, query.x)
         return 0
 
-    def _write(self, header: list[str], rows: Iterable[Iterable[Any]], figure: "Figure") -> None:
+    def _write(self, header: list[str], rows: Iterable[Iterable[Any]], draw: Callable[[], "Figure"]) -> None:
         """The table and the picture, each whole or not at all."""
-        beside = self.out.with_name(f".{self.out.name}.part")
         try:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                writer.writerow(header)
-                writer.writerows([f"{cell:.8g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
-            beside.replace(self.out)
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Glyph .* missing")  # the font has no sign for a class's name
-                figure.savefig(self.out.with_suffix(".png"), dpi=120)
+            write_csv(self.out, [header, *rows])
         except OSError as error:
             raise InputError(f"--out {self.out} cannot be written ({error.strerror or error}); give another file") from error
-        finally:
-            with suppress(OSError):
-                beside.unlink()
+        with drawing(f"the picture {self.picture}"):
+            write_picture(self.picture, draw())
 
     def _say(self, adapted: Adapted, counted: str, score: str | None, query_x: np.ndarray) -> None:
         lines = [("adapted", f"{type(adapted.model).__name__}, {counted}"), ("predictions", str(self.out))]
-        lines += [("picture", str(self.out.with_suffix(".png")))]
+        lines += [("picture", str(self.picture))] if self.picture.exists() else []
         lines += [("score", score)] if score else []
         if adapted.transductive:
             lines += [("transductive", "the queries are normalised together: what is said of one depends on the others")]

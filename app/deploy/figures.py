@@ -1,8 +1,13 @@
 """What was predicted, as pictures."""
 
+import os
+import warnings
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from app.deploy.predictor import OTHER, Adapted, Regression
 from app.deploy.table import Table
@@ -15,7 +20,30 @@ if TYPE_CHECKING:
 
 MAX_ROWS, MAX_SUPPORT, MAX_QUERIES = 20, 4, 10
 PITCH = 1.34  # of the lines of a sheet, whose pictures have a side of 1
+SIGNATURE = "predictions of meta-learning"  # in the file of a picture
 RIGHT, WRONG, UNKNOWN = "#2e8b57", "#d1342f", "#9aa0a6"
+
+
+def write_picture(path: Path, figure: "Figure") -> None:
+    """Writes a figure whole or not at all, and signs it."""
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.part.png")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # the font has no sign for a class's name
+            figure.savefig(beside, dpi=120, metadata={"Software": SIGNATURE})
+        os.replace(beside, path)
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a picture is one that `write_picture` wrote."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Software") == SIGNATURE
+    except (OSError, ValueError):
+        return False
 
 
 def sheet(

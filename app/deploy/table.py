@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from app.csv_files import read_rows
 from app.deploy.inputs import Columns
 from app.errors import InputError
 from datamodules.files.csv_table import number
@@ -59,9 +60,9 @@ def read_table(path: str, option: str, reading: Columns, with_targets: bool) -> 
         raise InputError(f"{option} {path} is no table, and the checkpoint is of a regression; give {wanted}")
     try:
         with place.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            names = [name.strip() for name in next(reader, [])]
-            lines = [(reader.line_num, cells) for cells in reader if cells]
+            rows = read_rows(file)
+            names = [name.strip() for name in next(rows, (1, []))[1]]
+            lines = list(rows)
     except FileNotFoundError as error:
         raise InputError(f"{option} {path} does not exist; give {wanted}") from error
     except (OSError, UnicodeError, csv.Error) as error:

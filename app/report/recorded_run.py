@@ -1,6 +1,5 @@
 """What lies in the folder of a run."""
 
-import csv
 import json
 import os
 import re
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from app.csv_files import read_rows
 from app.errors import InputError
 from app.runs.recorded_metrics import METRICS, read_metrics
 
@@ -145,4 +145,4 @@ def _pictures(folder: Path) -> dict[str, dict[int, Path]]:
 
 def _table(path: Path) -> list[list[str]]:
     with path.open(newline="") as file:
-        return list(csv.reader(file))
+        return [cells for _, cells in read_rows(file)]

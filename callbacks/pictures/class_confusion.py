@@ -1,6 +1,5 @@
 """Which class is taken for which, over all test episodes."""
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,9 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
+from app.csv_files import write_csv
 from app.episode import Episode
+from app.shown import drawing, only_shown
 from callbacks.pictures.picture import save_and_log
 
 if TYPE_CHECKING:
@@ -84,12 +85,14 @@ class ClassConfusion(Callback):
             for a, b in confused
         ]
         for name, columns, table in (("classes", CLASS_COLUMNS, rows), ("confusions", PAIR_COLUMNS, pairs)):
-            _write_csv(run_dir / f"test_{name}.csv", [columns, *table])
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.log_table(f"test/{name}", columns=columns, data=table, step=trainer.global_step)
+            with only_shown(f"the table test_{name}.csv"):
+                write_csv(run_dir / f"test_{name}.csv", [columns, *table])
+                for logger in trainer.loggers:
+                    if isinstance(logger, WandbLogger):
+                        logger.log_table(f"test/{name}", columns=columns, data=table, step=trainer.global_step)
         shown = list(dict.fromkeys([*np.ravel(confused).astype(int).tolist(), *order.tolist()]))[: self.max_classes]
-        save_and_log(trainer, "test/confusion", self._figure(np.sort(shown)), run_dir)
+        with drawing("the picture test/confusion"):
+            save_and_log(trainer, "test/confusion", self._figure(np.sort(shown)), run_dir)
 
     def _figure(self, shown: np.ndarray) -> "Figure":
         """How often each class is taken for each, of the queries with both in the episode; grey where that never was."""
@@ -110,11 +113,3 @@ class ClassConfusion(Callback):
         which = f"the {len(shown)} most confused of {total} classes" if len(shown) < total else f"all {total} classes"
         axes.set_title(f"test episodes, {which}", fontsize=9)
         return figure
-
-
-def _write_csv(path: Path, rows: list[list[Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    with beside.open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    beside.replace(path)

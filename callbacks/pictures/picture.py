@@ -7,20 +7,27 @@ from typing import TYPE_CHECKING
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
+from app.shown import drawing
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 class PictureCallback(Callback):
-    """Base of the callbacks that draw at each validation of a fit, and after `test`: a subclass says what."""
+    """Base of the callbacks that draw at each validation of a fit, and after `test`: a subclass says what.
+
+    A picture that cannot be drawn or written is left out with a line.
+    """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and trainer.state.fn == "fit":
-            self.draw(trainer, pl_module, "val")
+            with drawing(f"a picture of {type(self).__name__}"):
+                self.draw(trainer, pl_module, "val")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            self.draw(trainer, pl_module, "test")
+            with drawing(f"a picture of {type(self).__name__}"):
+                self.draw(trainer, pl_module, "test")
 
     @abstractmethod
     def draw(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:

@@ -3,20 +3,20 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 
-from callbacks.pictures.picture import save_and_log
+from callbacks.pictures.picture import PictureCallback, save_and_log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class ReliabilityDiagram(Callback):
+class ReliabilityDiagram(PictureCallback):
     """Draws accuracy over confidence of all queries of `test`, and how many there are of each confidence (Guo et al. 2017)."""
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def draw(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
         calibration = getattr(pl_module, "evaluation", {}).get("calibration")
-        if calibration and calibration["bins"] and trainer.is_global_zero:
+        if calibration and calibration["bins"] and split == "test":
             save_and_log(trainer, "test/reliability", reliability_figure(calibration), Path(trainer.default_root_dir))
 
 

@@ -1,12 +1,14 @@
 """Tables of numbers in CSV files, grouped into tasks."""
 
 import csv
+from collections.abc import Iterator
 from hashlib import sha256
 from math import isfinite, nan
 from pathlib import Path
 
 import numpy as np
 
+from app.csv_files import read_rows
 from app.errors import InputError
 
 Tasks = dict[str, np.ndarray]
@@ -26,7 +28,7 @@ def read_table(path: Path, task: str, columns: list[str]) -> tuple[Tasks, str]:
     named = ", ".join([task, *columns])
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            tasks = _tasks(csv.reader(file, strict=True), path, task, columns)
+            tasks = _tasks(read_rows(file), path, task, columns)
     except FileNotFoundError as error:
         raise InputError(f"--data.path {path} does not exist; give a CSV file with the columns {named}") from error
     except (OSError, UnicodeError, csv.Error) as error:
@@ -37,8 +39,8 @@ def read_table(path: Path, task: str, columns: list[str]) -> tuple[Tasks, str]:
     return tasks, digest.hexdigest()
 
 
-def _tasks(reader: "csv._reader", path: Path, task: str, columns: list[str]) -> Tasks:
-    names = [name.strip() for name in next(reader, [])]  # as `predict` does
+def _tasks(lines: Iterator[tuple[int, list[str]]], path: Path, task: str, columns: list[str]) -> Tasks:
+    names = [name.strip() for name in next(lines, (1, []))[1]]  # as `predict` does
     if missing := [name for name in (task, *columns) if name not in names]:
         raise InputError(
             f"--data.path {path} has no column {', '.join(missing)}, there are {', '.join(names) or 'none'}; change --data.task, "
@@ -48,16 +50,41 @@ def _tasks(reader: "csv._reader", path: Path, task: str, columns: list[str]) -> 
         raise InputError(f"--data.path {path} has {names.count(twice[0])} columns {twice[0]}; rename all but one")
     place, places = names.index(task), [names.index(name) for name in columns]
     rows: dict[str, list[list[float]]] = {}
-    for cells in filter(None, reader):  # a blank line has no cells
-        where = f"line {reader.line_num} of --data.path {path}"
+    numbers: list[tuple[int, str]] = []  # of the lines, and their tasks
+    for line, cells in lines:
+        where = f"line {line} of --data.path {path}"
         if len(cells) != len(names):
             raise InputError(f"{where} has {len(cells)} cells, the first line has {len(names)}; correct it")
         if not (name := cells[place].strip()):
             raise InputError(f"{where} has nothing in the column {task}, which names its task; fill it in or remove the line")
         rows.setdefault(name, []).append([number(cells[at], column, where) for at, column in zip(places, columns, strict=True)])
+        numbers.append((line, name))
     if not rows:
         raise InputError(f"--data.path {path} has no rows below the names of its columns; add some")
+    remaining = {name: iter(values) for name, values in rows.items()}
+    _check_digits(np.array([next(remaining[name]) for _, name in numbers]), [line for line, _ in numbers], columns, path)
     return {name: np.array(rows[name]) for name in sorted(rows)}
+
+
+def _check_digits(table: np.ndarray, lines: list[int], columns: list[str], path: Path) -> None:
+    """Raises an InputError where a number is so large that the others of its column become one, once the column is scaled.
+
+    Args:
+        table: of shape (rows, columns).
+        lines: of the file, one for each row.
+        columns: names.
+        path: of the file.
+    """
+    for column, values in zip(columns, table.T, strict=True):
+        with np.errstate(all="ignore"):
+            scaled = ((values - values.mean()) / values.std()).astype(np.float32)
+        distinct = len(np.unique(values))
+        if distinct > 2 and (not np.isfinite(scaled).all() or len(np.unique(scaled)) < distinct / 2):
+            row = int(np.abs(values / 2 - np.median(values) / 2).argmax())
+            raise InputError(
+                f"line {lines[row]} of --data.path {path} has {values[row]:g} in the column {column}, so large that the other "
+                "numbers could not be told apart; correct it, or remove the line if it stands for no value"
+            )
 
 
 def number(cell: str, column: str, where: str) -> float:

@@ -179,3 +179,12 @@ def test_a_wrong_table_on_the_command_line(tmp_path):
     assert outcome.status == 1 and len(outcome.err.splitlines()) == 1
     assert all(word in outcome.err for word in ("error: line 7 of --data.path", "'high'", "effect"))
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("value", ["1e308", "-3.4028235e38", "1e20"])
+def test_a_number_that_leaves_the_others_no_digits(value, tmp_path):
+    rows = rows_of(10)
+    rows[4][2] = value
+    path = write(tmp_path / "table.csv", rows)
+    with pytest.raises(InputError, match=rf"line 6 of --data.path {path} has .* in the column age, so large"):
+        ready(path, x=["dose", "age"])

@@ -16,7 +16,6 @@ from app.scores.losses import widened
 _reference_rows: ContextVar[int | None] = ContextVar("reference_rows", default=None)
 _num_tasks: ContextVar[int] = ContextVar("num_tasks", default=1)
 _one_by_one: ContextVar[bool] = ContextVar("one_by_one", default=False)
-MOMENTUM = 0.1
 
 
 @contextmanager
@@ -65,14 +64,15 @@ class TaskBatchNorm(nn.Module):
     Args:
         num_features: channels of the input, whose shape is (rows, channels, *spatial).
         eps: added to the variance.
+        momentum: share of an outer step in the running statistics.
     """
 
     running_mean: Tensor | None
     running_var: Tensor | None
 
-    def __init__(self, num_features: int, eps: float = 1e-5):
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__()
-        self.eps = eps
+        self.eps, self.momentum = eps, momentum
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", None)
@@ -153,6 +153,6 @@ def update_running_statistics(network: nn.Module, num_tasks: int, mean_over_proc
         return
     means = mean_over_processes(torch.cat([sum(norm.seen) for norm in norms], 1) / num_tasks)
     for norm, (mean, variance) in zip(norms, means.split([len(norm.bias) for norm in norms], 1), strict=True):
-        norm.running_mean.lerp_(mean, MOMENTUM)
-        norm.running_var.lerp_(variance, MOMENTUM)
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance, norm.momentum)
         norm.seen = []

@@ -3,10 +3,11 @@
 from abc import abstractmethod
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
+from app.backbones.task_batch_norm import TaskBatchNorm, update_running_statistics
 from app.episode import Episode
 from app.inner_loop.params import Params
 from app.learners.meta_algorithm import MetaAlgorithm, Metrics
@@ -18,6 +19,13 @@ class StackedAlgorithm(MetaAlgorithm):
     A subclass writes `adapt_tasks` and `predict_tasks`; what the first returns is a tensor, or a tuple of tensors, with a
     leading task axis.
     """
+
+    def with_running_statistics(self, network: nn.Module) -> nn.Module:
+        """The network, each TaskBatchNorm of which keeps the statistics of training, for evaluation unless it is transductive."""
+        for module in network.modules():
+            if isinstance(module, TaskBatchNorm):
+                module.keep_running_statistics(used=not self.transductive)
+        return network
 
     @abstractmethod
     def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
@@ -49,3 +57,11 @@ class StackedAlgorithm(MetaAlgorithm):
         losses, metrics = self.losses(params, batch)
         self.stages = [0]
         return {name: value[:, None] for name, value in {**metrics, "loss": losses}.items()}
+
+    def outer_gradient(self, params: Params, batch: Episode) -> tuple[Params, Metrics]:
+        result = super().outer_gradient(params, batch)
+        update_running_statistics(self, len(batch.support_x), self._mean_over_processes)
+        return result
+
+    def _mean_over_processes(self, tensor: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(tensor, reduce_op="mean")

@@ -8,10 +8,8 @@ from torch import Tensor, nn
 
 from app.backbones import BackboneCallable
 from app.backbones.drop_block import noise_from
-from app.backbones.task_batch_norm import TaskBatchNorm, folded, update_running_statistics
-from app.episode import Episode
+from app.backbones.task_batch_norm import folded
 from app.inner_loop.params import Params
-from app.learners.meta_algorithm import Metrics
 from app.learners.stacked_algorithm import StackedAlgorithm
 
 
@@ -33,13 +31,6 @@ class EmbeddingAlgorithm(StackedAlgorithm):
 
     def build_net(self, backbone: BackboneCallable) -> nn.Module:
         return self.with_running_statistics(backbone(self.input_shape, None))
-
-    def with_running_statistics(self, network: nn.Module) -> nn.Module:
-        """The network, each TaskBatchNorm of which keeps the statistics of training, for evaluation unless it is transductive."""
-        for module in network.modules():
-            if isinstance(module, TaskBatchNorm):
-                module.keep_running_statistics(used=not self.transductive)
-        return network
 
     @abstractmethod
     def fit_head(self, params: Params, features: Tensor, labels: Tensor) -> Any:
@@ -89,11 +80,3 @@ class EmbeddingAlgorithm(StackedAlgorithm):
     @property
     def _encodes_together(self) -> bool:
         return self.training or self.transductive
-
-    def outer_gradient(self, params: Params, batch: Episode) -> tuple[Params, Metrics]:
-        result = super().outer_gradient(params, batch)
-        update_running_statistics(self, len(batch.support_x), self._mean_over_processes)
-        return result
-
-    def _mean_over_processes(self, tensor: Tensor) -> Tensor:
-        return self.trainer.strategy.reduce(tensor, reduce_op="mean")

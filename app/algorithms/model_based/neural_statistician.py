@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.func import vmap
 
 from app.algorithms.model_based.gaussian import kl_divergence, sample, standard
+from app.algorithms.model_based.pose import posed
 from app.algorithms.model_based.statistician_networks import StatisticianNetworks
+from app.backbones.task_batch_norm import folded
 from app.episode import Episode
 from app.errors import InputError, check_at_least
 from app.inner_loop.params import Params
@@ -23,11 +25,13 @@ class Noise(NamedTuple):
 
     Attributes:
         dropout: uniform in [0, 1), of shape (tasks, images).
+        pose: uniform in [0, 1), of shape (tasks, classes, 4).
         context: standard normal, of shape (tasks, classes, context_size).
         latents: standard normal, one of shape (tasks, images, latent_size) for each stochastic layer.
     """
 
     dropout: Tensor
+    pose: Tensor
     context: Tensor
     latents: list[Tensor]
 
@@ -40,20 +44,24 @@ class NeuralStatistician(StackedAlgorithm):
     the negative variational bound of log p(D) in nats an image, with posteriors q(c | D) and q(z_l | z_l+1, c, x). A query x
     belongs to the class with the least KL(q(c | support set) || q(c | x)).
 
-    The networks are its own, with layer norm instead of batch norm. Training weighs reconstruction by 1 + alpha and divergences
-    by 1 / (1 + alpha), where alpha falls from 1 to 0; `bound`, and the loss at evaluation, are without weights.
+    The networks are those of the authors' program. In training their norms take the statistics of all sets of a task, so a task
+    should have many (`train_ways`; the program's batch is 32 sets); in evaluation running statistics, and nothing is classified
+    in training. Training weighs reconstruction by 1 + alpha and divergences by 1 / (1 + alpha), where alpha falls from 1 to 0;
+    `bound`, and the loss at evaluation, are without weights.
 
     Args:
         context_size: components of the context c.
         latent_size: components of each latent z.
         num_latents: stochastic layers z_1, ..., z_L.
         hidden_size: units of every fully connected hidden layer.
-        num_layers: hidden layers of every fully connected network.
+        num_layers: layers of the residual block in each network of a latent.
         width: channels of the first of three convolutional levels; they double at each.
         pixels: grey: values in [0, 1] stand for the Bernoulli variables, as in the authors' program, so the bound is no
             likelihood of grey images; binary: pixels are 1 above 0.5 and 0 below, and the bound is one of their likelihood.
-        set_dropout: share of a set's images that q(c | D) does not see in training, at least one stays; contexts of fewer images
-            than were trained on need it.
+        set_dropout: share of a set's images that q(c | D) does not see in training, at least one stays. It then sees how many
+            they are, too. In the authors' program it is switched off.
+        posed_share: share of the training sets whose images are all mirrored or not, up and down or across, and turned by an
+            angle; half of them in the authors' program.
         alpha_half_life: outer steps in which alpha halves; 0 for alpha = 0, the bound itself.
     """
 
@@ -69,7 +77,8 @@ class NeuralStatistician(StackedAlgorithm):
         num_layers: int = 3,
         width: int = 64,
         pixels: Literal["grey", "binary"] = "grey",
-        set_dropout: float = 0.5,
+        set_dropout: float = 0.0,
+        posed_share: float = 0.0,
         alpha_half_life: int = 500,
         **kwargs,
     ):
@@ -85,12 +94,16 @@ class NeuralStatistician(StackedAlgorithm):
         if not 0 <= set_dropout < 1:
             raise InputError(f"--model.set_dropout is {set_dropout}; give at least 0 and less than 1")
         check_at_least(0, "model", alpha_half_life=alpha_half_life)
-        super().__init__(backbone=partial(StatisticianNetworks, **sizes), outer_loss=None, transductive=False, **kwargs)
+        if not 0 <= posed_share <= 1:
+            raise InputError(f"--model.posed_share is {posed_share}; give at least 0 and at most 1")
+        networks = partial(StatisticianNetworks, **sizes, sees_size=set_dropout > 0)
+        super().__init__(backbone=networks, outer_loss=None, transductive=False, **kwargs)
         self.context_size, self.latent_size, self.num_latents = context_size, latent_size, num_latents
-        self.pixels, self.set_dropout, self.alpha_half_life = pixels, set_dropout, alpha_half_life
+        self.pixels, self.alpha_half_life = pixels, alpha_half_life
+        self.set_dropout, self.posed_share = set_dropout, posed_share
 
     def build_net(self, backbone: Any) -> StatisticianNetworks:
-        return backbone(self.input_shape, None)
+        return self.with_running_statistics(backbone(self.input_shape, None))
 
     # Classification
 
@@ -103,23 +116,24 @@ class NeuralStatistician(StackedAlgorithm):
         return self._logits(params, adapted, self._features(params, self._targets(query_x)))
 
     def _logits(self, params: Params, classes: Tensor, features: Tensor) -> Tensor:
-        rows = features.flatten(0, 1)[:, None]  # each query a set of its own
-        queries = self.part(params, "statistic", rows, torch.ones_like(rows[..., :1]))
-        return -kl_divergence(classes[:, None], queries.view(*features.shape[:2], 1, 2 * self.context_size))
+        queries = self.part(params, "statistic", features)  # each a set of its own
+        return -kl_divergence(classes[:, None], queries[:, :, None])
 
     # The bound
 
     def losses(self, params: Params, batch: Episode) -> tuple[Tensor, Metrics]:
         tasks, rows = len(batch.query_x), batch.support_x.shape[1]
-        targets = self._targets(torch.cat([batch.support_x, batch.query_x], 1))
         labels = torch.cat([batch.support_y, batch.query_y], 1)
-        features = self._features(params, targets)
-        membership = self._membership(labels, features)
-        noise = self._noise(tasks, labels.shape[1], membership.shape[2])
-        reconstruction, context, latents = self.bound_terms(params, targets, features, membership, noise)
+        images = torch.cat([batch.support_x, batch.query_x], 1)
+        membership = self._membership(labels, images)
+        noise = self._noise(tasks, *membership.shape[1:])
+        targets = self._targets(self._posed(images, labels, noise.pose))
+        with folded(tasks):
+            features = self._features(params, targets)
+            reconstruction, context, latents = self.bound_terms(params, targets, features, membership, noise)
         alpha = self._alpha()
         metrics = {"bound": reconstruction - context - latents, "context_divergence": context, "latent_divergence": latents}
-        with torch.no_grad():
+        if not self.training:
             classes = self.part(params, "statistic", features[:, :rows], membership[:, :rows])
             metrics[self.score_name] = vmap(accuracy)(self._logits(params, classes, features[:, rows:]), batch.query_y)
         return (context + latents) / (1 + alpha) - (1 + alpha) * reconstruction, metrics
@@ -139,10 +153,11 @@ class NeuralStatistician(StackedAlgorithm):
         context = self.part(params, "statistic", features, self._kept(membership, noise.dropout))
         divergence = kl_divergence(context, standard(context))
         contexts = membership.to(context) @ sample(context, noise.context)  # of the set of each image
-        latents, latent_divergence = [contexts[..., :0]], 0
+        latents, latent_divergence = [], 0
         for layer, layer_noise in enumerate(noise.latents):
-            posterior = self.part(params, f"posterior.{layer}", contexts, latents[-1], features)
-            prior = self.part(params, f"prior.{layer}", contexts, latents[-1])
+            above = (contexts, *latents[-1:])
+            posterior = self.part(params, f"posterior.{layer}", *above, features)
+            prior = self.part(params, f"prior.{layer}", *above)
             latents.append(sample(posterior, layer_noise))
             latent_divergence = latent_divergence + kl_divergence(posterior, prior).mean(1)
         logits = self._decode(params, contexts, latents)
@@ -150,8 +165,15 @@ class NeuralStatistician(StackedAlgorithm):
         return reconstruction.flatten(2).sum(2).mean(1), divergence.sum(1) / targets.shape[1], latent_divergence
 
     def _decode(self, params: Params, contexts: Tensor, latents: list[Tensor]) -> Tensor:
-        vectors = torch.cat([contexts, *latents], -1)
-        return self.part(params, "decoder", vectors.flatten(0, 1)).unflatten(0, vectors.shape[:2])
+        vectors = (contexts, torch.cat(latents, -1))
+        return self.part(params, "decoder", *(vector.flatten(0, 1) for vector in vectors)).unflatten(0, contexts.shape[:2])
+
+    def _posed(self, images: Tensor, labels: Tensor, uniform: Tensor) -> Tensor:
+        """The images of the training sets, each set in its pose."""
+        if not self.training or not self.posed_share:
+            return images
+        of_images = uniform.take_along_dim(labels[..., None], 1)
+        return posed(images.flatten(0, 1), of_images.flatten(0, 1), self.posed_share).view_as(images)
 
     def _kept(self, membership: Tensor, uniform: Tensor) -> Tensor:
         """The membership of the images that the posterior of the context sees."""
@@ -172,10 +194,11 @@ class NeuralStatistician(StackedAlgorithm):
         drawn = []
         for own in self.generators(tasks):
             normal = [torch.randn(shape, generator=own, **options) for shape in shapes]
-            drawn.append([torch.rand(images, generator=own, **options), *normal])
-        dropout, *normal = (torch.stack(parts) for parts in zip(*drawn, strict=True))
+            uniform = [torch.rand(shape, generator=own, **options) for shape in ((images,), (classes, 4))]
+            drawn.append([*uniform, *normal])
+        dropout, pose, *normal = (torch.stack(parts) for parts in zip(*drawn, strict=True))
         context, *latents = (part.to(next(self.parameters()).dtype) for part in normal)
-        return Noise(dropout, context, latents)
+        return Noise(dropout, pose, context, latents)
 
     # Samples
 
@@ -190,9 +213,9 @@ class NeuralStatistician(StackedAlgorithm):
             generator: of the latents, on the module's device.
         """
         contexts = adapted.chunk(2, -1)[0][:, None].expand(-1, count, -1)
-        latents = [contexts[..., :0]]
+        latents: list[Tensor] = []
         for layer in range(self.num_latents):
-            prior = self.part(params, f"prior.{layer}", contexts, latents[-1])
+            prior = self.part(params, f"prior.{layer}", contexts, *latents[-1:])
             noise = torch.randn(len(prior), count, self.latent_size, generator=generator, device=self.device)
             latents.append(sample(prior, noise.to(prior)))
         return self._decode(params, contexts, latents).sigmoid()

@@ -1,8 +1,7 @@
-"""The networks of the Neural Statistician.
+"""The networks of the Neural Statistician, as the authors' program has them.
 
-Their norms take the statistics of one example alone (layer norm), where the authors' program has batch norm: support sets,
-queries and all tasks of an outer step are encoded in one batch, and what an image is held for must not depend on which others
-lie beside it.
+Their norms take the statistics of all images and sets of a task in training, where the program takes those of its batch, and
+running statistics in evaluation: a class and a query are then held for what they are, whatever lies beside them.
 """
 
 from collections.abc import Sequence
@@ -11,44 +10,100 @@ import torch
 from torch import Tensor, nn
 
 from app.algorithms.model_based.gaussian import gaussian
+from app.backbones.task_batch_norm import TaskBatchNorm
 from app.errors import InputError
 from app.scores.losses import widened
 
 
-def hidden_layers(inputs: int, width: int, num_layers: int) -> list[nn.Module]:
-    """Linear layers with layer norm and ELU after each."""
-    layers: list[nn.Module] = []
-    for layer in range(num_layers):
-        layers += [nn.Linear(width if layer else inputs, width, bias=False), nn.LayerNorm(width), nn.ELU()]
-    return layers
+class VectorNorm(TaskBatchNorm):
+    """`TaskBatchNorm` of vectors, of shape (..., components)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, -2)).view_as(x)
 
 
-def normalised(convolution: nn.Module) -> list[nn.Module]:
-    """A convolution with layer norm over channels and pixels, and ELU, after it."""
-    return [convolution, nn.GroupNorm(1, convolution.out_channels), nn.ELU()]
+class ParameterNorm(TaskBatchNorm):
+    """`TaskBatchNorm` of the parameters of Gaussians, of shape (..., parameters), all of them one channel."""
+
+    def __init__(self):
+        super().__init__(1, eps=1e-3, momentum=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, -2)[:, None])[:, 0].view_as(x)
+
+
+def normalised(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
+    """The layer with the norm of its outputs and ELU after it."""
+    norm = VectorNorm(layer.out_features) if isinstance(layer, nn.Linear) else TaskBatchNorm(layer.out_channels)
+    return [layer, norm, nn.ELU()]
+
+
+def hidden_layer(inputs: int, width: int) -> list[nn.Module]:
+    return normalised(nn.Linear(inputs, width, bias=False))
+
+
+def convolution(inputs: int, outputs: int, stride: int = 1, padding: int = 1) -> list[nn.Module]:
+    return normalised(nn.Conv2d(inputs, outputs, 3, stride=stride, padding=padding, bias=False))
+
+
+class VectorSum(nn.Module):
+    """The sum of what a linear layer of its own makes of each of several vectors.
+
+    Args:
+        input_sizes: components of each vector.
+        output_size: components of the sum.
+    """
+
+    def __init__(self, input_sizes: Sequence[int], output_size: int):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(size, output_size, bias=not first) for first, size in enumerate(input_sizes))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return sum(layer(vector) for layer, vector in zip(self.layers, inputs, strict=True))
+
+
+class GaussianLayer(nn.Module):
+    """A linear layer to a diagonal Gaussian, whose means and logarithms of variances are normalised together.
+
+    Args:
+        width: components of the input.
+        output_size: components of the Gaussian.
+    """
+
+    def __init__(self, width: int, output_size: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(width, 2 * output_size), ParameterNorm())
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Means and then standard deviations."""
+        return gaussian(self.layers(hidden), lambda log_variance: (0.5 * log_variance).exp())
 
 
 class GaussianMLP(nn.Module):
-    """A fully connected network from several vectors, laid side by side, to a diagonal Gaussian.
+    """From several vectors through one residual block to a diagonal Gaussian.
 
     Args:
         input_sizes: components of each vector.
         output_size: components of the Gaussian.
-        width: units of a hidden layer.
-        num_layers: hidden layers.
+        width: units of every layer.
+        num_layers: layers of the residual block.
     """
 
     def __init__(self, input_sizes: Sequence[int], output_size: int, width: int, num_layers: int):
         super().__init__()
-        self.layers = nn.Sequential(*hidden_layers(sum(input_sizes), width, num_layers), nn.Linear(width, 2 * output_size))
+        self.inputs = VectorSum(input_sizes, width)
+        layers = [layer for _ in range(num_layers) for layer in hidden_layer(width, width)]
+        self.block = nn.Sequential(*layers[:-1])  # the last ELU comes after the sum
+        self.outputs = GaussianLayer(width, output_size)
+        self.elu = nn.ELU()
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Means and then standard deviations, whose networks' outputs are the logarithms of variances."""
-        return gaussian(self.layers(torch.cat(inputs, -1)), lambda log_variance: (0.5 * log_variance).exp())
+        hidden = self.elu(self.inputs(*inputs))
+        return self.outputs(self.elu(hidden + self.block(hidden)))
 
 
 class ConvEncoder(nn.Module):
-    """Three levels of a 3x3 convolution and a 3x3 convolution of stride 2; the width doubles at each level.
+    """Three levels of two 3x3 convolutions and one of stride 2; the width doubles at each level.
 
     Args:
         image_shape: channels, height and width.
@@ -61,8 +116,7 @@ class ConvEncoder(nn.Module):
         layers: list[nn.Module] = []
         for level in range(3):
             after = width << level
-            layers += normalised(nn.Conv2d(channels, after, 3, padding=1, bias=False))
-            layers += normalised(nn.Conv2d(after, after, 3, stride=2, padding=1, bias=False))
+            layers += [*convolution(channels, after), *convolution(after, after), *convolution(after, after, stride=2)]
             channels, size = after, [-(-side // 2) for side in size]
         self.layers = nn.Sequential(*layers, nn.Flatten())
         self.num_features = channels * size[0] * size[1]
@@ -72,68 +126,76 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """The mirror image of `ConvEncoder`, from vectors to the logits of the pixels.
+    """Three levels of two 3x3 convolutions and one transposed one of stride 2, from vectors to the logits of the pixels.
 
     Args:
-        num_inputs: components of a vector.
+        input_sizes: components of each vector.
         image_shape: channels, height and width.
-        width: channels of the last hidden level.
+        hidden_size: units of the layer before the convolutions.
+        width: channels of the last level.
     """
 
-    def __init__(self, num_inputs: int, image_shape: tuple[int, int, int], width: int):
+    def __init__(self, input_sizes: Sequence[int], image_shape: tuple[int, int, int], hidden_size: int, width: int):
         super().__init__()
         channels, *size = image_shape
-        sizes = [size]
-        for _ in range(3):
-            sizes.append([-(-side // 2) for side in sizes[-1]])
-        height, side = sizes[3]
-        layers: list[nn.Module] = [nn.Linear(num_inputs, (width << 2) * height * side), nn.ELU()]
-        layers.append(nn.Unflatten(-1, (width << 2, height, side)))
+        small = [-(-side // 8) for side in size]
+        before = width << 2
+        self.inputs = VectorSum(input_sizes, hidden_size)
+        layers: list[nn.Module] = [nn.ELU(), nn.Linear(hidden_size, before * small[0] * small[1])]
+        layers.append(nn.Unflatten(-1, (before, *small)))
         for level in (2, 1, 0):
-            before = width << level
-            # A transposed convolution makes 2n - 1 pixels of n: one more where the size was even.
-            more = [1 - target % 2 for target in sizes[level]]
-            options = {"stride": 2, "padding": 1, "output_padding": more, "bias": False}
-            layers += normalised(nn.ConvTranspose2d(before, before, 3, **options))
-            if level:
-                layers += normalised(nn.Conv2d(before, before // 2, 3, padding=1, bias=False))
-        self.layers = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1))
+            after = width << level
+            layers += convolution(before, after)
+            # The last but one doubling may have made more pixels than half of the image's: those at the edge are left out.
+            cut = [4 * least - -(-side // 2) if level == 0 else 0 for least, side in zip(small, size, strict=True)]
+            layers += [_bordered(*cut), *convolution(after, after, padding=0)]
+            layers += normalised(nn.ConvTranspose2d(after, after, 2, stride=2, bias=False))
+            before = after
+        odd = [side % 2 for side in size]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, channels, 1), nn.ZeroPad2d((0, -odd[1], 0, -odd[0])))
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        return widened(self.layers(vectors))
+    def forward(self, *vectors: Tensor) -> Tensor:
+        """Logits of shape (rows, *image) of vectors of shape (rows, components)."""
+        return widened(self.layers(self.inputs(*vectors)))
+
+
+def _bordered(rows: int, columns: int) -> nn.ZeroPad2d:
+    """A border of zeros for a 3x3 convolution, so many rows and columns less than keep the size."""
+    return nn.ZeroPad2d((1 - columns // 2, 1 - (columns + 1) // 2, 1 - rows // 2, 1 - (rows + 1) // 2))
 
 
 class StatisticNetwork(nn.Module):
-    """The posterior q(c | D) of the context, from the mean over a set of what an MLP makes of each image's features.
+    """The posterior q(c | D) of the context, from the mean over a set of what a layer makes of each image's features.
 
-    Mean pooling makes it invariant to the order of the set. How many images the mean is of, as one over their number, is an
-    input of the layers after it: a larger set makes the context more certain.
+    Mean pooling makes it invariant to the order of the set.
 
     Args:
         num_features: of an image.
         context_size: components of c.
-        width: units of a hidden layer.
-        num_layers: hidden layers before, and after, the pooling.
+        width: units of a hidden layer, one before and two after the pooling.
+        sees_size: one over the number of images is an input after the pooling: a larger set can make the context more certain.
     """
 
-    def __init__(self, num_features: int, context_size: int, width: int, num_layers: int):
+    def __init__(self, num_features: int, context_size: int, width: int, sees_size: bool):
         super().__init__()
-        self.before = nn.Sequential(*hidden_layers(num_features, width, num_layers))
-        self.after = GaussianMLP((width, 1), context_size, width, num_layers)
-        # Narrow posteriors at the start: the noise of hundreds of wide ones hides the set, and the decoder learns to ignore them.
-        with torch.no_grad():
-            self.after.layers[-1].bias[context_size:] -= 4
+        self.sees_size = sees_size
+        self.before = nn.Sequential(*hidden_layer(num_features, width))
+        self.after = nn.Sequential(
+            *hidden_layer(width + sees_size, width), *hidden_layer(width, width), GaussianLayer(width, context_size)
+        )
 
-    def forward(self, features: Tensor, membership: Tensor) -> Tensor:
+    def forward(self, features: Tensor, membership: Tensor | None = None) -> Tensor:
         """Posteriors of all sets of each task.
 
         Args:
             features: of images, of shape (tasks, images, features).
-            membership: 1 where an image is in a set and 0 elsewhere, of shape (tasks, images, sets).
+            membership: 1 where an image is in a set and 0 elsewhere, of shape (tasks, images, sets); null for a set an image.
         """
-        counts = membership.sum(1)[..., None]
-        pooled = membership.transpose(1, 2) @ self.before(features) / counts
-        return self.after(pooled, 1 / counts)
+        pooled, counts = self.before(features), torch.ones_like(features[..., :1])
+        if membership is not None:
+            counts = membership.sum(1)[..., None]
+            pooled = membership.mT @ pooled / counts
+        return self.after(torch.cat([pooled, 1 / counts], -1) if self.sees_size else pooled)
 
 
 class StatisticianNetworks(nn.Module):
@@ -146,8 +208,9 @@ class StatisticianNetworks(nn.Module):
         latent_size: components of each latent z.
         num_latents: stochastic layers.
         hidden_size: units of every fully connected hidden layer.
-        num_layers: hidden layers of every fully connected network.
+        num_layers: layers of the residual blocks of the latents' networks.
         width: channels of the first convolutions.
+        sees_size: as in `StatisticNetwork`.
     """
 
     def __init__(
@@ -160,6 +223,7 @@ class StatisticianNetworks(nn.Module):
         hidden_size: int,
         num_layers: int,
         width: int,
+        sees_size: bool,
     ):
         super().__init__()
         if len(input_shape) != 3:
@@ -169,11 +233,14 @@ class StatisticianNetworks(nn.Module):
             )
         self.encoder = ConvEncoder(input_shape, width)
         features = self.encoder.num_features
-        self.statistic = StatisticNetwork(features, context_size, hidden_size, num_layers)
+        self.statistic = StatisticNetwork(features, context_size, hidden_size, sees_size)
         # z_L, the first to be drawn, stands first and has no latent above it.
-        above = [0] + [latent_size] * (num_latents - 1)
-        self.prior = nn.ModuleList(GaussianMLP((context_size, up), latent_size, hidden_size, num_layers) for up in above)
-        self.posterior = nn.ModuleList(
-            GaussianMLP((context_size, up, features), latent_size, hidden_size, num_layers) for up in above
-        )
-        self.decoder = ConvDecoder(context_size + num_latents * latent_size, input_shape, width)
+        above = [[context_size], *[[context_size, latent_size]] * (num_latents - 1)]
+        self.prior = nn.ModuleList(GaussianMLP(sizes, latent_size, hidden_size, num_layers) for sizes in above)
+        self.posterior = nn.ModuleList(GaussianMLP([*sizes, features], latent_size, hidden_size, num_layers) for sizes in above)
+        self.decoder = ConvDecoder([context_size, num_latents * latent_size], input_shape, hidden_size, width)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.xavier_normal_(module.weight, gain=nn.init.calculate_gain("relu"))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)

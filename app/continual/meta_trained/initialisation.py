@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from app.backbones import BackboneCallable, default_backbone
-from app.backbones.task_batch_norm import TaskBatchNorm, folded, update_running_statistics
+from app.backbones.task_batch_norm import folded, update_running_statistics
 from app.continual.meta_trained.deployed_algorithm import DeployedAlgorithm
 from app.continual.meta_trained.deployment import with_constant
 from app.episode import Episode
@@ -59,10 +59,7 @@ class Initialisation(DeployedAlgorithm):
                         f"{self.input_shape}: {name} is {there}, not {tuple(tensor.shape)}; give one that was trained on such"
                     )
             net.load_state_dict(own)
-        for module in net.modules():
-            if isinstance(module, TaskBatchNorm):
-                module.keep_running_statistics(used=True)
-        return net
+        return self.with_running_statistics(net)
 
     def _backbone_of_source(self) -> BackboneCallable:
         chosen = self._source["config"]["model"]["init_args"].get("backbone")
@@ -91,7 +88,7 @@ class Initialisation(DeployedAlgorithm):
     @torch.no_grad()
     def outer_gradient(self, params: Params, batch: Episode) -> tuple[Params, Metrics]:
         self.encode(params, torch.cat([batch.support_x, batch.query_x], 1))
-        update_running_statistics(self, len(batch.support_x), lambda seen: self.trainer.strategy.reduce(seen, reduce_op="mean"))
+        update_running_statistics(self, len(batch.support_x), self._mean_over_processes)
         nothing = {name: torch.zeros_like(parameter) for name, parameter in params.items()}
         return nothing, {"outer_loss": batch.support_x.new_zeros(())}
 

@@ -60,7 +60,7 @@ class ClassStream(StreamDataModule):
         if source == "glyphs":
             self.source = Glyphs(cache_dir=cache_dir)
         elif source == "omniglot":
-            self.source = Omniglot(data_dir, "background_evaluation", rotations=False, cache_dir=cache_dir)
+            self.source = Omniglot(data_dir, "background_evaluation", rotate="none", cache_dir=cache_dir)
         elif path is None:
             raise InputError("--data.source image_folder needs --data.path; give a folder or a .zip")
         else:

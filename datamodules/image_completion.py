@@ -60,7 +60,7 @@ class ImageCompletion(SplitImages):
         if source == "glyphs":
             self.images = Glyphs(cache_dir=cache_dir)
         elif source == "omniglot":
-            self.images = Omniglot(data_dir, rotations=False, cache_dir=cache_dir)
+            self.images = Omniglot(data_dir, rotate="none", cache_dir=cache_dir)
         else:
             self.images = MNIST(data_dir, cache_dir)
         self.image_shape: tuple[int, int, int] = self.images.input_shape

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from app.errors import InputError
 from datamodules.base.images import ImageEpisodes, rotated_classes
@@ -28,8 +28,8 @@ class Omniglot(ImageEpisodes):
             background_evaluation: the authors' 30 alphabets, of which `split_seed` draws 5 for val, and 20 others for test;
             random_1200_423: 1100 / 100 / 423 characters that `split_seed` draws from all, as in Finn et al. (2017).
         split_seed: of the splits that are drawn; vinyals is fixed.
-        rotations: whether every training class, turned by 90, 180 and 270 degrees, is three classes more; val and test
-            stay upright.
+        rotate: where every class, turned by 90, 180 and 270 degrees, is three classes more: train (val and test are upright, as
+            in Reptile's program), all (1,692 test classes, as in the programs of Finn, Snell and iMAML), or none.
         cache_dir: where the decoded pictures are kept, null for the user's cache folder.
     """
 
@@ -41,13 +41,13 @@ class Omniglot(ImageEpisodes):
         data_dir: str = "data",
         split_protocol: Literal["vinyals", "background_evaluation", "random_1200_423"] = "vinyals",
         split_seed: int = 0,
-        rotations: bool = True,
+        rotate: Literal["train", "all", "none"] = "train",
         cache_dir: str | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.data_dir = Path(data_dir).expanduser()
-        self.split_protocol, self.split_seed, self.rotations = split_protocol, split_seed, rotations
+        self.split_protocol, self.split_seed, self.rotate = split_protocol, split_seed, rotate
         self.cache_dir = cache_dir
 
     def prepare_data(self) -> None:
@@ -55,7 +55,10 @@ class Omniglot(ImageEpisodes):
 
     def read_split(self, split: str) -> ImageSplit:
         upright = self._upright[split]
-        return rotated_classes(upright) if self.rotations and split == "train" else upright
+        return rotated_classes(upright) if self.rotate in (split, "all") else upright
+
+    def describe_task(self) -> dict[str, Any]:
+        return {**super().describe_task(), "split_protocol": self.split_protocol, "rotate": self.rotate}
 
     @cached_property
     def _upright(self) -> dict[str, ImageSplit]:

@@ -63,7 +63,7 @@ class Osaka(StreamDataModule):
         check_at_least(1, "data", num_batches=num_batches)
         self.data_dir, self.stay, self.probabilities = Path(data_dir).expanduser(), stay, probabilities
         self.ways, self.shots, self.num_batches = ways, shots, num_batches
-        self.omniglot = Omniglot(data_dir, "background_evaluation", rotations=False, cache_dir=cache_dir)
+        self.omniglot = Omniglot(data_dir, "background_evaluation", rotate="none", cache_dir=cache_dir)
         self.mnist = MNIST(data_dir, cache_dir)
 
     @property

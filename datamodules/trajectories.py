@@ -95,8 +95,8 @@ class Trajectories(SplitImages):
             if not lengths or min(lengths) < 2:
                 raise InputError(f"--data.{name}_num_classes is {list(lengths)}; give at least one length, each at least 2")
         if source == "omniglot":
-            split = {"split_protocol": "background_evaluation", "split_seed": split_seed, "rotations": rotations}
-            self.images = Omniglot(data_dir, cache_dir=cache_dir, **split)
+            rotate = "train" if rotations else "none"
+            self.images = Omniglot(data_dir, "background_evaluation", split_seed, rotate, cache_dir)
         else:
             self.images = Glyphs(cache_dir=cache_dir)
         self.source = source

@@ -145,7 +145,8 @@ class ImageEpisodes(SplitImages):
         return {"inverts_pictures": self.inverts_pictures}
 
     def describe_task(self) -> dict[str, Any]:
-        return {"ways": self.ways, "shots": self.shots, "queries": self.queries}
+        num_classes = len(self.class_names("test"))
+        return {"ways": self.ways, "shots": self.shots, "queries": self.queries, "num_test_classes": num_classes}
 
     def task_size(self, split: str) -> tuple[int, int, int]:
         """Ways, shots and queries of the tasks of a split."""

@@ -56,26 +56,25 @@ def fault(data_dir: Path, cache_dir: Path, **options) -> str:
 
 
 def assert_disjoint(data: Omniglot) -> None:
-    names = [name.split("@")[0] for split in SPLITS for name in set(data.class_names(split))]
-    turns = 4 if data.rotations else 1
-    assert len(data.class_names("train")) + turns * (len(names) - len(data.class_names("train"))) == 1623 * turns
-    assert len(set(names)) == 1623
+    names = [{name.split("@")[0] for name in data.class_names(split)} for split in SPLITS]
+    assert len(set.union(*names)) == sum(map(len, names)) == 1623
 
 
-@pytest.mark.parametrize("rotations", [True, False])
-def test_vinyals_split(archives, cache_dir, rotations):
-    data = ready(archives, cache_dir, rotations=rotations)
+@pytest.mark.parametrize(("rotate", "turns"), [("train", (4, 1, 1)), ("all", (4, 4, 4)), ("none", (1, 1, 1))])
+def test_vinyals_split(archives, cache_dir, rotate, turns):
+    data = ready(archives, cache_dir, rotate=rotate)
     data.check()
-    turns = 4 if rotations else 1
-    assert [len(data.class_names(split)) for split in SPLITS] == [1028 * turns, 172, 423]
-    assert {name.split("@")[0] for name in data.class_names("train")} == set(listed("train"))
-    assert data.class_names("val") == listed("val")
-    assert data.class_names("test") == listed("test")
+    for split, times, characters in zip(SPLITS, turns, (1028, 172, 423), strict=True):
+        names = data.class_names(split)
+        assert len(set(names)) == len(names) == len(data._splits[split].counts) == times * characters
+        assert [name.split("@")[0] for name in names] == times * listed(split)
     assert_disjoint(data)
+    task = data.describe_task()
+    assert task["rotate"] == rotate and task["num_test_classes"] == turns[2] * 423
 
 
 def test_drawn_splits_are_disjoint_and_follow_their_seed(archives, cache_dir):
-    data = ready(archives, cache_dir, split_protocol="random_1200_423", rotations=False)
+    data = ready(archives, cache_dir, split_protocol="random_1200_423", rotate="none")
     assert [len(data.class_names(split)) for split in SPLITS] == [1100, 100, 423]
     assert_disjoint(data)
     again = ready(archives, cache_dir, split_protocol="random_1200_423")
@@ -98,9 +97,13 @@ def test_images_are_white_ink_on_black_and_turned_in_train_only(archives, cache_
     for split in ("val", "test"):
         images = data._splits[split].images
         assert (images[:, 0, 1, 1] == 255).all() and (images[:, 0, -2, -2] == 0).all()
-    unturned = ready(archives, cache_dir, rotations=False)
+    unturned = ready(archives, cache_dir, rotate="none")
     assert np.array_equal(unturned._splits["train"].images, train.images[: 1028 * 2])
-    assert unturned.manifest_hash != data.manifest_hash
+    everywhere = ready(archives, cache_dir, rotate="all")
+    assert np.array_equal(
+        everywhere._splits["test"].images[423 * 2 : 846 * 2], np.rot90(data._splits["test"].images, axes=(2, 3))
+    )
+    assert len({one.manifest_hash for one in (data, unturned, everywhere)}) == 3
 
 
 def test_every_class_has_its_own_pictures(archives, cache_dir):

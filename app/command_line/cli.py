@@ -26,9 +26,9 @@ from app.command_line.arguments import TASK, refuse_derived, with_defaults
 from app.command_line.needed_callbacks import merged, needed_callbacks
 from app.command_line.parser import MetaParser
 from app.command_line.summary import print_summary, resume_command
-from app.continual.learner import ContinualLearner
 from app.errors import InputError
 from app.learners.learner import Learner
+from app.learners.suitability import check_suits
 from app.runs.metrics_file import MetricsFile
 from app.runs.processes import comes_back, is_rank_zero, job_from_outside
 from app.runs.run import (
@@ -45,7 +45,6 @@ from callbacks.checkpoint import AtomicCheckpointIO, Stopped
 from callbacks.inner_precision import refuse_float16
 from callbacks.rank_watch import RankWatch
 from datamodules.base.resumable import ResumableDataModule
-from datamodules.base.stream import StreamDataModule
 
 DEFAULTS = Path(__file__).parents[2] / "configs" / "default.yaml"
 
@@ -118,7 +117,8 @@ class MetaCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        names = [config[key].class_path.rsplit(".", 1)[-1] for key in ("model", "data")]
+        learner, data = (resolve_name(config[key].class_path) for key in ("model", "data"))
+        check_suits(learner, data)
         run_dir = config.trainer.default_root_dir
         if comes_back() and self.subcommand == "fit" and run_dir and (checkpoint_dir(run_dir) / "last.ckpt").exists():
             config.ckpt_path = config.ckpt_path or "last"
@@ -133,7 +133,7 @@ class MetaCLI(LightningCLI):
             raise InputError(f"{self.subcommand} needs --ckpt_path: a file, or last or best with --trainer.default_root_dir DIR")
         elif run_dir and is_rank_zero() and any(checkpoint_dir(run_dir).glob("*.ckpt")):
             raise InputError(f"{run_dir} holds a checkpoint already; continue it with --ckpt_path last, or choose another folder")
-        config.trainer.default_root_dir = str(run_dir or new_run_dir(*names, config.trainer.num_nodes))
+        config.trainer.default_root_dir = str(run_dir or new_run_dir(learner.__name__, data.__name__, config.trainer.num_nodes))
         self.run_id = self.checkpoint["run_id"] if self.checkpoint else os.environ.get("WANDB_RUN_ID") or os.urandom(4).hex()
         logger = config.trainer.logger
         if hasattr(logger, "class_path"):
@@ -231,9 +231,6 @@ class MetaCLI(LightningCLI):
 
     def _check(self) -> None:
         """Finds what is wrong before processes are started and anything is written."""
-        if isinstance(self.datamodule, StreamDataModule) and not isinstance(self.model, ContinualLearner):
-            model, data = type(self.model).__name__, type(self.datamodule).__name__
-            raise InputError(f"--data {data} is a stream, and --model {model} learns from tasks; give --model ContinualLearner")
         if is_rank_zero():
             self.datamodule.prepare_data()
             self.datamodule.setup()

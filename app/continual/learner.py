@@ -44,13 +44,15 @@ class ContinualLearner(Learner):
         anytime_images: test images of each experience at these, the first ones.
     """
 
+    learns_from = StreamDataModule
+    task_types = ("classification",)
     automatic_optimization = False
     optimizer_option = "--model.method.optimizer"
     remedy_for_nan = "lower the learning rate of --model.method (optimizer.lr, lr, alpha or strength)"
 
     def __init__(
         self,
-        stream: ResumableDataModule,
+        stream: StreamDataModule,
         method: MethodCallable | None = None,
         backbone: BackboneCallable | None = None,
         evaluate_every: int = 1,
@@ -59,11 +61,9 @@ class ContinualLearner(Learner):
     ):
         super().__init__()
         check_at_least(1, "model", evaluate_every=evaluate_every, anytime_every=anytime_every, anytime_images=anytime_images)
-        if not isinstance(stream, StreamDataModule):
-            raise InputError(f"--model ContinualLearner needs a stream, and --data is {type(stream).__name__}; choose a stream")
         stream.prepare_data()
         stream.setup()
-        self.task_type, self.input_shape, self.output_size = "classification", stream.input_shape, stream.output_size
+        self.task_type, self.input_shape, self.output_size = stream.task_type, stream.input_shape, stream.output_size
         net = (backbone or DEFAULT_BACKBONE)(self.input_shape, self.output_size)
         if any(isinstance(module, DropBlock) for module in net.modules()):
             raise InputError("--model.backbone.drop_rate is above 0, and a continual learner drops no features; give 0")

@@ -20,6 +20,7 @@ from app.inner_loop.params import Params
 from app.runs.processes import is_rank_zero
 
 Program = Callable[..., list[Tensor]]
+ChunkGradient = Callable[[Params, Episode], tuple[tuple[Tensor, ...], Params]]
 # The compiler knows no product that is written into a view.
 DECOMPOSITIONS = {torch.ops.aten.bmm.out: lambda a, b, out: out.copy_(torch.bmm(a, b))}
 # Kernels chosen by their time would make a resumed run add up in another order.
@@ -27,20 +28,25 @@ OPTIONS = {"cuda": {"triton.cudagraphs": True, "deterministic": True}}
 
 
 class CompiledGradient:
-    """A method's `chunk_gradient`, traced and compiled at the first call with each shape of a chunk.
+    """An algorithm's `chunk_gradient`, traced and compiled at the first call with each shape of a chunk.
 
     What is traced are the operations that vmap, autograd and the derivatives written by hand come to: torch.compile's own tracer
-    does not go through them.
+    does not go through them. A chunk of fewer tasks than the first one, the last of a step, is not worth a program of its own.
 
     Args:
-        algorithm: whose `chunk_gradient` depends on its parameters, its buffers and the chunk alone.
+        algorithm: whose parameters and buffers the gradient depends on.
+        gradient: its `chunk_gradient`, which depends on nothing else but the chunk: no random numbers, not how far the run is.
     """
 
-    def __init__(self, algorithm: nn.Module):
-        self._algorithm = algorithm
+    def __init__(self, algorithm: nn.Module, gradient: ChunkGradient):
+        self._algorithm, self._gradient = algorithm, gradient
+        self._num_tasks: int | None = None
         self._programs: dict[tuple, tuple[Program, TreeSpec]] = {}
 
     def __call__(self, params: Params, chunk: Episode) -> tuple[tuple[Tensor, ...], Params]:
+        self._num_tasks = self._num_tasks or len(chunk.query_x)
+        if len(chunk.query_x) < self._num_tasks:
+            return self._gradient(params, chunk)
         tensors, structure = tree_flatten((params, dict(self._algorithm.named_buffers()), chunk))
         tensors, device = [tensor.detach() for tensor in tensors], chunk.query_x.device.type
         form = torch.is_autocast_enabled(device), *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors)
@@ -62,7 +68,7 @@ class CompiledGradient:
             params, buffers, chunk = tree_unflatten(tensors, structure)
             params = {name: value.detach().requires_grad_() for name, value in params.items()}
             with _reparametrize_module(self._algorithm, params | buffers), observing(INNER_GRADIENT_NORM) as observed:
-                leaves, results = tree_flatten((*self._algorithm.chunk_gradient(params, chunk), observed))
+                leaves, results = tree_flatten((*self._gradient(params, chunk), observed))
             return leaves
 
         results = None

@@ -18,6 +18,9 @@ class Learner(LightningModule):
     """Base of the meta-algorithms and of the continual learner.
 
     Attributes:
+        learns_from: what kind of data it is for.
+        task_types: what its tasks may be.
+        learns_streams: whether its test tasks may be streams of any number of classes.
         global_labels: whether it is trained on all classes of the train split at once.
         trained_steps: outer steps that the loaded checkpoint has seen.
         remedy_for_nan: what to do where numbers are no longer finite.
@@ -26,6 +29,9 @@ class Learner(LightningModule):
         _lr_scheduler: makes its schedule, stepped once an outer step; null for none.
     """
 
+    learns_from: type[ResumableDataModule] = ResumableDataModule
+    task_types: tuple[str, ...] = ("classification", "regression")
+    learns_streams = False
     global_labels = False
     trained_steps = 0
     remedy_for_nan = "lower --model.optimizer.lr or --model.inner_lr, or set --trainer.gradient_clip_val"
@@ -39,7 +45,7 @@ class Learner(LightningModule):
         """What chooses the best checkpoint, and `max` or `min`."""
 
     def check_data(self, data: ResumableDataModule) -> None:
-        """Raises an InputError where the data do not suit the options; called once before training, and before a test."""
+        """Raises an InputError where the data do not suit the options; asked once, before training or a test begins."""
 
     def new_optimizer(self) -> Optimizer:
         """The outer optimiser."""

@@ -17,10 +17,8 @@ from app.inner_loop.gradient_descent import INNER_GRADIENT_NORM
 from app.inner_loop.observation import observing
 from app.inner_loop.params import Params
 from app.inner_loop.task_stack import Stacking, stacking
-from app.learners.compiled_gradient import CompiledGradient
 from app.learners.episodic_learner import OUTPUTS, EpisodicLearner, Metrics
-from app.learners.learner import concrete_subclasses
-from app.learners.suitability import check_compiles, check_equal_sizes, check_labels, check_task_sizes, check_task_type
+from app.learners.suitability import check_labels
 from app.scores.losses import DEFAULT_LOSS, LOSSES, LossName
 from datamodules.base.episodic import EpisodicDataModule
 
@@ -31,8 +29,7 @@ class MetaAlgorithm(EpisodicLearner):
     A method that is for classification or regression alone says so in `task_types`, one that learns all training classes at
     once in `global_labels`: the labels of its training tasks are then the numbers of the classes within the train split. One
     that is tested on streams of any number of classes says so in `learns_streams`, and one whose checkpoint can classify any
-    number of classes in `any_ways`. One whose `chunk_gradient` depends on tensors alone, not on how far the run is or on random
-    numbers, and changes none of them, says so in `can_compile`.
+    number of classes in `any_ways`.
 
     Args:
         input_shape: shape of one input; linked to the data set.
@@ -51,14 +48,10 @@ class MetaAlgorithm(EpisodicLearner):
         stacking: how an inner loop convolves the images of many tasks, each by its own filters: grouped, in one call with a group
             of channels for each task; patches, as products of matrices; off, by vmap's own rules, several times slower; null
             for grouped on the CPU, patches on a GPU. The meta-gradient is the same.
-        compile: the gradient of a chunk of tasks becomes one compiled program, on a GPU a CUDA graph; for MAML, Meta-SGD,
-            Meta-Curvature, ALFA and CAVIA. The first step then takes a C++ compiler and up to minutes.
     """
 
-    task_types: tuple[str, ...] = ("classification", "regression")
-    learns_streams = False
+    learns_from = EpisodicDataModule
     any_ways = False
-    can_compile = False
 
     def __init__(
         self,
@@ -73,12 +66,9 @@ class MetaAlgorithm(EpisodicLearner):
         lr_scheduler: LRSchedulerCallable | None = None,
         tasks_per_chunk: int | None = None,
         stacking: Stacking | None = None,
-        compile: bool = False,
     ):
         super().__init__()
         check_at_least(1, "model", or_null="for what fits", tasks_per_chunk=tasks_per_chunk)
-        check_task_type(type(self), task_type, concrete_subclasses(MetaAlgorithm))
-        check_compiles(type(self), compile, concrete_subclasses(MetaAlgorithm))
         self.input_shape, self.output_size, self.task_type = tuple(input_shape), output_size, task_type
         self.train_output_size = train_output_size or output_size
         self.outer_loss = self.loss_function("outer_loss", outer_loss)
@@ -87,7 +77,6 @@ class MetaAlgorithm(EpisodicLearner):
         self.net = self.build_net(backbone or default_backbone(self.input_shape))
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self.autocast_inner_loop = True
-        self._compiled_gradient = CompiledGradient(self) if compile else None
 
     def build_net(self, backbone: BackboneCallable) -> nn.Module:
         """The network, with a head of as many outputs as a test task has."""
@@ -166,10 +155,7 @@ class MetaAlgorithm(EpisodicLearner):
         total: tuple[Tensor, ...] | None = None
         logged: list[Metrics] = []
         for chunk in self.chunks(batch):
-            # A smaller last chunk is not worth a compilation of its own.
-            whole = not logged or len(chunk.query_x) == len(logged[0]["outer_loss"])
-            chunk_gradient = self._compiled_gradient if self._compiled_gradient and whole else self.chunk_gradient
-            gradient, metrics = chunk_gradient(params, chunk)
+            gradient, metrics = self.chunk_gradient(params, chunk)
             total = gradient if total is None else torch._foreach_add(total, gradient)
             logged.append(metrics)
         means = {name: torch.cat([metrics[name] for metrics in logged]).mean() for name in logged[0]}
@@ -195,12 +181,8 @@ class MetaAlgorithm(EpisodicLearner):
     # Lightning
 
     def check_data(self, data: EpisodicDataModule) -> None:
-        check_task_sizes(type(self), data, concrete_subclasses(MetaAlgorithm))
-
-    def on_fit_start(self) -> None:
-        check_labels(type(self), self.trainer.datamodule)
-        if self._compiled_gradient:
-            check_equal_sizes(self.trainer.datamodule)
+        if "train" in data.used_splits:
+            check_labels(self, data)
 
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
         params = dict(self.named_parameters())

@@ -1,56 +1,59 @@
-"""Whether a method suits the data and the options."""
+"""Whether a learner is for the data: what both classes say of themselves is compared once, before either is built.
+
+Where the options matter too, the built learner is asked: `Learner.check_data`.
+"""
 
 from app.errors import InputError
-from app.learners.learner import Learner
+from app.learners.learner import Learner, concrete_subclasses
 from datamodules.base.episodic import EpisodicDataModule
+from datamodules.base.resumable import ResumableDataModule
+from datamodules.base.stream import StreamDataModule
 
 
-def check_task_type(method: type[Learner], task_type: str, methods: list[type[Learner]]) -> None:
-    """Raises an InputError where the method is not for the tasks of the data set.
+def check_suits(learner: type[Learner], data: type[ResumableDataModule]) -> None:
+    """Raises an InputError where the learner is not for such data.
 
     Args:
-        method: says in `task_types` what it is for.
-        task_type: of the data set.
-        methods: from which the error names those that fit.
+        learner: says in `learns_from`, `task_types` and `learns_streams` what it is for.
+        data: say in `task_type` and `has_streams` what they are.
     """
-    if task_type not in method.task_types:
-        fitting = [cls.__name__ for cls in methods if task_type in cls.task_types]
+    if not issubclass(data, learner.learns_from):
+        if issubclass(data, StreamDataModule):
+            raise InputError(
+                f"--data {data.__name__} is a stream, and --model {learner.__name__} learns from tasks; give --model "
+                "ContinualLearner"
+            )
+        raise InputError(f"--model {learner.__name__} needs a stream, and --data is {data.__name__}; choose a stream")
+    others = sorted(cls.__name__ for cls in concrete_subclasses(Learner) if _suits(cls, data))
+    remedy = f"choose one of {', '.join(others)}"
+    if data.task_type not in learner.task_types:
         raise InputError(
-            f"--model {method.__name__} is for {method.task_types[0]}, and the tasks of --data are {task_type}; choose one "
-            f"of {', '.join(sorted(fitting))}"
+            f"--model {learner.__name__} is for {learner.task_types[0]}, and the tasks of --data are {data.task_type}; {remedy}"
+        )
+    if not _suits(learner, data):
+        raise InputError(
+            f"--data {data.__name__} tests on streams of many classes, and --model {learner.__name__} is for tasks of one size; "
+            f"{remedy}"
         )
 
 
-def check_task_sizes(method: type[Learner], data: EpisodicDataModule, methods: list[type[Learner]]) -> None:
-    """Raises an InputError where the data set tests on streams, and the method does not say that it `learns_streams`."""
-    if data.has_streams and not method.learns_streams:
-        fitting = [cls.__name__ for cls in methods if cls.learns_streams]
-        raise InputError(
-            f"--data {type(data).__name__} tests on streams of up to {data.output_size} classes, and --model "
-            f"{method.__name__} is for tasks of one size; choose one of {', '.join(sorted(fitting))}"
-        )
+def _suits(learner: type[Learner], data: type[ResumableDataModule]) -> bool:
+    tests_on_streams = issubclass(data, EpisodicDataModule) and data.has_streams
+    return (
+        issubclass(data, learner.learns_from)
+        and data.task_type in learner.task_types
+        and (learner.learns_streams or not tests_on_streams)
+    )
 
 
-def check_labels(method: type[Learner], data: EpisodicDataModule) -> None:
-    """Raises an InputError where the labels of training are not numbered as the method says in `global_labels`."""
-    wanted = method.global_labels
+def check_labels(learner: Learner, data: EpisodicDataModule) -> None:
+    """Raises an InputError where the labels of training are not numbered as the learner says in `global_labels`."""
+    wanted = learner.global_labels
     if getattr(data, "global_labels", False) != wanted:
         labels = "all training classes at once" if wanted else "the classes of one task at a time"
         raise InputError(
-            f"{method.__name__} learns {labels}, which --data.global_labels {str(not wanted).lower()} of "
+            f"{type(learner).__name__} learns {labels}, which --data.global_labels {str(not wanted).lower()} of "
             f"{type(data).__name__} does not number; build the data with {str(wanted).lower()}"
-        )
-
-
-def check_compiles(method: type[Learner], wanted: bool, methods: list[type[Learner]]) -> None:
-    """Raises an InputError where a compiled step is wanted of a method that does not say that it `can_compile`.
-
-    Each class says so for itself: what a subclass adds may depend on more than tensors.
-    """
-    fitting = sorted(cls.__name__ for cls in methods if vars(cls).get("can_compile"))
-    if wanted and not vars(method).get("can_compile"):
-        raise InputError(
-            f"--model.compile true is not for {method.__name__}; leave it out, or choose one of {', '.join(fitting)}"
         )
 
 

@@ -3,10 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers.small import algorithm_for
 
-from app.algorithms.metric_based.protonet import ProtoNet
-from app.continual.meta_trained.gemcl import GeMCL
 from app.errors import InputError
 from datamodules.files.image_split import ImageSplit
 from datamodules.glyphs import Glyphs
@@ -150,13 +147,6 @@ def test_what_the_data_cannot_give(wanted, message):
 def test_options_that_cannot_be(wanted, message):
     with pytest.raises(InputError, match=message):
         Trajectories(**wanted)
-
-
-def test_a_method_for_tasks_of_one_size():
-    data = trajectories(num_remembered=0, global_labels=False)
-    with pytest.raises(InputError, match=r"--data Trajectories .* 8 classes, and --model ProtoNet .* choose one of .*OML"):
-        algorithm_for(ProtoNet, data).check_data(data)
-    algorithm_for(GeMCL, data).check_data(data)
 
 
 def test_glyphs_have_defaults_of_their_own():

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from helpers.small import METHODS, SaveAt, flat, relative_error, small_run, trainer
+from helpers.small import METHODS, SaveAt, flat, options, relative_error, small_run, trainer
 from torch._inductor import config
 
 from app.backbones.mlp import MLP
@@ -15,9 +15,8 @@ from app.inner_loop.gradient_descent import INNER_GRADIENT_NORM
 from app.inner_loop.observation import observing
 from app.inner_loop.task_stack import stacking
 from app.learners import compiled_gradient
-from app.learners.suitability import check_compiles
 
-COMPILED = [name for name, (cls, _) in METHODS.items() if vars(cls).get("can_compile")]
+COMPILED = [name for name, (cls, _) in METHODS.items() if "compile" in options(cls)]
 
 
 @pytest.fixture
@@ -104,29 +103,19 @@ def test_what_a_compiler_misses_is_said(tmp_path, monkeypatch):
         trainer(1).fit(algorithm, data)
 
 
-@pytest.mark.parametrize("method", ["IMAML", "MAMLPP", "NP", "ProtoNet", "Reptile"])
-def test_other_methods_say_so(method):
-    with pytest.raises(InputError, match=f"--model.compile true is not for {method}; .* MAML"):
-        small_run(method, METHODS[method][0].task_types[0], compile=True)
+def test_only_a_gradient_of_tensors_alone_is_compiled():
+    """Those of the others depend on how far the run is, on random numbers, or are none of autograd's."""
+    assert {"IMAML", "MAMLPP", "NP", "ProtoNet", "Reptile"}.isdisjoint(COMPILED)
+    assert {"ALFA", "CAVIA", "MAML", "MetaCurvature", "MetaSGD"} < set(COMPILED)
 
 
 def test_tasks_of_many_sizes_are_refused():
     algorithm, data = small_run("MAML", "regression", compile=True)
     data.episode = lambda split, index: Episode(*(torch.zeros(3 + index // data.meta_batch_size % 2, 1) for _ in range(4)))
     with pytest.raises(InputError, match=r"--model.compile true compiles a program for each size of a task, and --data"):
-        trainer(1).fit(algorithm, data)
-
-
-def test_a_subclass_says_for_itself_that_it_compiles():
-    class Known:
-        can_compile = True
-
-    class Curious(Known):
-        pass
-
-    check_compiles(Known, True, [])
-    with pytest.raises(InputError, match=r"--model.compile true is not for Curious; .* Known"):
-        check_compiles(Curious, True, [Known, Curious])
+        algorithm.check_data(data)
+    data.used_splits = ("test",)
+    algorithm.check_data(data)
 
 
 def test_checkpoints_and_compilation_exclude_each_other():

@@ -79,6 +79,7 @@ class ConvCNP(NeuralProcess):
         self.grid_range = (low, high)
 
     def check_data(self, data: EpisodicDataModule) -> None:
+        super().check_data(data)
         episodes = [data.episode(split, index) for split in ("train", "val", "test") for index in range(16)]
         self._check_grid(torch.cat([torch.cat([episode.support_x, episode.query_x]) for episode in episodes]), "inputs of --data")
 

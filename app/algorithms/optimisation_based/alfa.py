@@ -17,8 +17,6 @@ class ALFA(MAML):
         inner_decay: weight decay of the inner loop, at the start; a step takes `inner_lr` times it off the weights.
     """
 
-    can_compile = True
-
     def __init__(self, inner_lr: float = 0.1, inner_steps: int = 5, inner_decay: float = 5e-4, **kwargs):
         super().__init__(inner_lr=inner_lr, inner_steps=inner_steps, eval_inner_lr=None, **kwargs)
         self.step_sizes = GeneratedStep(self.adapted_weights(), inner_lr, inner_decay, inner_steps)

@@ -69,8 +69,6 @@ class CAVIA(MAML):
         film_layer: the norm that they scale and shift, numbered from 0; the third block's in the paper.
     """
 
-    can_compile = True
-
     def __init__(self, inner_lr: float = 1.0, inner_steps: int = 2, num_context: int = 100, film_layer: int = 2, **kwargs):
         check_at_least(1, "model", num_context=num_context)
         self.num_context, self.film_layer = num_context, film_layer

@@ -41,7 +41,13 @@ class IMAML(MAML):
         **kwargs,
     ):
         super().__init__(
-            inner_lr=inner_lr, inner_steps=inner_steps, adapted="all", first_order=True, checkpoint_inner_steps=False, **kwargs
+            inner_lr=inner_lr,
+            inner_steps=inner_steps,
+            adapted="all",
+            first_order=True,
+            checkpoint_inner_steps=False,
+            compile=False,
+            **kwargs,
         )
         check_above_zero("model", proximal=proximal)
         check_at_least(0, "model", eval_proximal=eval_proximal, cg_damping=cg_damping)

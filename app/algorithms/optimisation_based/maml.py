@@ -10,13 +10,17 @@ from torch import Tensor
 from torch.func import functional_call
 
 from app.backbones.task_batch_norm import statistics_from
+from app.episode import Episode
 from app.errors import InputError, check_at_least
 from app.inner_loop.gradient_descent import gradient_descent
 from app.inner_loop.inner_optimizers import INNER_OPTIMIZERS
 from app.inner_loop.params import Params, detached
 from app.inner_loop.step_rules import ConstantStep, StepRule
-from app.learners.meta_algorithm import MetaAlgorithm
+from app.learners.compiled_gradient import CompiledGradient
+from app.learners.meta_algorithm import MetaAlgorithm, Metrics
+from app.learners.suitability import check_equal_sizes
 from app.scores.losses import LossName
+from datamodules.base.episodic import EpisodicDataModule
 
 
 class Support(NamedTuple):
@@ -66,9 +70,10 @@ class MAML(MetaAlgorithm):
         inner_momentum: momentum, or adam's beta1, from 0 to below 1.
         checkpoint_inner_steps: keeps the weights of each inner step alone and computes the step once more for the outer
             gradient, which is the same: the memory is that of one step, the time about a third more.
+        compile: the gradient of a chunk of tasks becomes one compiled program, on a GPU a CUDA graph; the first step then takes a
+            C++ compiler and up to minutes. On the CPU it pays for small networks without convolutions, whose step takes a
+            quarter of the time; for convolutional ones it is experimental: from a tenth faster to a tenth slower.
     """
-
-    can_compile = True
 
     def __init__(
         self,
@@ -83,6 +88,7 @@ class MAML(MetaAlgorithm):
         inner_optimizer: Literal["sgd", "momentum", "adam"] = "sgd",
         inner_momentum: float = 0.9,
         checkpoint_inner_steps: bool = False,
+        compile: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -90,7 +96,7 @@ class MAML(MetaAlgorithm):
         for option, lr in (("inner_lr", inner_lr), ("eval_inner_lr", eval_inner_lr)):
             if lr is not None and not isfinite(lr):
                 raise InputError(f"--model.{option} is {lr}; give a finite number")
-        if checkpoint_inner_steps and kwargs.get("compile"):
+        if checkpoint_inner_steps and compile:
             raise InputError(
                 "--model.checkpoint_inner_steps true computes twice what --model.compile true computes once; leave one out"
             )
@@ -104,6 +110,15 @@ class MAML(MetaAlgorithm):
         self.inner_optimizer, self.inner_momentum = inner_optimizer, inner_momentum
         self.checkpoint_inner_steps = checkpoint_inner_steps
         self.step_sizes: StepRule = ConstantStep(self.adapted_weights(), inner_lr, self.eval_inner_lr)
+        self._compiled_gradient = CompiledGradient(self, super().chunk_gradient) if compile else None
+
+    def check_data(self, data: EpisodicDataModule) -> None:
+        super().check_data(data)
+        if self._compiled_gradient and "train" in data.used_splits:
+            check_equal_sizes(data)
+
+    def chunk_gradient(self, params: Params, chunk: Episode) -> tuple[tuple[Tensor, ...], Metrics]:
+        return (self._compiled_gradient or super().chunk_gradient)(params, chunk)
 
     # What the inner loop changes
 

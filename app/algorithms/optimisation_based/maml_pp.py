@@ -46,7 +46,7 @@ class MAMLPP(MAML):
         **kwargs,
     ):
         self.per_step_norms = per_step_norms
-        super().__init__(inner_lr=inner_lr, inner_steps=inner_steps, lr_scheduler=lr_scheduler, **kwargs)
+        super().__init__(inner_lr=inner_lr, inner_steps=inner_steps, compile=False, lr_scheduler=lr_scheduler, **kwargs)
         for option, share in (("multi_step_share", multi_step_share), ("first_order_share", first_order_share)):
             if not 0 <= share <= 1:
                 raise InputError(f"--model.{option} is {share}; give a number from 0 to 1")

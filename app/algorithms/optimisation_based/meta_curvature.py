@@ -25,8 +25,6 @@ class MetaCurvature(MAML):
             (T-nets, Lee and Choi 2018).
     """
 
-    can_compile = True
-
     def __init__(
         self,
         inner_lr: float = 0.1,

@@ -14,8 +14,6 @@ class MetaSGD(MAML):
         step_size_range: the step sizes are drawn uniformly from this range at the start; two equal numbers for a constant.
     """
 
-    can_compile = True
-
     def __init__(self, step_size_range: tuple[float, float] = (0.005, 0.1), **kwargs):
         super().__init__(inner_lr=0.0, eval_inner_lr=None, **kwargs)
         low, high = step_size_range

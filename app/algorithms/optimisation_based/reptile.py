@@ -61,6 +61,7 @@ class Reptile(MAML):
             first_order=True,
             inner_momentum=0.0,
             checkpoint_inner_steps=False,
+            compile=False,
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
             **kwargs,

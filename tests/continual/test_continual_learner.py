@@ -23,7 +23,7 @@ from app.continual.learner import ContinualLearner
 from app.continual.methods import er, gdumb, joint
 from callbacks.stream_report import StreamReport, tables
 
-RUN = [*QUIET, "--model=ContinualLearner", "--data=streams.Patterns"]
+RUN = [*QUIET, "--model=ContinualLearner", "--data=helpers.streams.Patterns"]
 DOUBLE = "--trainer.precision=64-true"
 SAVING = ["--trainer.callbacks+=LastCheckpoint", "--trainer.callbacks.every_steps=2"]
 SMALL = {"LaMAML": ["--model.method.glances=2"], "GDumb": ["--model.method.epochs=2"]}
@@ -301,8 +301,8 @@ def test_a_test_scores_the_weights_of_the_first_process_on_its_own_stream():
     ("args", "message"),
     [
         (["--model=ContinualLearner", "--data=Sinusoid"], "needs a stream, and --data is Sinusoid"),
-        (["--model=MAML", "--data=streams.Patterns"], "Patterns is a stream, and --model MAML learns from tasks"),
-        (["--model=ContinualLearner", "--data=streams.Patterns", "--model.evaluate_every=0"], "evaluate_every is 0"),
+        (["--model=MAML", "--data=helpers.streams.Patterns"], "Patterns is a stream, and --model MAML learns from tasks"),
+        (["--model=ContinualLearner", "--data=helpers.streams.Patterns", "--model.evaluate_every=0"], "evaluate_every is 0"),
         (["--model=ContinualLearner", "--data=RotatedMNIST", "--data.data_dir=/nonexistent"], "its download failed"),
     ],
 )

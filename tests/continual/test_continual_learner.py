@@ -202,7 +202,7 @@ def test_the_folder_of_a_run(tmp_path):
 def test_killed_in_the_middle_of_an_experience(method, tmp_path):
     whole, broken, log = tmp_path / "whole", tmp_path / "broken", tmp_path / "log"
     assert train(*fit(whole, method)).status == 0
-    fault = ["--trainer.callbacks+=faults.Fault", "--trainer.callbacks.hook=on_train_batch_start"]
+    fault = ["--trainer.callbacks+=helpers.faults.Fault", "--trainer.callbacks.hook=on_train_batch_start"]
     process = start(*fit(broken, method), *fault, "--trainer.callbacks.step=8", "--trainer.callbacks.kind=kill", output=log)
     process.join(120)
     assert process.exitcode == -signal.SIGKILL, log.read_text()

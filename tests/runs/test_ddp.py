@@ -98,7 +98,7 @@ def last(folder: Path) -> dict:
 def test_killed_and_resumed(tmp_path):
     run = ["--trainer.max_steps=9", "--trainer.val_check_interval=4"]
     run += ["--trainer.callbacks+=LastCheckpoint", "--trainer.callbacks.every_steps=3"]
-    kill = ["--trainer.callbacks+=faults.Fault", "--trainer.callbacks.hook=on_train_batch_end"]
+    kill = ["--trainer.callbacks+=helpers.faults.Fault", "--trainer.callbacks.hook=on_train_batch_end"]
     kill += ["--trainer.callbacks.step=5", "--trainer.callbacks.kind=kill"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert end(start_pair(*run, folder=whole)) == [0, 0], output(whole)
@@ -115,7 +115,7 @@ def test_a_process_that_dies_ends_the_job(rank, tmp_path):
     """The other one does not find out by itself: it hangs, as in a collective operation of NCCL."""
     folder = tmp_path / "run"
     run = ["--trainer.max_steps=5", "--trainer.callbacks+=LastCheckpoint", "--trainer.callbacks.every_steps=1"]
-    fault = ["--trainer.callbacks+=faults.Fault", "--trainer.callbacks.hook=on_before_backward", "--trainer.callbacks.step=3"]
+    fault = ["--trainer.callbacks+=helpers.faults.Fault", "--trainer.callbacks.hook=on_before_backward", "--trainer.callbacks.step=3"]
     kill = [*fault, "--trainer.callbacks.kind=kill", f"--trainer.callbacks.rank={rank}"]
     hang = [*fault, "--trainer.callbacks.kind=hang", f"--trainer.callbacks.rank={1 - rank}"]
     start = time.monotonic()
@@ -131,7 +131,7 @@ def test_a_process_that_dies_ends_the_job(rank, tmp_path):
 
 def test_a_process_that_fails_alone_ends_the_job(tmp_path):
     folder = tmp_path / "run"
-    fault = ["--trainer.callbacks+=faults.Fault", "--trainer.callbacks.hook=on_before_backward", "--trainer.callbacks.step=1"]
+    fault = ["--trainer.callbacks+=helpers.faults.Fault", "--trainer.callbacks.hook=on_before_backward", "--trainer.callbacks.step=1"]
     fail = [*fault, "--trainer.callbacks.kind=exception", "--trainer.callbacks.rank=1"]
     hang = [*fault, "--trainer.callbacks.kind=hang", "--trainer.callbacks.rank=0"]
     grace = ["--trainer.callbacks+=RankWatch", "--trainer.callbacks.grace=1"]
@@ -213,7 +213,7 @@ def test_two_processes_log_at_every_interval(tmp_path):
 
 def test_signal_to_one_of_two_processes_stops_both(tmp_path):
     folder = tmp_path / "run"
-    diary = ["--trainer.callbacks+=faults.Diary", f"--trainer.callbacks.path={tmp_path / 'diary'}"]
+    diary = ["--trainer.callbacks+=helpers.faults.Diary", f"--trainer.callbacks.path={tmp_path / 'diary'}"]
     processes = start_pair("--trainer.max_steps=1000000", "--trainer.limit_val_batches=0", *diary, folder=folder)
     deadline = time.monotonic() + 60
     while not ((tmp_path / "diary").exists() and '"step": 3' in (tmp_path / "diary").read_text()):

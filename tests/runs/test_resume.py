@@ -35,13 +35,13 @@ RUN = [
 
 def fit(folder: Path, model: str, *args: Any) -> list[str]:
     """A command line that leaves a diary in the folder of the run."""
-    diary = ["--trainer.callbacks+=faults.Diary", f"--trainer.callbacks.path={folder.with_suffix('.diary')}"]
+    diary = ["--trainer.callbacks+=helpers.faults.Diary", f"--trainer.callbacks.path={folder.with_suffix('.diary')}"]
     return ["fit", *RUN, *MODELS[model], f"--trainer.default_root_dir={folder}", *diary, *args]
 
 
 def fault(hook: str, step: int, kind: str) -> list[str]:
     options = {"hook": hook, "step": step, "kind": kind}
-    return ["--trainer.callbacks+=faults.Fault", *(f"--trainer.callbacks.{name}={value}" for name, value in options.items())]
+    return ["--trainer.callbacks+=helpers.faults.Fault", *(f"--trainer.callbacks.{name}={value}" for name, value in options.items())]
 
 
 def last(folder: Path) -> dict:

@@ -61,7 +61,8 @@ class Group:
         text: below the title; null for none.
         scores: the columns of numbers.
         files: whether the data are files, which `--data.data_dir` says the folder of.
-        lower_is_better: of the first score.
+        lower_is_better: of the scores.
+        digits: of a score, behind the point.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Group:
     text: str | None = None
     files: bool = False
     lower_is_better: bool = False
+    digits: int = 2
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,7 @@ def record_of(row: Row) -> dict[str, Any]:
         "note": row.note,
         "steps": fit.steps,
         "budget": row.budget or row.steps,
+        "flat": fit.ended,
         "ended": f"validation had not improved since step {fit.best_step:,}" if fit.ended else "after its last step",
         "checkpoint_step": results["global_step"],
         "seconds": round(fit.seconds),

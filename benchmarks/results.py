@@ -1,0 +1,235 @@
+"""RESULTS.md, made of the records in results/.
+
+uv run python -m benchmarks.results [--check]
+"""
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from benchmarks.records import RECORDS, read_records
+from benchmarks.row import LIST, Group, Row, read_rows
+
+RESULTS = Path("RESULTS.md")
+OUTLINE = Path("benchmarks") / "results.md.j2"
+WIDTH = 130
+SPLITS = {"vinyals": "Vinyals split", "background_evaluation": "background / evaluation", "random_1200_423": "random 1200/423"}
+
+TRANSCRIBED = "Numbers that were written down by hand, before there were records. They wait for the program to run them again."
+SHORT = "They ended long before the budget that stands beside them, and say nothing of what the method reaches."
+
+
+class Results:
+    """What the outline of RESULTS.md can ask for.
+
+    Args:
+        rows: as benchmarks/rows.yaml lists them.
+        records: by their names.
+    """
+
+    def __init__(self, rows: list[Row], records: dict[str, dict[str, Any]]):
+        self.listed, self.records = rows, records
+        self.groups: dict[str, Group] = {row.group.name: row.group for row in rows}
+        self.shown: set[str] = set()
+
+    def group(self, name: str) -> str:
+        """The tables of a group: rows of the program, then what was written down before there were records, then short runs."""
+        group = self.groups[name]
+        found = {key: record for key, record in self.records.items() if record.get("group") == name}
+        self.shown |= found.keys()
+        short = {key: record for key, record in found.items() if is_short(record)}
+        whole = {key: record for key, record in found.items() if key not in short and record["kind"] == "row"}
+        written = {key: record for key, record in found.items() if key not in short and key not in whole}
+        parts = [f"### {group.title}", paragraph(group.text)] if group.text else [f"### {group.title}"]
+        parts += [self._table(group, whole)] if whole else ["No row has been trained to its end yet."]
+        parts += _notes(whole)
+        if written:
+            parts += ["#### Transcribed", TRANSCRIBED, self._table(group, written), *_notes(written)]
+        if short:
+            parts += ["#### Short runs", SHORT, self._table(group, short, compared=False), *_notes(short)]
+        waiting = [row for row in self.listed if row.group == group and row.name not in whole and row.name not in written]
+        if waiting:
+            parts += [paragraph(f"Waiting to be trained: {'; '.join(_waiting(row) for row in waiting)}.")]
+        return "\n\n".join(parts)
+
+    def _table(self, group: Group, found: dict[str, dict[str, Any]], compared: bool = True) -> str:
+        """Comparable rows stand together, the best of them first; with what is said of each beside the published number."""
+        labels = [score.label for score in group.scores]
+        sign = 1 if group.lower_is_better else -1
+
+        def place(item: tuple[str, dict[str, Any]]) -> tuple:
+            protocol, first = item[1]["protocol"], item[1]["scores"].get(labels[0]) or {"mean": sign * float("inf")}
+            task = (protocol.get("data", ""), protocol.get("ways") or 0, protocol.get("shots") or 0)
+            return (*task, bool(protocol.get("transductive")), sign * first["mean"], item[0])
+
+        ordered = sorted(found.items(), key=place)
+        header = ["method", "task", "evaluation", "training", *labels, "published", "against it", "record"]
+        lines = [self._line(name, record, labels, group, compared) for name, record in ordered]
+        for predictor in dict.fromkeys(name for record in found.values() for name in record.get("references", {})):
+            values = next(
+                record["references"][predictor] for record in found.values() if predictor in record.get("references", {})
+            )
+            lines.append([predictor, "", "", "", *(number(value, group.digits) for value in values), "", "", ""])
+        return table(header, lines)
+
+    def _line(self, name: str, record: dict[str, Any], labels: list[str], group: Group, compared: bool) -> list[str]:
+        scores = [record["scores"].get(label) for label in labels]
+        published = [score and score["published"] for score in scores]
+        theirs = " / ".join(
+            "-" if score is None else as_published(score["published"], score["published_ci95"]) for score in scores
+        )
+        return [
+            record["method"],
+            _task(record["protocol"]),
+            "transductive" if record["protocol"].get("transductive") else "",
+            _training(record),
+            *("" if score is None else number((score["mean"], score["ci95"]), group.digits) for score in scores),
+            f"{theirs} ({record['source']})" if any(value is not None for value in published) else "",
+            verdict([score for score in scores if score], group) if compared else "",
+            f"[{name}](results/{name}.json)",
+        ]
+
+    def record(self, name: str) -> str:
+        """A record that is no row: its text, tables and commands in their order."""
+        self.shown.add(name)
+        parts = []
+        for part in self.records[name]["content"]:
+            if "text" in part:
+                parts.append(paragraph(part["text"]))
+            elif "commands" in part:
+                parts.append("\n".join(["```", *part["commands"], "```"]))
+            else:
+                parts.append(table(part["columns"], part["rows"]))
+        return "\n\n".join(parts)
+
+
+def is_short(record: dict[str, Any]) -> bool:
+    """Whether a training ended before its budget, and not because validation no longer improved."""
+    steps = record.get("steps")
+    return steps is None or (steps < record["budget"] and not record.get("flat"))
+
+
+def verdict(scores: list[dict[str, Any]], group: Group) -> str:
+    """Whether each score that has a published one is within both intervals of it."""
+    found = []
+    for score in scores:
+        if score["published"] is None:
+            continue
+        gap = score["published"] - score["mean"]
+        gap = -gap if group.lower_is_better else gap
+        within = (score["ci95"] or 0.0) + (score["published_ci95"] or 0.0)
+        found.append(f"**short by {gap:.{group.digits}f}**" if gap > within + 1e-9 else "reached")
+    return " / ".join(found if len(set(found)) > 1 else found[:1])
+
+
+def as_published(mean: float | None, ci95: float | None) -> str:
+    """A number of a paper, with the digits that it prints."""
+    return "-" if mean is None else f"{mean:g}" + (f" ± {ci95:g}" if ci95 is not None else "")
+
+
+def number(value: Iterable[float | None] | None, digits: int) -> str:
+    """A mean with its interval."""
+    if value is None:
+        return ""
+    mean, ci95 = value
+    return f"{mean:.{digits}f}" + (f" ± {ci95:.{digits}f}" if ci95 is not None else "")
+
+
+def _task(protocol: dict[str, Any]) -> str:
+    ways, shots = protocol.get("ways"), protocol.get("shots")
+    parts = [f"{ways}-way {shots}-shot" if ways else f"{shots}-shot" if shots else ""]
+    split = protocol.get("split_protocol")
+    parts += [SPLITS.get(split, split) if split else "", protocol.get("remark", "")]
+    return ", ".join(part for part in parts if part)
+
+
+def _training(record: dict[str, Any]) -> str:
+    """Steps, end and time."""
+    steps, budget = record["steps"], record["budget"]
+    done = "an unknown number" if steps is None else f"{steps:,}"
+    parts = [f"{done} of {budget:,} steps" if is_short(record) else f"{done} steps"]
+    if record.get("flat"):
+        parts.append("flat")
+    if record.get("checkpoint_step") not in (None, steps):
+        parts.append(f"best at {record['checkpoint_step']:,}")
+    if record.get("seconds"):
+        parts.append(_time(record))
+    return ", ".join([*parts, record["remark"]] if record.get("remark") else parts)
+
+
+def _time(record: dict[str, Any]) -> str:
+    seconds, worked = record["seconds"], record.get("processor_seconds")
+    hours = f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.0f} min"
+    if not worked:
+        return hours
+    return (
+        f"{hours} on a shared machine, {worked / 60:.0f} min of a core"
+        if record["shared"]
+        else f"{hours}, {worked / 60:.0f} min of a core"
+    )
+
+
+def _waiting(row: Row) -> str:
+    published = " / ".join("-" if one is None else as_published(*one) for one in row.published)
+    return row.name + (f" ({published})" if published else "") + (f", not here: {row.why_not}" if row.why_not else "")
+
+
+def _notes(found: dict[str, dict[str, Any]]) -> list[str]:
+    return [paragraph(f"{name}: {record['note']}") for name, record in found.items() if record.get("note")]
+
+
+def paragraph(text: str) -> str:
+    """A text in lines."""
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown, without the columns that are empty in all rows."""
+    kept = [position for position, name in enumerate(columns) if any(row[position] for row in rows)]
+    lines = [[columns[position] for position in kept], ["---"] * len(kept)]
+    lines += [[row[position].replace("|", "\\|") for position in kept] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write(rows: list[Row], records: dict[str, dict[str, Any]], outline: Path = OUTLINE) -> str:
+    """The text of RESULTS.md.
+
+    Raises:
+        ValueError: a record is not in the outline.
+    """
+    results = Results(rows, records)
+    environment = Environment(
+        loader=FileSystemLoader(outline.parent), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
+    )
+    text = environment.get_template(outline.name).render(group=results.group, record=results.record)
+    if unseen := sorted(records.keys() - results.shown):
+        raise ValueError(f"{outline} shows no record {', '.join(unseen)}; name it there, or its group")
+    return text
+
+
+def main(args: list[str] | None = None) -> int:
+    """Writes RESULTS.md, or says whether it is what the records give."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where RESULTS.md differs")
+    options = parser.parse_args(args)
+    try:
+        text = write(read_rows(LIST), read_records(RECORDS))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if not options.check:
+        RESULTS.write_text(text)
+        return 0
+    if RESULTS.read_text() != text:
+        print("error: RESULTS.md is not what the records give; run python -m benchmarks.results", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""RESULTS.md is what the records give."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.command_line import ROOT
+
+from benchmarks import results
+from benchmarks.results import is_short, table, verdict, write
+from benchmarks.row import Group, Number, Row, Score
+
+WAVES = Group("waves", "Waves", (Score("error", "mse"),), lower_is_better=True)
+ROWS = [Row(name, WAVES, name.upper(), "small", published=(Number(0.5, 0.1),)) for name in ("a", "b", "c", "d")]
+
+
+def record(name: str, mean: float, **other: Any) -> dict[str, Any]:
+    score = {"mean": mean, "ci95": 0.05, "published": 0.5, "published_ci95": 0.1}
+    return {
+        "kind": "row",
+        "group": "waves",
+        "method": name.upper(),
+        "scores": {"error": score},
+        "source": "a paper",
+        "steps": 100,
+        "budget": 100,
+        "protocol": {"shots": 5},
+        **other,
+    }
+
+
+@pytest.fixture
+def outline(tmp_path) -> Path:
+    path = tmp_path / "outline.j2"
+    path.write_text('# Results\n\n{{ group("waves") }}\n\n{{ record("speed") }}\n')
+    return path
+
+
+SPEED = {
+    "kind": "benchmark",
+    "content": [{"text": "Fast."}, {"columns": ["a", "none"], "rows": [["1 | 2", ""]]}, {"commands": ["x"]}],
+}
+
+
+def test_the_page_is_what_the_records_give(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert results.main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_comparable_rows_stand_together_and_misses_are_shown(outline):
+    other = record("c", 0.1, protocol={"shots": 10})
+    text = write(ROWS, {"a": record("a", 0.7), "b": record("b", 0.6), "c": other, "speed": SPEED}, outline)
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0] for line in lines[2:5]] == ["| B", "| A", "| C"]
+    assert "reached" in lines[2] and "**short by 0.20**" in lines[3] and "0.5 ± 0.1 (a paper)" in lines[3]
+    assert "Waiting to be trained: d (0.5 ± 0.1)." in text
+    assert text.endswith("Fast.\n\n| a |\n| --- |\n| 1 \\| 2 |\n\n```\nx\n```\n")
+
+
+def test_short_runs_and_transcribed_numbers_stand_apart(outline):
+    records = {
+        "a": record("a", 0.7, steps=10),
+        "b": record("b", 0.6, steps=10, flat=True),
+        "c": record("c", 0.7, kind="transcribed"),
+        "d": record("d", 0.7, kind="transcribed", steps=None, note="Steps were not counted."),
+        "speed": SPEED,
+    }
+    text = write(ROWS, records, outline)
+    parts = text.split("#### ")
+    assert "| B |" in parts[0] and "flat" in parts[0] and "| C |" not in parts[0]
+    assert parts[1].startswith("Transcribed") and "| C |" in parts[1] and "short by" in parts[1]
+    assert parts[2].startswith("Short runs") and "| A |" in parts[2] and "10 of 100 steps" in parts[2]
+    assert "short by" not in parts[2] and "d: Steps were not counted." in parts[2]
+    assert is_short(records["a"]) and not is_short(records["b"])
+
+
+def test_a_record_that_is_nowhere_shown_is_named(outline):
+    with pytest.raises(ValueError, match="shows no record lost"):
+        write(ROWS, {"lost": SPEED, "speed": SPEED}, outline)
+
+
+def test_a_row_is_short_below_both_intervals():
+    higher = Group("letters", "Letters", (Score("accuracy", "accuracy"),))
+    score = {"mean": 98.0, "ci95": 0.3, "published": 98.7, "published_ci95": 0.4}
+    assert verdict([score], higher) == "reached"
+    assert verdict([score | {"published_ci95": None}], higher) == "**short by 0.70**"
+    assert verdict([score | {"published": None}], higher) == ""
+
+
+def test_empty_columns_are_left_out():
+    assert table(["a", "b"], [["1", ""]]) == "| a |\n| --- |\n| 1 |"

@@ -200,7 +200,7 @@ class MetaCLI(LightningCLI):
                 print("no validation took place: the last checkpoint is tested")
             last = self.trainer.strategy.broadcast(last)
             self.trainer.test(
-                self.model, datamodule=self.datamodule, ckpt_path=str(best or last), verbose=False, weights_only=False
+                self.model, datamodule=self.datamodule, ckpt_path=str(best or last), verbose=False, weights_only=True
             )
             self.after_test()
 
@@ -226,7 +226,7 @@ class MetaCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        kwargs["weights_only"] = False
+        kwargs["weights_only"] = True
         return kwargs | ({"verbose": False} if subcommand == "test" else {})
 
     def _check(self) -> None:

@@ -3,7 +3,6 @@
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from app.deploy.inputs import Columns, Pictures
 from app.deploy.predictor import Predictor
 from app.errors import InputError, cause
 from app.learners.meta_algorithm import MetaAlgorithm
+from app.runs.known_classes import check_classes, known_class
 from app.runs.run import CHECKPOINT_FORMAT, read_checkpoint
 
 
@@ -58,12 +58,8 @@ def build(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]) -> Me
     """
     config, task = checkpoint["config"]["model"], checkpoint["task"]
     name = checkpoint["algorithm"]
-    try:
-        cls = resolve_name(config["class_path"])
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"{path} is of {config['class_path']}, which this version does not have; use the one that wrote it"
-        ) from error
+    cls = known_class(config["class_path"], str(path))
+    check_classes(config, str(path))
     if not issubclass(cls, MetaAlgorithm):
         raise InputError(
             f"{path} is of {name}, which learns from a stream and adapts to no support set; give one of MAML or its kin"

@@ -84,18 +84,30 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint.
 
     Raises:
-        InputError: the file is truncated, or not one of this application's.
+        InputError: the file is truncated, not one of this application's, or holds what could run something.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged archive raises whatever its reader meets first
         size = path.stat().st_size
+        if asked := _asks_for(path):
+            raise InputError(
+                f"{path} holds {asked}, and a checkpoint holds tensors and plain values alone; it was not loaded, do not trust it"
+            ) from error
         raise InputError(
             f"{path} ({size} bytes) is not a whole checkpoint; use the other one beside it, best.ckpt or last.ckpt"
         ) from error
     if not isinstance(checkpoint, dict) or "algorithm" not in checkpoint:
         raise InputError(f"{path} is not a checkpoint of this application; give one that `train.py fit` wrote")
     return checkpoint
+
+
+def _asks_for(path: Path) -> str | None:
+    """The first thing in a file, beside tensors and plain values, that loading it would run."""
+    try:
+        return next(iter(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))), None)
+    except Exception:  # of a file that is no whole checkpoint
+        return None
 
 
 def resize_to_checkpoint(data: Namespace, checkpoint: dict[str, Any], path: Path) -> None:

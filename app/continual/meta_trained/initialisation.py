@@ -1,7 +1,6 @@
 """What another method has meta-learned, deployed on streams of new classes."""
 
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from app.episode import Episode
 from app.errors import InputError
 from app.inner_loop.params import Params
 from app.learners.meta_algorithm import Metrics
+from app.runs.known_classes import known_class
 from app.runs.run import read_checkpoint
 from app.scores.losses import widened
 
@@ -65,7 +65,7 @@ class Initialisation(DeployedAlgorithm):
         chosen = self._source["config"]["model"]["init_args"].get("backbone")
         if not chosen:
             return default_backbone(self.input_shape)
-        cls, options = resolve_name(chosen["class_path"]), chosen.get("init_args") or {}
+        cls, options = known_class(chosen["class_path"], f"--model.checkpoint {self._path}"), chosen.get("init_args") or {}
         return lambda shape, outputs: cls(shape, outputs, **options)
 
     def check_data(self, data: Any) -> None:

@@ -35,3 +35,9 @@ def write_record(name: str, record: dict[str, Any], folder: Path = RECORDS) -> P
         os.fsync(file.fileno())
     beside.replace(path)
     return path
+
+
+def is_short(record: dict[str, Any]) -> bool:
+    """Whether a training ended before its budget, and not because validation no longer improved."""
+    steps = record.get("steps")
+    return steps is None or (steps < record["budget"] and not record.get("flat"))

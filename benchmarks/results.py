@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from benchmarks.records import RECORDS, read_records
+from benchmarks.records import RECORDS, is_short, read_records
 from benchmarks.row import LIST, Group, Row, read_rows
 
 RESULTS = Path("RESULTS.md")
@@ -106,12 +106,6 @@ class Results:
             else:
                 parts.append(table(part["columns"], part["rows"]))
         return "\n\n".join(parts)
-
-
-def is_short(record: dict[str, Any]) -> bool:
-    """Whether a training ended before its budget, and not because validation no longer improved."""
-    steps = record.get("steps")
-    return steps is None or (steps < record["budget"] and not record.get("flat"))
 
 
 def verdict(scores: list[dict[str, Any]], group: Group) -> str:

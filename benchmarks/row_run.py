@@ -82,13 +82,14 @@ class Work:
         lock: held for its training.
         data_dir: folder of the data's files.
         threads: of a process.
+        train: whether the training goes on; else what it has reached is tested and put on record.
 
     Attributes:
         state: training, testing, done, failed or stopped.
         problem: why it failed.
     """
 
-    def __init__(self, row: Row, lock: RowLock, data_dir: str, threads: int):
+    def __init__(self, row: Row, lock: RowLock, data_dir: str, threads: int, train: bool = True):
         self.row, self.lock, self.data_dir, self.threads = row, lock, data_dir, threads
         self.folder, self.own_folder = RUNS / row.training, RUNS / row.name
         self.problem: str | None = None
@@ -96,7 +97,7 @@ class Work:
         _set_aside(self.folder, row.training_recipe)
         self.state = "training"
         fit = read_fit(self.folder)
-        if fit is not None and (fit.ended or fit.steps >= row.steps):
+        if fit is not None and (not train or fit.ended or fit.steps >= row.steps):
             self._test()
         else:
             self._start([*row.fit(data_dir), *(["--ckpt_path", "last"] if fit is not None else [])])

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from benchmarks.records import read_record
+from benchmarks.records import is_short, read_record
 from benchmarks.row import Row
 from benchmarks.row_run import Work, progress
 
@@ -48,7 +48,7 @@ class Shown(NamedTuple):
             left = max(0, row.steps - steps) / speed / 3600 if speed and work.state == "training" else None
             return cls(row.name, work.state, steps, row.steps, speed, left, score, published, work.problem or "")
         if recorded:
-            state = "done" if record["recipe"] == row.recipe else "done with other settings"
+            state = "short run" if is_short(record) else "done" if record["recipe"] == row.recipe else "done with other settings"
             return cls(row.name, state, record["steps"], row.steps, None, hours, score, published, record["ended"])
         state = "not here" if row.why_not else "elsewhere" if elsewhere else "left"
         return cls(row.name, state, 0, row.steps, None, hours, score, published, row.why_not or elsewhere or "")

@@ -22,7 +22,7 @@ from rich.live import Live
 from benchmarks.records import read_record
 from benchmarks.row import Row, read_rows
 from benchmarks.row_lock import RowLock
-from benchmarks.row_run import RUNS, Work
+from benchmarks.row_run import RUNS, Work, read_fit
 from benchmarks.row_table import Shown, lines, table
 from benchmarks.row_time import hours_of, measure
 
@@ -37,10 +37,11 @@ class Queue:
         data_dir: folder of the data's files.
         processes: rows side by side.
         threads: of each.
+        train: whether trainings go on; else those that are broken off are tested as they are.
     """
 
-    def __init__(self, rows: list[Row], data_dir: str, processes: int, threads: int):
-        self.rows, self.data_dir, self.processes, self.threads = rows, data_dir, processes, threads
+    def __init__(self, rows: list[Row], data_dir: str, processes: int, threads: int, train: bool = True):
+        self.rows, self.data_dir, self.processes, self.threads, self.train = rows, data_dir, processes, threads, train
         self.works: dict[str, Work] = {}
         self.elsewhere: dict[str, str] = {}
 
@@ -60,13 +61,15 @@ class Queue:
             if is_finished(row):  # by another process, since it was looked at
                 lock.release()
                 continue
-            self.works[row.name] = Work(row, lock, self.data_dir, self.threads)
+            self.works[row.name] = Work(row, lock, self.data_dir, self.threads, self.train)
             running.append(self.works[row.name])
         return bool(running)
 
     def unfinished(self) -> list[Row]:
         """Rows that nobody has begun here; those without any record before those whose settings have changed since."""
         left = [row for row in self.rows if row.why_not is None and row.name not in self.works and not is_finished(row)]
+        if not self.train:
+            return [row for row in left if has_gone_on(row)]
         return sorted(left, key=lambda row: not is_missing(row))
 
     def stop(self) -> None:
@@ -86,9 +89,18 @@ def is_missing(row: Row) -> bool:
 
 
 def is_finished(row: Row) -> bool:
-    """Whether the row is on record with the settings that it has now."""
+    """Whether the row is on record with the settings that it has now, and trained to its end."""
     record = read_record(row.name)
-    return record is not None and record["kind"] == "row" and record["recipe"] == row.recipe
+    return not is_missing(row) and record["recipe"] == row.recipe and (record["flat"] or record["steps"] >= row.steps)
+
+
+def has_gone_on(row: Row) -> bool:
+    """Whether there is a training of the row that was broken off, and that its record does not know."""
+    fit, record = read_fit(RUNS / row.training), read_record(row.name)
+    mark = RUNS / row.training / "recipe"
+    if fit is None or not fit.steps or not mark.exists() or mark.read_text() != row.training_recipe:
+        return False
+    return record is None or (record["steps"] or 0) < fit.steps
 
 
 def chosen(patterns: list[str] | None) -> list[Row]:
@@ -141,6 +153,9 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", nargs="+", metavar="PATTERN", help="names, * for any characters (default: all)")
     parser.add_argument("--list", action="store_true", help="print the hours that each takes on this machine, and stop")
+    parser.add_argument(
+        "--interim", action="store_true", help="train nothing; test what was broken off and record it as short runs"
+    )
     parser.add_argument("--hours", type=float, help="end in good order after so many hours (default: when all are done)")
     parser.add_argument("--data_dir", default="data", help="folder of the files of Omniglot and the other pictures")
     parser.add_argument("--processes", type=int, default=1, help="rows side by side, which share the cores (default 1)")
@@ -165,7 +180,7 @@ def main(args: list[str] | None = None) -> int:
         times = measure(rows, data_dir, threads)
         console.print(table([Shown.of(row, None, None, hours_of(row, times.get(row.training))) for row in rows]))
         return 0
-    return run(Queue(rows, data_dir, options.processes, threads), options.hours)
+    return run(Queue(rows, data_dir, options.processes, threads, not options.interim), options.hours)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import pytest
 from helpers.command_line import ROOT
 
 from benchmarks import results
-from benchmarks.results import is_short, table, verdict, write
+from benchmarks.records import is_short
+from benchmarks.results import table, verdict, write
 from benchmarks.row import Group, Number, Row, Score
 
 WAVES = Group("waves", "Waves", (Score("error", "mse"),), lower_is_better=True)

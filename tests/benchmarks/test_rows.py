@@ -8,7 +8,7 @@ import pytest
 from helpers.command_line import ROOT, fork, train
 
 from benchmarks import row_run, rows
-from benchmarks.records import read_record, write_record
+from benchmarks.records import is_short, read_record, write_record
 from benchmarks.row import read_rows
 from benchmarks.row_lock import RowLock
 
@@ -105,6 +105,19 @@ def test_a_broken_row_goes_on_where_it_was(place, commands):
     assert rows.main(["--rows", "one"]) == 0
     fit, _ = commands
     assert fit[-2:] == ["--ckpt_path", "last"] and read_record("one")["steps"] == 12
+
+
+def test_what_was_broken_off_is_recorded_and_goes_on(place, commands):
+    (row, *_) = read_rows()
+    assert rows.main(["--rows", "one", "--interim"]) == 0 and not commands  # nothing was begun
+    assert train(*row.fit("data"), "--trainer.max_steps=5").status == 0
+    (place / "runs/rows/one/recipe").write_text(row.training_recipe)
+    assert rows.main(["--rows", "one", "--interim"]) == 0
+    assert [command[0] for command in commands] == ["test"] and read_record("one")["steps"] == 5
+    assert is_short(read_record("one")) and not rows.is_finished(row)
+    commands.clear()
+    assert rows.main(["--rows", "one", "--interim"]) == 0 and not commands
+    assert rows.main(["--rows", "one"]) == 0 and read_record("one")["steps"] == 12
 
 
 def test_a_row_with_other_settings_is_run_again(place):

@@ -22,6 +22,7 @@ SPLITS = {"vinyals": "Vinyals split", "background_evaluation": "background / eva
 
 TRANSCRIBED = "Numbers that were written down by hand, before there were records. They wait for the program to run them again."
 SHORT = "They ended long before the budget that stands beside them, and say nothing of what the method reaches."
+ROTATIONS = {"train": "upright at test", "all": "turned classes at test too", "none": "upright"}
 
 
 class Results:
@@ -96,6 +97,8 @@ class Results:
 
     def record(self, name: str) -> str:
         """A record that is no row: its text, tables and commands in their order."""
+        if name not in self.records:
+            raise ValueError(f"{OUTLINE} asks for a record {name}, and there is no {RECORDS / name}.json")
         self.shown.add(name)
         parts = []
         for part in self.records[name]["content"]:
@@ -138,7 +141,7 @@ def _task(protocol: dict[str, Any]) -> str:
     ways, shots = protocol.get("ways"), protocol.get("shots")
     parts = [f"{ways}-way {shots}-shot" if ways else f"{shots}-shot" if shots else ""]
     split = protocol.get("split_protocol")
-    parts += [SPLITS.get(split, split) if split else "", protocol.get("remark", "")]
+    parts += [SPLITS.get(split, split) if split else "", ROTATIONS.get(protocol.get("rotate"), "")]
     return ", ".join(part for part in parts if part)
 
 

@@ -27,7 +27,9 @@ def known_class(path: str, source: str) -> type:
     for cls in (cls for base in BASES for cls in _subclasses(base)):
         if cls.__name__ == name and f"{cls.__module__}.".startswith(f"{package}.") and cls.__module__.startswith(OURS):
             return cls
-    raise InputError(f"{source} asks for {path}, which is no method, network, data set or optimiser of this version; do not trust it")
+    raise InputError(
+        f"{source} asks for {path}, which is no method, network, data set or optimiser of this version; do not trust it"
+    )
 
 
 def check_classes(config: Any, source: str) -> None:

@@ -115,7 +115,11 @@ def test_a_process_that_dies_ends_the_job(rank, tmp_path):
     """The other one does not find out by itself: it hangs, as in a collective operation of NCCL."""
     folder = tmp_path / "run"
     run = ["--trainer.max_steps=5", "--trainer.callbacks+=LastCheckpoint", "--trainer.callbacks.every_steps=1"]
-    fault = ["--trainer.callbacks+=helpers.faults.Fault", "--trainer.callbacks.hook=on_before_backward", "--trainer.callbacks.step=3"]
+    fault = [
+        "--trainer.callbacks+=helpers.faults.Fault",
+        "--trainer.callbacks.hook=on_before_backward",
+        "--trainer.callbacks.step=3",
+    ]
     kill = [*fault, "--trainer.callbacks.kind=kill", f"--trainer.callbacks.rank={rank}"]
     hang = [*fault, "--trainer.callbacks.kind=hang", f"--trainer.callbacks.rank={1 - rank}"]
     start = time.monotonic()
@@ -131,7 +135,11 @@ def test_a_process_that_dies_ends_the_job(rank, tmp_path):
 
 def test_a_process_that_fails_alone_ends_the_job(tmp_path):
     folder = tmp_path / "run"
-    fault = ["--trainer.callbacks+=helpers.faults.Fault", "--trainer.callbacks.hook=on_before_backward", "--trainer.callbacks.step=1"]
+    fault = [
+        "--trainer.callbacks+=helpers.faults.Fault",
+        "--trainer.callbacks.hook=on_before_backward",
+        "--trainer.callbacks.step=1",
+    ]
     fail = [*fault, "--trainer.callbacks.kind=exception", "--trainer.callbacks.rank=1"]
     hang = [*fault, "--trainer.callbacks.kind=hang", "--trainer.callbacks.rank=0"]
     grace = ["--trainer.callbacks+=RankWatch", "--trainer.callbacks.grace=1"]

@@ -41,7 +41,10 @@ def fit(folder: Path, model: str, *args: Any) -> list[str]:
 
 def fault(hook: str, step: int, kind: str) -> list[str]:
     options = {"hook": hook, "step": step, "kind": kind}
-    return ["--trainer.callbacks+=helpers.faults.Fault", *(f"--trainer.callbacks.{name}={value}" for name, value in options.items())]
+    return [
+        "--trainer.callbacks+=helpers.faults.Fault",
+        *(f"--trainer.callbacks.{name}={value}" for name, value in options.items()),
+    ]
 
 
 def last(folder: Path) -> dict:

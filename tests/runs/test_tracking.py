@@ -89,7 +89,9 @@ def test_the_run_of_a_sweep_keeps_the_config_beside_what_the_sweep_chose(sweep, 
     for record in records(piece):
         config |= record.get("run", record).get("config", {}).get("update", {})
     assert config["model"] == "MAML" and config["seed_everything"] == 3
-    assert config["model.class_path"] == "app.algorithms.optimisation_based.maml.MAML" and config["model.init_args.inner_lr"] == 0.01
+    assert (
+        config["model.class_path"] == "app.algorithms.optimisation_based.maml.MAML" and config["model.init_args.inner_lr"] == 0.01
+    )
     assert config["data"]["class_path"] == "datamodules.sinusoid.Sinusoid"  # a section that no sweep holds
 
 

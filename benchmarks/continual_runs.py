@@ -6,6 +6,7 @@ import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any, NamedTuple
 import yaml
 from rich.progress import Progress
 
-EXPERIMENTS = Path(__file__).parent.parent / "configs" / "experiment"
+ROOT = Path(__file__).parent.parent
+EXPERIMENTS = ROOT / "configs" / "experiment"
 QUIET = ("--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 
 
@@ -40,6 +42,15 @@ class Cell(NamedTuple):
         budget = {"glances": self.glances, "memory": self.memory}
         parts = [f"{name}_{count}" for name, count in budget.items() if count]
         return root.joinpath(self.method, self.scenario or "own", *parts, f"seed_{self.seed}")
+
+
+@cache
+def code_version() -> str:
+    """A hash of all that a run is computed by, so that no cell of other code is taken for one of this."""
+    digest = sha256()
+    for path in sorted(path for folder in ("app", "callbacks", "datamodules") for path in (ROOT / folder).rglob("*.py")):
+        digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def methods_of(stream: str) -> list[str]:
@@ -82,9 +93,10 @@ def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict
     folder = cell.folder(root)
     results, recipe = folder / "results.json", folder / "recipe"
     chosen = {name: value for name, value in cell._asdict().items() if value is not None}
-    made_of = sha256(f"{(EXPERIMENTS / f'{stream}_{cell.method}.yaml').read_text()}{chosen}".encode()).hexdigest()
+    config = (EXPERIMENTS / f"{stream}_{cell.method}.yaml").read_text()
+    made_of = sha256(f"{config}{chosen}{code_version()}".encode()).hexdigest()
     if folder.exists() and recipe.exists() and recipe.read_text() != made_of:
-        shutil.rmtree(folder)  # its config has changed since
+        shutil.rmtree(folder)  # its config or the code has changed since
     folder.mkdir(parents=True, exist_ok=True)
     recipe.write_text(made_of)
     if not results.exists():

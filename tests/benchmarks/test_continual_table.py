@@ -97,6 +97,9 @@ def test_a_finished_cell_is_not_run_again_and_a_broken_one_goes_on(tmp_path, dat
     found = whole
     monkeypatch.setattr("app.main.main", None)
     assert run(cell, "rotated_mnist", tmp_path, str(data_dir)) == found
+    monkeypatch.setattr("benchmarks.continual_runs.code_version", lambda: "of another day")
+    with pytest.raises(TypeError):  # it would be run again
+        run(cell, "rotated_mnist", tmp_path, str(data_dir))
 
 
 def test_memories_are_made_equal(tmp_path, data_dir, monkeypatch):

@@ -1,6 +1,6 @@
 """Networks: plain nn.Modules of `(input_shape, output_size, ...)`, the head of which is `head` and the rest `body`.
 
-The body of a convolutional one ends with the module that makes a vector of its last feature map, of shape `map_shape`.
+The body of one that has a `map_shape` ends with the module that makes a vector of its last feature map, of that shape.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from torch import nn
 
 from app.backbones.conv4 import Conv4
 from app.backbones.mlp import MLP
+from app.backbones.r2d2_net import R2D2Net as R2D2Net
 from app.backbones.resnet12 import ResNet12 as ResNet12
 from app.backbones.wrn import WRN as WRN
 

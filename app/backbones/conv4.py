@@ -1,5 +1,6 @@
 """The four-layer convolutional network of few-shot learning."""
 
+from math import inf, prod
 from typing import Literal
 
 from torch import Tensor, nn
@@ -8,6 +9,26 @@ from app.backbones.task_batch_norm import TaskBatchNorm
 from app.backbones.task_conv import TaskConv2d
 from app.backbones.task_pool import TaskMaxPool2d
 from app.errors import InputError
+
+Init = Literal["xavier", "normal_head", "he", "torch"]
+
+
+def initialise(network: nn.Module, init: Init) -> None:
+    """Draws the weights of the convolutions and linear layers, as `Conv4` says."""
+    for module in network.modules():
+        if init == "torch" or not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        linear = isinstance(module, nn.Linear)
+        if init == "he" and linear:
+            nn.init.normal_(module.weight, std=0.01)
+        elif init == "he":
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif init == "normal_head" and linear:
+            nn.init.normal_(module.weight)
+        else:
+            nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.constant_(module.bias, float(init == "he"))
 
 
 class GlobalMean(nn.Module):
@@ -24,8 +45,15 @@ class Conv4(nn.Module):
         input_shape: channels, height and width of an image.
         output_size: outputs of the head; null for none, the network is then an embedding.
         width: channels of every block; 64 for Omniglot, 32 for mini-ImageNet in MAML's paper.
-        downsample: stride, and a mean over the last feature map (MAML on Omniglot), or max_pool (all others).
+        downsample: stride (MAML and Reptile on Omniglot) or max_pool (all others).
         num_halvings: blocks that halve height and width, the first ones, 0 to 4; 2 in Relation Networks on Omniglot.
+        mean_features: the features are the mean over the last feature map (MAML on Omniglot), else all of it (Reptile); null for
+            the mean with stride, all of it with max_pool.
+        negative_slope: of the rectifier, 0 or more; 0.01 in MAML++ and ALFA.
+        num_unpadded: convolutions without padding, the first ones, 0 to 4, each of which takes 2 pixels off a side; 2 in Relation
+            Networks.
+        init: of the weights: uniform by Glorot and Bengio (2010), the same but a head from N(0, 1) (MAML's program on Omniglot),
+            normal by He et al. (2015) and a head from N(0, 0.01^2) (Relation Networks), or PyTorch's (Prototypical Networks).
     """
 
     def __init__(
@@ -35,42 +63,45 @@ class Conv4(nn.Module):
         width: int = 64,
         downsample: Literal["stride", "max_pool"] = "stride",
         num_halvings: int = 4,
+        mean_features: bool | None = None,
+        negative_slope: float = 0.0,
+        num_unpadded: int = 0,
+        init: Init = "xavier",
     ):
         super().__init__()
         if len(input_shape) != 3:
             raise InputError(
                 f"Conv4 takes images, the data has inputs of shape {tuple(input_shape)}; choose --model.backbone MLP"
             )
-        if not 0 <= num_halvings <= 4:
-            raise InputError(f"--model.backbone.num_halvings is {num_halvings}; give 0 to 4")
-        channels, height, side = input_shape
-        least = 2**num_halvings
-        if downsample == "max_pool" and min(height, side) < least:
-            raise InputError(
-                f"Conv4 with max_pool halves an image {num_halvings} times; {height}x{side} is less than {least}x{least}"
-            )
+        for option, value in (("num_halvings", num_halvings), ("num_unpadded", num_unpadded)):
+            if not 0 <= value <= 4:
+                raise InputError(f"--model.backbone.{option} is {value}; give 0 to 4")
+        if not 0 <= negative_slope < inf:
+            raise InputError(f"--model.backbone.negative_slope is {negative_slope}; give 0 or more")
+        channels, *size = input_shape
         blocks: list[nn.Module] = []
         for block in range(4):
-            halves = block < num_halvings
+            halves, padding = block < num_halvings, int(block >= num_unpadded)
             stride = 2 if halves and downsample == "stride" else 1
             # No bias before a norm: its gradient is pure rounding, which Adam turns into steps.
-            blocks += [TaskConv2d(channels, width, 3, stride=stride, padding=1, bias=False), TaskBatchNorm(width)]
+            blocks += [TaskConv2d(channels, width, 3, stride=stride, padding=padding, bias=False), TaskBatchNorm(width)]
+            size = [(side + 2 * padding - 3) // stride + 1 for side in size]
             if halves and downsample == "max_pool":
-                blocks.append(TaskMaxPool2d(2))  # before the ReLU, with which it commutes and which then has a quarter to do
-            blocks.append(nn.ReLU())
-            if halves:
-                odd = stride == 2  # a strided convolution rounds up, pooling down
-                height, side = (height + odd) // 2, (side + odd) // 2
+                blocks.append(TaskMaxPool2d(2))  # before the rectifier, with which it commutes and which then has a quarter to do
+                size = [side // 2 for side in size]
+            blocks.append(nn.LeakyReLU(negative_slope) if negative_slope else nn.ReLU())
             channels = width
-        self.map_shape = (width, height, side)
-        self.num_features = width if downsample == "stride" else width * height * side
-        self.body = nn.Sequential(*blocks, GlobalMean() if downsample == "stride" else nn.Flatten())
+            if min(size) < 1:
+                raise InputError(
+                    f"Conv4 with --model.backbone.num_halvings {num_halvings} and num_unpadded {num_unpadded} leaves nothing of "
+                    f"{input_shape[1]}x{input_shape[2]} pixels; lower one of the two, or take larger images"
+                )
+        self.map_shape = (width, *size)
+        mean_features = downsample == "stride" if mean_features is None else mean_features
+        self.num_features = width if mean_features else prod(self.map_shape)
+        self.body = nn.Sequential(*blocks, GlobalMean() if mean_features else nn.Flatten())
         self.head = nn.Linear(self.num_features, output_size) if output_size else nn.Identity()
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise(self, init)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(x))

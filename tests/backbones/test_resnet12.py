@@ -148,7 +148,10 @@ def test_dropping_is_for_methods_without_an_inner_loop(cls):
         (lambda: ResNet12((1, 16, 16), 3, drop_rate=1.0), "--model.backbone.drop_rate is 1.0; give a number from 0 to below 1"),
         (lambda: ResNet12((1, 16, 16), 3, dropblock_size=0), "--model.backbone.dropblock_size is 0; give at least 1"),
         (lambda: Conv4((1, 16, 16), 3, num_halvings=5), "--model.backbone.num_halvings is 5; give 0 to 4"),
-        (lambda: Conv4((1, 6, 9), 3, downsample="max_pool", num_halvings=3), "halves an image 3 times; 6x9 is less than 8x8"),
+        (
+            lambda: Conv4((1, 6, 9), 3, downsample="max_pool", num_halvings=3),
+            "num_halvings 3 and num_unpadded 0 leaves nothing of 6x9",
+        ),
     ],
 )
 def test_wrong_options(build, message):

@@ -45,6 +45,26 @@ def difference_error(
     return float(((actual - expected) / expected).abs().median())
 
 
+def stacked_difference_error(algorithm: MetaAlgorithm, batch: Episode, num_directions: int = 5, step: float = 1e-6) -> float:
+    """As `difference_error` of the outer gradient, for methods whose layers vmap has no rule for, or that draw noise."""
+    params = dict(algorithm.named_parameters())
+    gradient = gradient_of(algorithm, batch)
+    errors = []
+    for seed in range(num_directions):
+        torch.manual_seed(seed)
+        direction = {name: torch.randn_like(weight) for name, weight in params.items()}
+        size = step / flat(direction).norm()
+        with torch.no_grad():
+            ahead, behind = (
+                algorithm.losses({name: weight + sign * size * direction[name] for name, weight in params.items()}, batch)[
+                    0
+                ].mean()
+                for sign in (1, -1)
+            )
+        errors.append(abs((ahead - behind) / (2 * size) / (flat(gradient) @ flat(direction)) - 1))
+    return float(torch.stack(errors).median())
+
+
 def peak_bytes(function: Callable[[], object]) -> int:
     """The most memory that is allocated at once while the function runs."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:

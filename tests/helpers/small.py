@@ -31,7 +31,7 @@ from datamodules.files.image_split import ImageSplit
 from datamodules.sinusoid import Sinusoid
 
 WAYS, SHOTS, QUERIES = 3, 2, 2
-SMALL = {"width": 4, "hidden_sizes": (7, 6), "depth": 10}
+SMALL = {"width": 4, "widths": (4, 4, 4, 4), "hidden_sizes": (7, 6), "depth": 10}
 SMALL_METHOD = {
     "hidden_size": 16,
     "latent_size": 4,

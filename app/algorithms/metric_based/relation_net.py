@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
 from app.backbones import BackboneCallable
-from app.backbones.conv4 import Conv4
+from app.backbones.conv4 import Conv4, initialise
 from app.backbones.task_batch_norm import TaskBatchNorm, folded
 from app.errors import InputError, check_at_least
 from app.inner_loop.params import Params
@@ -19,7 +19,8 @@ class RelationNet(EmbeddingAlgorithm):
     """Learns to compare a query's feature map with the sum of a class's support maps (Sung et al. 2018).
 
     Args:
-        backbone: its last feature map is what is compared; null for Conv4 that pools in the first two blocks alone.
+        backbone: its last feature map is what is compared; null for the paper's Conv4: the first two blocks alone pool, and have
+            no padding.
         outer_loss: mse of the scores, from 0 to 1, against one-hot labels (the paper), or cross_entropy of the scores before
             the sigmoid.
         hidden_size: units of the linear layer before a score.
@@ -27,7 +28,7 @@ class RelationNet(EmbeddingAlgorithm):
 
     def __init__(self, backbone: BackboneCallable | None = None, outer_loss: LossName = "mse", hidden_size: int = 8, **kwargs):
         check_at_least(1, "model", hidden_size=hidden_size)
-        backbone = backbone or partial(Conv4, downsample="max_pool", num_halvings=2)
+        backbone = backbone or partial(Conv4, downsample="max_pool", num_halvings=2, num_unpadded=2, init="he")
         super().__init__(backbone=backbone, outer_loss=outer_loss, **kwargs)
         self.gives_scores = outer_loss == "mse"
         self.relation = self.with_running_statistics(RelationModule(self.net.map_shape, hidden_size))
@@ -59,7 +60,8 @@ class RelationNet(EmbeddingAlgorithm):
 class RelationModule(nn.Module):
     """Scores pairs of maps: two blocks of 3x3 convolution, TaskBatchNorm, ReLU and max-pooling, then two linear layers.
 
-    The pairs of a task are normalised together, as the images of a task are. A map of one pixel is not pooled.
+    The pairs of a task are normalised together, as the images of a task are. A map of one pixel is not pooled. The weights start
+    as in the authors' program.
 
     Args:
         map_shape: channels, height and width of one map of a pair.
@@ -79,6 +81,7 @@ class RelationModule(nn.Module):
             *(nn.Conv2d(channels, channels, 3, padding=1, bias=False), TaskBatchNorm(channels), nn.ReLU(), pools[1]),
             *(nn.Flatten(), nn.Linear(channels * sizes[2][0] * sizes[2][1], hidden_size), nn.ReLU(), nn.Linear(hidden_size, 1)),
         )
+        initialise(self, "he")
 
     def forward(self, queries: Tensor, classes: Tensor) -> Tensor:
         """Scores before the sigmoid, of shape (tasks, queries, ways), of maps (tasks, queries, *map) and (tasks, ways, *map)."""

@@ -84,8 +84,11 @@ def test_the_relation_module_keeps_running_statistics():
 
 def test_the_default_backbone_is_the_paper_s():
     algorithm = RelationNet(input_shape=(1, 28, 28), output_size=5)
-    assert algorithm.net.map_shape == (64, 7, 7)
-    assert algorithm.net(torch.zeros(2, 1, 28, 28)).shape == (2, 64, 7, 7)
+    assert algorithm.net.map_shape == (64, 5, 5)
+    assert algorithm.net(torch.zeros(2, 1, 28, 28)).shape == (2, 64, 5, 5)
+    for module in algorithm.relation.modules():
+        if isinstance(module, torch.nn.Linear):
+            assert (module.bias == 1).all() and module.weight.abs().max() < 0.06
 
 
 def test_wrong_options():

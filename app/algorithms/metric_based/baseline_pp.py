@@ -3,7 +3,7 @@
 from math import isfinite
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from app.algorithms.metric_based.baseline import Baseline
 from app.errors import InputError
@@ -15,7 +15,8 @@ MANY_CLASSES = 200
 class BaselinePP(Baseline):
     """Baseline++: the heads compare features with a learned vector of each class by the cosine (Chen et al. 2019, section 3.2).
 
-    A whole support set a step, the authors' step size of 0.01 leaves these heads half fitted after 100 steps.
+    As in the authors' program a class has a learned factor of its cosine, too, which starts as the norm of its vector. A whole
+    support set a step, the authors' step size of 0.01 leaves these heads half fitted after 100 steps.
 
     Args:
         inner_lr: step size of the head's gradient descent.
@@ -30,7 +31,26 @@ class BaselinePP(Baseline):
             raise InputError(f"--model.scale is {scale}; give a number above 0, or null")
         self.scale = scale
 
+        self.head = CosineHead(self.head.weight)
+
     def logits(self, head: Params, features: Tensor) -> Tensor:
         vectors = head["weight"]
         scale = self.scale or (2.0 if vectors.shape[-2] <= MANY_CLASSES else 10.0)
-        return scale * F.normalize(features, dim=-1) @ F.normalize(vectors, dim=-1).mT
+        cosines = F.normalize(features, dim=-1) @ F.normalize(vectors, dim=-1).mT
+        return scale * head["norm"][..., None, :] * cosines
+
+    def initial_heads(self, features: Tensor) -> Params:
+        heads = super().initial_heads(features)
+        return heads | {"norm": heads["weight"].norm(dim=-1)}
+
+
+class CosineHead(nn.Module):
+    """A vector of each class and the factor of its cosine.
+
+    Args:
+        weight: the vectors at the start, of shape (classes, features).
+    """
+
+    def __init__(self, weight: nn.Parameter):
+        super().__init__()
+        self.weight, self.norm = weight, nn.Parameter(weight.detach().norm(dim=-1))

@@ -18,13 +18,15 @@ from app.scores.losses import cross_entropy, widened
 class MetaOptNet(EmbeddingAlgorithm):
     """Classifies by a convex learner fitted to the support features, and learns through its optimum (Lee et al. 2019).
 
-    As in the authors' program the scale of the logits is learned, and the kernel of the support vector machine has the
-    identity added, which keeps the problem strictly convex whatever the features are.
+    As in the authors' program the kernel of the support vector machine has the identity added, which keeps the problem strictly
+    convex whatever the features are, and the scale of the logits is learned.
 
     Args:
         head: the multi-class support vector machine of Crammer and Singer (2001), or ridge regression of one-hot labels.
         svm_penalty: bound C of the dual variables.
         ridge_penalty: lambda of the ridge regression.
+        initial_scale: of the logits, at the start. 1 in the authors' program, whose optimiser (SGD at 0.1) moves it fast; Adam
+            moves it by a thousandth a step, and needs one that is near the end.
         label_smoothing: share of a query's label, 0 to below 1, that its task's other classes get in training, in equal parts.
     """
 
@@ -33,11 +35,13 @@ class MetaOptNet(EmbeddingAlgorithm):
         head: Literal["svm", "ridge"] = "svm",
         svm_penalty: float = 0.1,
         ridge_penalty: float = 50.0,
+        initial_scale: float = 10.0,
         label_smoothing: float = 0.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        for option, value in (("svm_penalty", svm_penalty), ("ridge_penalty", ridge_penalty)):
+        numbers = {"svm_penalty": svm_penalty, "ridge_penalty": ridge_penalty, "initial_scale": initial_scale}
+        for option, value in numbers.items():
             if not (isfinite(value) and value > 0):
                 raise InputError(f"--model.{option} is {value}; give a number above 0")
         self.head, self.svm_penalty, self.ridge_penalty = head, svm_penalty, ridge_penalty
@@ -48,7 +52,7 @@ class MetaOptNet(EmbeddingAlgorithm):
         self.label_smoothing = label_smoothing
         if label_smoothing:
             self.outer_loss = self._smoothed_loss
-        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.scale = nn.Parameter(torch.tensor(float(initial_scale)))
 
     def fit_head(self, params: Params, features: Tensor, labels: Tensor) -> Tensor:
         """Weights of the linear classifier, of shape (tasks, features, ways)."""
@@ -63,7 +67,7 @@ class MetaOptNet(EmbeddingAlgorithm):
 
     def head_outputs(self, params: Params, head: Tensor, features: Tensor) -> Tensor:
         with self.full_precision():
-            return params["log_scale"].exp() * widened(features) @ head
+            return params["scale"] * widened(features) @ head
 
     def _smoothed_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy, in training against smoothed labels."""

@@ -3,6 +3,7 @@
 from math import isfinite, log
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
@@ -15,28 +16,41 @@ from app.scores.losses import widened
 class R2D2(EmbeddingAlgorithm):
     """Classifies by the ridge regression of one-hot labels on the support features (Bertinetto et al. 2019, section 3.2).
 
-    The penalty lambda and the scale alpha of the logits are learned, by their logarithms. The paper's beta is left out: it
-    shifts all logits of a query alike, which the softmax ignores.
+    As in the authors' program the features have a constant beside them, for a bias that is penalised too, and the error is the
+    mean over the support set, so that one penalty is right for any number of shots. The paper's beta is left out: it shifts all
+    logits of a query alike, which the softmax ignores.
 
     Args:
-        initial_penalty: lambda at the start.
-        initial_scale: alpha at the start; the outputs of the regression lie between 0 and 1, where the softmax is flat.
+        penalty: lambda, of the mean squared error; 50 in the authors' program.
+        learns_penalty: lambda is learned, by its logarithm, from `penalty` on, as the paper's formula has it; else it stays, as
+            in the authors' program.
+        initial_scale: alpha, the learned scale of the logits, at the start; 10 in the authors' program, 0.0001 for mini-ImageNet.
     """
 
-    def __init__(self, initial_penalty: float = 1.0, initial_scale: float = 10.0, **kwargs):
+    def __init__(self, penalty: float = 50.0, learns_penalty: bool = False, initial_scale: float = 10.0, **kwargs):
         super().__init__(**kwargs)
-        for option, value in (("initial_penalty", initial_penalty), ("initial_scale", initial_scale)):
+        for option, value in (("penalty", penalty), ("initial_scale", initial_scale)):
             if not (isfinite(value) and value > 0):
                 raise InputError(f"--model.{option} is {value}; give a number above 0")
-        self.log_penalty = nn.Parameter(torch.tensor(log(initial_penalty)))
-        self.log_scale = nn.Parameter(torch.tensor(log(initial_scale)))
+        log_penalty = torch.tensor(log(penalty))
+        if learns_penalty:
+            self.log_penalty = nn.Parameter(log_penalty)
+        else:
+            self.register_buffer("log_penalty", log_penalty)
+        self.scale = nn.Parameter(torch.tensor(float(initial_scale)))
 
     def fit_head(self, params: Params, features: Tensor, labels: Tensor) -> Tensor:
-        """Weights of the linear classifier, of shape (tasks, features, ways)."""
-        features = widened(features)
+        """Weights of the linear classifier, of shape (tasks, features + 1, ways); the last are the biases."""
+        features = self._with_constant(features)
+        penalty = params.get("log_penalty", self.log_penalty).exp() * features.shape[1]
         with self.full_precision():
-            return ridge_regression(features, self.one_hot(labels, features), params["log_penalty"].exp())
+            return ridge_regression(features, self.one_hot(labels, features), penalty)
 
     def head_outputs(self, params: Params, head: Tensor, features: Tensor) -> Tensor:
         with self.full_precision():
-            return params["log_scale"].exp() * widened(features) @ head
+            return params["scale"] * self._with_constant(features) @ head
+
+    @staticmethod
+    def _with_constant(features: Tensor) -> Tensor:
+        """The features with a last one that is always 1, whose weight is the bias."""
+        return F.pad(widened(features), (0, 1), value=1.0)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from helpers.command_line import QUIET, train
 from helpers.small import SHOTS, WAYS, Blots, algorithm_for, random_tasks, take, trainer
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 from torch.testing import assert_close
 
 from app.algorithms.metric_based.baseline import Baseline
@@ -75,7 +76,8 @@ def test_training_is_ordinary_classification(float64, cls):
         if cls is Baseline:
             outputs = algorithm.head(features)
         else:
-            outputs = 2 * F.cosine_similarity(features[:, None], algorithm.head.weight, dim=-1)
+            assert_close(algorithm.head.norm, algorithm.head.weight.norm(dim=1))
+            outputs = 2 * F.normalize(features) @ algorithm.head.weight.T
         assert_close(losses[task], F.cross_entropy(outputs, labels), rtol=1e-10, atol=1e-10)
         assert metrics["accuracy"][task] == (outputs.argmax(-1) == labels).double().mean()
 
@@ -89,17 +91,22 @@ def test_head_of_a_task_equals_torch_optim(float64, cls):
     assert len(stages) == 13
     for task in range(2):
         head = nn.Linear(4, WAYS, bias=cls is Baseline)
-        head.load_state_dict({name: weight[task] for name, weight in stages[0].items()})
+        start = {name: weight[task] for name, weight in stages[0].items()}
+        head.load_state_dict({name: weight for name, weight in start.items() if name != "norm"})
+        if cls is BaselinePP:
+            weight_norm(head)  # as in the authors' program: its first factors are the norms
+            names = {"parametrizations.weight.original0": "norm", "parametrizations.weight.original1": "weight"}
         optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9, dampening=0.9, weight_decay=0.001)
         for _ in range(12):
             outputs = head(features[task])
             if cls is BaselinePP:
-                outputs = 2 * F.cosine_similarity(features[task][:, None], head.weight, dim=-1)
+                outputs = 2 * head(F.normalize(features[task]))
             optimizer.zero_grad()
             F.cross_entropy(outputs, labels[task]).backward()
             optimizer.step()
         for name, weight in head.named_parameters():
-            assert_close(stages[-1][name][task], weight, rtol=1e-9, atol=1e-12)
+            fitted = stages[-1][names[name] if cls is BaselinePP else name][task]
+            assert_close(fitted, weight.view_as(fitted), rtol=1e-9, atol=1e-12)
 
 
 @each_method
@@ -113,7 +120,7 @@ def test_first_head_is_that_of_every_task(cls):
     again = algorithm.initial_heads(features[:1])
     for name, weight in drawn.items():
         assert torch.equal(again[name][0], weight[1]) and torch.equal(weight[0], weight[1])
-        assert 0 < weight.abs().max() <= 0.5
+        assert 0 < weight.abs().max() <= 1
     assert drawn["weight"].min() < 0 < drawn["weight"].max()
 
 
@@ -121,10 +128,10 @@ def test_scale_of_the_cosine():
     algorithm, _ = small(BaselinePP)
     features = torch.randn(5, 4)
     for classes, scale in ((WAYS, 2.0), (200, 2.0), (201, 10.0)):
-        logits = algorithm.logits({"weight": features[:1].expand(classes, -1)}, features)
-        assert_close(logits[0], torch.full((classes,), scale))
+        head = {"weight": features[:1].expand(classes, -1), "norm": torch.full((classes,), 3.0)}
+        assert_close(algorithm.logits(head, features)[0], torch.full((classes,), 3 * scale))
     chosen, _ = small(BaselinePP, scale=7.0)
-    assert_close(chosen.logits({"weight": features}, features).diagonal(), torch.full((5,), 7.0))
+    assert_close(chosen.logits({"weight": features, "norm": torch.ones(5)}, features).diagonal(), torch.full((5,), 7.0))
 
 
 @each_method

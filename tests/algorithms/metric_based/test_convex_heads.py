@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from helpers.small import WAYS
+from helpers.gradients import stacked_difference_error
+from helpers.small import NETWORKS, WAYS, random_tasks
 from scipy.optimize import minimize
 from torch import Tensor
 from torch.testing import assert_close
@@ -48,15 +49,26 @@ def test_gradient_of_the_ridge_regression(num_features):
     assert torch.autograd.gradcheck(lambda rows, penalty: ridge_regression(rows, targets, penalty), (rows, penalty))
 
 
-def test_r2d2_is_ridge_regression_of_one_hot_labels():
-    algorithm = method(R2D2, initial_penalty=0.3, initial_scale=5.0)
+@pytest.mark.parametrize("learns_penalty", [False, True])
+def test_r2d2_is_ridge_regression_of_one_hot_labels_with_a_bias(learns_penalty):
+    """As in the authors' program: features, with a 1 beside them, and labels over the root of the number of rows."""
+    algorithm = method(R2D2, penalty=0.3, learns_penalty=learns_penalty, initial_scale=5.0)
     params = dict(algorithm.named_parameters())
+    assert ("log_penalty" in params) == learns_penalty
     labels, support, queries = torch.tensor([[0, 0, 1, 2, 1, 2]] * 2), torch.randn(2, 6, 20), torch.randn(2, 4, 20)
     head = algorithm.fit_head(params, support, labels)
     for task in range(2):
-        weights = numpy_ridge(support[task].numpy(), np.eye(WAYS)[labels[task]], 0.3)
-        expected = torch.from_numpy(5 * queries[task].numpy() @ weights)
+        rows = np.concatenate([support[task].numpy(), np.ones((6, 1))], 1) / np.sqrt(6)
+        weights = numpy_ridge(rows, np.eye(WAYS)[labels[task]] / np.sqrt(6), 0.3)
+        expected = torch.from_numpy(5 * (queries[task].numpy() @ weights[:-1] + weights[-1]))
         assert_close(algorithm.head_outputs(params, head, queries)[task], expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("cls", [R2D2, MetaOptNet])
+def test_outer_gradient_equals_finite_differences(cls):
+    algorithm, batch = method(cls, backbone=NETWORKS["Conv4_max_pool"]), random_tasks()
+    algorithm._mean_over_processes = lambda tensor: tensor
+    assert stacked_difference_error(algorithm, batch) < 1e-6
 
 
 def labels_of(rows: int, classes: int) -> Tensor:
@@ -147,11 +159,11 @@ def test_features_that_are_all_equal(head, features):
 def test_weights_of_the_svm_are_the_support_vectors_times_the_dual():
     algorithm, labels = method(MetaOptNet), torch.tensor([[0, 0, 1, 2, 1, 2]])
     params, support, queries = dict(algorithm.named_parameters()), torch.randn(1, 6, 20), torch.randn(1, 4, 20)
-    params["log_scale"] = torch.tensor(0.5)
+    params["scale"] = torch.tensor(1.5)
     dual = reference_dual((support @ support.mT + torch.eye(6))[0].numpy(), np.eye(WAYS)[labels[0]])
     head = algorithm.fit_head(params, support, labels)
     assert_close(head[0], support[0].mT @ torch.from_numpy(dual), rtol=0, atol=1e-5)
-    expected = np.exp(0.5) * (queries @ support.mT)[0] @ torch.from_numpy(dual)
+    expected = 1.5 * (queries @ support.mT)[0] @ torch.from_numpy(dual)
     assert_close(algorithm.head_outputs(params, head, queries)[0], expected, rtol=0, atol=1e-4)
 
 
@@ -163,7 +175,7 @@ def test_weights_of_the_ridge_head():
 
 @pytest.mark.parametrize(
     ("cls", "option"),
-    [(R2D2, "initial_penalty"), (R2D2, "initial_scale"), (MetaOptNet, "svm_penalty"), (MetaOptNet, "ridge_penalty")],
+    [(R2D2, "penalty"), (R2D2, "initial_scale"), (MetaOptNet, "svm_penalty"), (MetaOptNet, "ridge_penalty")],
 )
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_number_that_cannot_be(cls, option, value):

@@ -16,7 +16,8 @@ class MLP(nn.Module):
         input_shape: shape of one input, flattened.
         output_size: outputs of the head; null for none, the network is then an embedding.
         hidden_sizes: units of each hidden layer.
-        init: of weights and biases: PyTorch's, or uniform by Glorot and Bengio (2010) and zero.
+        init: of weights and biases: PyTorch's; uniform by Glorot and Bengio (2010), and zero; or normal by He et al. (2015), and
+            zero.
         norms: TaskBatchNorm before every ReLU, as in MAML's network without convolutions for Omniglot.
     """
 
@@ -25,7 +26,7 @@ class MLP(nn.Module):
         input_shape: tuple[int, ...],
         output_size: int | None,
         hidden_sizes: tuple[int, ...] = (40, 40),
-        init: Literal["torch", "xavier"] = "torch",
+        init: Literal["torch", "xavier", "kaiming"] = "torch",
         norms: bool = False,
     ):
         super().__init__()
@@ -38,8 +39,8 @@ class MLP(nn.Module):
         self.num_features = sizes[-1]
         self.head = nn.Linear(sizes[-1], output_size) if output_size else nn.Identity()
         for module in self.modules():
-            if init == "xavier" and isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
+            if init != "torch" and isinstance(module, nn.Linear):
+                {"xavier": nn.init.xavier_uniform_, "kaiming": nn.init.kaiming_normal_}[init](module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 

@@ -118,7 +118,7 @@ def test_la_maml_updates_the_rates_first_and_uses_them():
     twin = prepared(copy.deepcopy(method))
     generator = torch.Generator().manual_seed(3)
     order = torch.randperm(5, generator=generator)
-    remembered = twin.memory.draw(10, generator)
+    remembered = twin.memory.draw_with_repetition(10, generator)
     assert len(remembered.y) == 4
     x, y, task = (torch.cat([a[order], b]) for a, b in zip(batch[1:], remembered[:3], strict=True))
     _, weights, rates = twin.meta_gradient(x, y, task, 5)
@@ -127,6 +127,13 @@ def test_la_maml_updates_the_rates_first_and_uses_them():
     assert error(observed(method, batch), expected) < 1e-12
     assert error([rate.detach() for rate in method.rates], new_rates) < 1e-12
     assert int(method.num_gradients) == 5 * (1 + 9)
+
+
+def test_a_batch_is_in_the_memory_from_its_second_glance_on():
+    stream = Patterns()
+    method = prepared(LaMAML(network(stream), stream, glances=2, replay=4))
+    observed(method, rows(stream, 5))
+    assert len(method.memory) == 5 and int(method.num_gradients) == 5 * (1 + 5) + 5 * (1 + 5 + 4)
 
 
 def test_with_constant_rates_all_three_are_one_method():

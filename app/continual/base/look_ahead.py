@@ -18,7 +18,8 @@ class LookAheadMethod(ContinualMethod):
 
     At each glance fast weights take a gradient step on each incoming sample, one after the other, with non-negative step sizes,
     relu(rates). After each step they are scored on the incoming batch and samples of the memory; the mean of these losses is
-    differentiated in the slow weights and in the step sizes.
+    differentiated in the slow weights and in the step sizes. As in the authors' program, a sample of the memory may be drawn
+    more than once, and the incoming batch is in the memory from the second glance on.
 
     With the first-order gradient and an MLP this is done in closed form, else by autograd: the same numbers to rounding.
 
@@ -62,15 +63,16 @@ class LookAheadMethod(ContinualMethod):
         self.rates = nn.ParameterList(torch.full_like(parameter, alpha) for parameter in net.parameters())
 
     def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
-        for _ in range(self.glances):
+        for glance in range(self.glances):
             order = torch.randperm(len(batch.y), generator=generator).to(batch.y.device, non_blocking=True)
-            old = self.memory.draw(self.replay, generator)
+            old = self.memory.draw_with_repetition(self.replay, generator)
+            if glance == 0:  # at the next ones the batch is part of the memory
+                self.memory.add(batch)
             new = zip((batch.x, batch.y, batch.task), (old.x, old.y, old.task), strict=True)
             x, y, task = (torch.cat([arriving[order], remembered]) for arriving, remembered in new)
             loss, weights, rates = self.meta_gradient(x, y, task, len(order))
             self.num_gradients += len(order) * (1 + len(y))
             self.update(self.clipped(weights), self.clipped(rates) if self.learns_rates else [])
-        self.memory.add(batch)
         return loss
 
     def update(self, weights: list[Tensor], rates: list[Tensor]) -> None:

@@ -105,6 +105,12 @@ class ReservoirMemory(nn.Module):
         rows = torch.randperm(len(self), generator=generator)[:count].to(self.y.device, non_blocking=True)
         return self.at(rows)
 
+    def draw_with_repetition(self, count: int, generator: torch.Generator) -> Remembered:
+        """At most `count` samples, each of all that are kept, fewer while the memory holds fewer; arguments as of `draw`."""
+        held = len(self)
+        rows = torch.randint(max(held, 1), (min(count, held),), generator=generator)
+        return self.at(rows.to(self.y.device, non_blocking=True))
+
     def at(self, rows: Tensor) -> Remembered:
         """The samples in these slots."""
         logits = None if self.logits is None else self.logits[rows]

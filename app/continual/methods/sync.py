@@ -14,7 +14,7 @@ class Sync(LookAheadMethod):
         kwargs: of LookAheadMethod.
     """
 
-    def __init__(self, net: nn.Module, stream: StreamDataModule, rate_lr: float = 0.3, **kwargs):
+    def __init__(self, net: nn.Module, stream: StreamDataModule, rate_lr: float = 0.1, **kwargs):
         super().__init__(net, stream, **kwargs)
         self.rate_lr = rate_lr
 

@@ -1,5 +1,6 @@
 """The command line inside tests: in this process, or in a process of its own that starts at once."""
 
+import gc
 import io
 import multiprocessing
 import os
@@ -35,6 +36,7 @@ def train(*args: Any) -> Outcome:
     """Runs `train.py` with these arguments in this process."""
     out, err = io.StringIO(), io.StringIO()
     with (
+        patch.multiple(gc, collect=int, freeze=int, unfreeze=int),  # of a process that does one run: conftest froze this one's
         patch.object(sys, "argv", ["train.py", *map(str, args)]),
         patch.dict(os.environ, WANDB_MODE="offline"),
         redirect_stdout(out),

@@ -1,7 +1,8 @@
 """What several test files share: methods and networks found by themselves, and tasks, data and trainers of a few seconds."""
 
 import inspect
-from functools import partial
+from collections.abc import Sequence
+from functools import cache, partial
 from importlib import import_module
 from itertools import product
 from pkgutil import iter_modules
@@ -64,7 +65,16 @@ METHODS = {cls.__name__: (cls, SMALL_METHODS.get(cls.__name__, {})) for cls in A
     "MatchingNetFCE": (MatchingNet, {"full_context": True}),
 }
 
+# By the classes that methods inherit from; what these do for all of them is tested once for each.
+ONE_OF_EACH_BASE = sorted({cls.__bases__: cls.__name__ for cls in ALGORITHMS}.values())
 
+
+def in_turn(*factors: Sequence[Any]) -> list[tuple]:
+    """Cases that take every value of each factor at least once, in place of all combinations."""
+    return [tuple(values[number % len(values)] for values in factors) for number in range(max(map(len, factors)))]
+
+
+@cache
 def options(cls: type) -> set[str]:
     """Names of the constructor's arguments, those of its base classes included, as the command line knows them."""
     parser = ArgumentParser(exit_on_error=False)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from helpers.small import (
     ALGORITHMS,
     METHODS,
+    ONE_OF_EACH_BASE,
     Blots,
     SaveAt,
     algorithm_for,
@@ -33,8 +34,8 @@ from datamodules.sinusoid import Sinusoid
 
 LEARNING = {
     "classification": {
-        "max_steps": 60,
-        "data": partial(Blots, ways=3, queries=4, meta_batch_size=8, test_episodes=100),
+        "max_steps": 30,
+        "data": partial(Blots, ways=3, queries=4, meta_batch_size=8, test_episodes=60),
         "options": {
             "backbone": partial(Conv4, width=8),
             "inner_lr": 0.3,
@@ -45,8 +46,8 @@ LEARNING = {
         },
     },
     "regression": {
-        "max_steps": 150,
-        "data": partial(Sinusoid, queries=20, train_queries=10, meta_batch_size=8, test_episodes=100),
+        "max_steps": 75,
+        "data": partial(Sinusoid, queries=20, train_queries=10, meta_batch_size=8, test_episodes=60),
         "options": {
             "inner_lr": 0.02,
             "inner_steps": 3,
@@ -56,15 +57,17 @@ LEARNING = {
     },
 }
 OF_METHOD = {
-    # The implicit gradient is right where the inner loop ends near its optimum.
-    ("IMAML", "regression"): {"inner_lr": 0.005, "inner_steps": 10},
-    # An image a step teaches less than a task does.
-    ("ANML", "classification"): {"optimizer": partial(torch.optim.Adam, lr=0.02)},
+    # A trajectory of single images teaches less than a task does.
+    "ANML": {"optimizer": partial(torch.optim.Adam, lr=0.03)},
+    "OML": {"optimizer": partial(torch.optim.Adam, lr=0.02)},
+    **dict.fromkeys(("Baseline", "BaselinePP"), {"eval_inner_steps": 30}),
 }
-MAX_STEPS = {"ANML": 100}
+MAX_STEPS = {"ANML": 50, "OML": 40}
 
 each_method = pytest.mark.parametrize("method", METHODS)
-each_task = pytest.mark.parametrize("task", LEARNING)
+each_base = pytest.mark.parametrize("method", ONE_OF_EACH_BASE)
+# What a method is for at first, and regression by one that is for both.
+each_method_on_a_task = pytest.mark.parametrize(("method", "task"), [*((m, task_of(m)) for m in METHODS), ("MAML", "regression")])
 
 
 def main_scores(algorithm):
@@ -77,16 +80,15 @@ def scores_of(algorithm, data):
     return main_scores(algorithm)["mean"]
 
 
-@pytest.mark.parametrize(
-    ("method", "task"), [(m, t) for m in METHODS for t in LEARNING if t == "classification" or METHODS[m][1] == {}]
-)
+@pytest.mark.slow
+@each_method_on_a_task
 def test_learns(method, task):
     data = LEARNING[task]["data"]()
-    algorithm = method_for(method, data, **LEARNING[task]["options"] | OF_METHOD.get((method, task), {}))
+    algorithm = method_for(method, data, **LEARNING[task]["options"] | OF_METHOD.get(method, {}))
     untrained = scores_of(algorithm, data)[-1]
     trainer(MAX_STEPS.get(method, LEARNING[task]["max_steps"]), gradient_clip_val=1.0).fit(algorithm, data)
-    before, after = scores_of(algorithm, data)[:1], scores_of(algorithm, data)[-1]
-    before = before if len(algorithm.stages) > 1 else []
+    scores = scores_of(algorithm, data)
+    before, after = scores[: len(algorithm.stages) > 1], scores[-1]
     if algorithm.score_name == "accuracy":
         assert after > untrained + 0.1 and all(after > score + 0.25 for score in before)
     elif algorithm.score_name == "log_likelihood":
@@ -117,15 +119,15 @@ def plain_scores(algorithm, data, split, num_episodes, stages):
     return torch.stack(rows).detach()
 
 
-@each_method
-@each_task
-@pytest.mark.parametrize("tasks_per_chunk", [None, 1])
-def test_evaluation_equals_a_plain_loop(method, task, tasks_per_chunk):
-    """Of 7 episodes in batches of 4, under the inference mode of `Trainer.test`."""
+@each_method_on_a_task
+def test_evaluation_equals_a_plain_loop(method, task):
+    """Of 7 episodes in batches of 4 and chunks of 3, under the inference mode of `Trainer.test`."""
     outer_loss = {"classification": "cross_entropy", "regression": "mse"}[task]
-    algorithm, data = small_run(method, task, eval_inner_steps=3, tasks_per_chunk=tasks_per_chunk, outer_loss=outer_loss)
+    algorithm, data = small_run(method, task, eval_inner_steps=3, tasks_per_chunk=3, outer_loss=outer_loss)
+    state = {name: tensor.clone() for name, tensor in algorithm.state_dict().items()}
     run = trainer()
     run.test(algorithm, datamodule=data, verbose=False)
+    assert all(torch.equal(state[name], tensor) for name, tensor in algorithm.state_dict().items())
     stages = range(len(main_scores(algorithm)["mean"]))
     mean, ci95 = mean_and_ci95(plain_scores(algorithm, data, "test", 7, stages))
     assert algorithm.evaluation["num_episodes"] == 7
@@ -139,41 +141,37 @@ def test_evaluation_equals_a_plain_loop(method, task, tasks_per_chunk):
         assert run.callback_metrics[f"test/{key}"].item() == pytest.approx(value.item(), rel=1e-5)
 
 
-@each_method
+@pytest.mark.parametrize("method", [name for name in ONE_OF_EACH_BASE if "eval_inner_steps" in options(METHODS[name][0])])
 def test_validation_scores_the_first_the_last_and_powers_of_two(method):
     algorithm, data = small_run(method, eval_inner_steps=6)
-    if "eval_inner_steps" not in options(type(algorithm)):
-        pytest.skip(f"{method} adapts in one stage")
     trainer().validate(algorithm, datamodule=data, verbose=False)
     assert algorithm.evaluation["inner_steps"] == [0, 1, 2, 4, 6]
     mean, _ = mean_and_ci95(plain_scores(algorithm, data, "val", 7, [0, 1, 2, 4, 6]))
     assert main_scores(algorithm)["mean"] == pytest.approx(mean[:, 0].tolist(), rel=1e-5)
 
 
-@each_method
-def test_evaluation_changes_nothing(method):
+@each_base
+def test_a_second_evaluation_finds_the_same(method):
     algorithm, data = small_run(method, task_of(method))
-    before = {name: tensor.clone() for name, tensor in algorithm.state_dict().items()}
-    first, again = scores_of(algorithm, data), scores_of(algorithm, data)
-    assert first == again
-    assert all(torch.equal(before[name], tensor) for name, tensor in algorithm.state_dict().items())
+    assert scores_of(algorithm, data) == scores_of(algorithm, data)
 
 
-@each_method
-@each_task
-def test_training_logs_the_loss_of_the_queries(method, task):
+@pytest.mark.parametrize(("method", "task"), [*((m, task_of(m)) for m in ONE_OF_EACH_BASE), ("MAML", "regression")])
+def test_each_step_takes_the_next_tasks_and_logs_the_loss_of_their_queries(method, task):
     algorithm, data = small_run(method, task)
-    seen = []
+    seen, queries = [], []
     whole = algorithm.outer_gradient
 
     def outer_gradient(params, batch):
         gradient, metrics = whole(params, batch)
         seen.append(metrics)
+        queries.append(batch.query_x)
         return gradient, metrics
 
     algorithm.outer_gradient = outer_gradient
     run = trainer(2)
     run.fit(algorithm, data)
+    assert torch.equal(torch.cat(queries), torch.stack([data.episode("train", index).query_x for index in range(8)]))
     assert {"outer_loss", algorithm.score_name} <= seen[-1].keys()
     for name, value in seen[-1].items():
         assert run.callback_metrics[f"train/{name}"].item() == pytest.approx(value.item(), rel=1e-6)
@@ -181,32 +179,21 @@ def test_training_logs_the_loss_of_the_queries(method, task):
         assert seen[-1]["outer_loss"].item() == pytest.approx(seen[-1]["mse"].item(), rel=1e-6)
 
 
-@each_method
-def test_each_step_takes_the_next_tasks(method):
-    algorithm, data = small_run(method, task_of(method))
-    queries = []
-    whole = algorithm.outer_gradient
-    algorithm.outer_gradient = lambda params, batch: (queries.append(batch.query_x), whole(params, batch))[1]
-    trainer(2).fit(algorithm, data)
-    expected = torch.stack([data.episode("train", index).query_x for index in range(8)])
-    assert torch.equal(torch.cat(queries), expected)
-
-
-@each_method
-@each_task
+@each_method_on_a_task
 def test_a_resumed_run_ends_in_the_same_bits(method, task, tmp_path):
     whole, data = small_run(method, task)
-    trainer(6, (SaveAt(3, tmp_path / "at_3.ckpt"),)).fit(whole, data)
+    trainer(4, (SaveAt(2, tmp_path / "at_2.ckpt"),)).fit(whole, data)
     second, data = small_run(method, task)
-    resumed = trainer(6)
-    resumed.fit(second, datamodule=data, ckpt_path=tmp_path / "at_3.ckpt", weights_only=False)
-    assert resumed.global_step == data.cursor == 6
+    resumed = trainer(4)
+    resumed.fit(second, datamodule=data, ckpt_path=tmp_path / "at_2.ckpt", weights_only=False)
+    assert resumed.global_step == data.cursor == 4
     for name, tensor in whole.state_dict().items():
         assert torch.equal(second.state_dict()[name], tensor), name
 
 
-@each_method
-@pytest.mark.parametrize("transductive", [True, False])
+@pytest.mark.parametrize(
+    ("method", "transductive"), [*((name, False) for name in METHODS), *((name, True) for name in ONE_OF_EACH_BASE)]
+)
 def test_whether_a_prediction_depends_on_the_other_queries(method, transductive):
     algorithm = small_run(method, transductive=transductive)[0].eval()
     transductive = transductive and "transductive" in options(type(algorithm))
@@ -222,32 +209,27 @@ def test_whether_a_prediction_depends_on_the_other_queries(method, transductive)
         assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("cls", ALGORITHMS)
 @pytest.mark.parametrize("option", ["inner_loss", "outer_loss"])
-def test_cross_entropy_of_a_regression(cls, option):
-    if option not in options(cls):
-        pytest.skip(f"{cls.__name__} has no {option}")
-    if "regression" not in cls.task_types:
-        pytest.skip(f"{cls.__name__} is not for regression")
+def test_cross_entropy_of_a_regression(option):
     with pytest.raises(InputError, match=f"--model.{option} cross_entropy needs classes, .* choose mse"):
-        algorithm_for(cls, Sinusoid(), **{option: "cross_entropy"})
+        algorithm_for(MAML, Sinusoid(), **{option: "cross_entropy"})
+
+
+WRONG = {
+    **dict.fromkeys(("inner_lr", "eval_inner_lr"), (math.nan, math.inf, -math.inf)),
+    **dict.fromkeys(("inner_steps", "eval_inner_steps", "tasks_per_chunk"), (0, -1)),
+    **dict.fromkeys(("inner_batch_size", "eval_inner_batch_size"), (0,)),
+}
 
 
 @pytest.mark.parametrize("cls", ALGORITHMS)
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        *((option, value) for option in ("inner_lr", "eval_inner_lr") for value in (math.nan, math.inf, -math.inf)),
-        *((option, value) for option in ("inner_steps", "eval_inner_steps", "tasks_per_chunk") for value in (0, -1)),
-        *((option, 0) for option in ("inner_batch_size", "eval_inner_batch_size")),
-    ],
-)
-def test_a_number_that_cannot_be(cls, option, value):
-    if option not in options(cls):
-        pytest.skip(f"{cls.__name__} has no {option}")
+def test_a_number_that_cannot_be(cls):
+    """Every option of every method, and all values on one method."""
     data = Sinusoid() if "regression" in cls.task_types else Blots()
-    with pytest.raises(InputError, match=f"--model.{option} is {value}; give "):
-        algorithm_for(cls, data, **{option: value})
+    for option in sorted(WRONG.keys() & options(cls)):
+        for value in WRONG[option] if cls is MAML else WRONG[option][:1]:
+            with pytest.raises(InputError, match=f"--model.{option} is {value}; give "):
+                algorithm_for(cls, data, **{option: value})
 
 
 @pytest.mark.parametrize("lr", [math.nan, math.inf, -1.0])
@@ -257,14 +239,19 @@ def test_an_outer_learning_rate_that_cannot_be(lr):
         algorithm.configure_optimizers()
 
 
-@each_method
+@pytest.mark.parametrize(
+    "method",
+    [
+        name
+        for name in (*ONE_OF_EACH_BASE, "MetaSGD", "R2D2")
+        if task_of(name) == "classification" and "outer_loss" in options(METHODS[name][0])
+    ],
+)
 def test_squared_error_of_classes(method):
     """Against one-hot labels, in the inner and in the outer loss."""
     algorithm, data = small_run(method, inner_loss="mse", outer_loss="mse", inner_lr=0.1, inner_steps=1, inner_optimizer="sgd")
     if algorithm.global_labels:
         algorithm.eval()  # in training nothing is adapted to the support set
-    if "outer_loss" not in options(type(algorithm)):
-        pytest.skip(f"{method} has a loss of its own")
     support_x, support_y, query_x, query_y = take(random_tasks(), 0)
     params = dict(algorithm.named_parameters())
     adapted = algorithm.adapt(params, support_x, support_y)

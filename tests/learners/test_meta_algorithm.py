@@ -60,7 +60,8 @@ OF_METHOD = {
     # A trajectory of single images teaches less than a task does.
     "ANML": {"optimizer": partial(torch.optim.Adam, lr=0.03)},
     "OML": {"optimizer": partial(torch.optim.Adam, lr=0.02)},
-    **dict.fromkeys(("Baseline", "BaselinePP"), {"eval_inner_steps": 30}),
+    "Baseline": {"eval_inner_steps": 30},
+    "BaselinePP": {"eval_inner_steps": 30},
 }
 MAX_STEPS = {"ANML": 50, "OML": 40}
 
@@ -172,7 +173,9 @@ def test_each_step_takes_the_next_tasks_and_logs_the_loss_of_their_queries(metho
     run = trainer(2)
     run.fit(algorithm, data)
     assert torch.equal(torch.cat(queries), torch.stack([data.episode("train", index).query_x for index in range(8)]))
-    assert {"outer_loss", algorithm.score_name} <= seen[-1].keys()
+    assert "outer_loss" in seen[-1]
+    if method != "NeuralStatistician":  # in training it classifies nothing
+        assert algorithm.score_name in seen[-1]
     for name, value in seen[-1].items():
         assert run.callback_metrics[f"train/{name}"].item() == pytest.approx(value.item(), rel=1e-6)
     if algorithm.score_name == "mse":

@@ -167,7 +167,8 @@ class MetaCLI(LightningCLI):
             trainer = super().instantiate_trainer(plugins=plugins, enable_checkpointing=True, **kwargs)
         except (TypeError, ValueError, MisconfigurationException) as error:
             raise InputError(f"--trainer: {error}") from error
-        trainer.loggers = [*trainer.loggers, MetricsFile(run_dir, continues=self.checkpoint is not None)]
+        on = [logger for logger in trainer.loggers if not getattr(logger, "is_off", False)]
+        trainer.loggers = [*on, MetricsFile(run_dir, continues=self.checkpoint is not None)]
         return trainer
 
     # The verbs

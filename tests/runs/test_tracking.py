@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from helpers.command_line import QUIET, SINUSOID, train
 
+from app.errors import InputError
 from app.runs.run import read_checkpoint
-from app.runs.tracking import logged_in
+from app.runs.tracking import RunLogger, logged_in
 
 LOGGED = [option for option in QUIET if "logger" not in option]
 OPTIONS = [*SINUSOID, *LOGGED, "--model.inner_lr=0.01", "--trainer.log_every_n_steps=1"]
@@ -105,3 +106,60 @@ def test_a_login_is_found(monkeypatch, tmp_path):
     assert logged_in()
     monkeypatch.setenv("WANDB_API_KEY", "key")
     assert logged_in()
+
+
+def test_wandbs_own_settings_count_where_the_command_line_says_nothing(tmp_path, monkeypatch):
+    own = {"PROJECT": "birds", "ENTITY": "team", "NAME": "first", "TAGS": "5way,new", "DIR": str(tmp_path / "elsewhere")}
+    for name, value in own.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    logger = RunLogger(save_dir=str(tmp_path))
+    settings = (logger.name, logger._wandb_init["entity"], logger._wandb_init["name"], logger._wandb_init["tags"])
+    assert settings == ("birds", "team", "first", ["5way", "new"]) and logger.save_dir == own["DIR"]
+    logger = RunLogger(project="other", entity="me", name="second", tags=["x"])
+    settings = (logger.name, logger._wandb_init["entity"], logger._wandb_init["name"], logger._wandb_init["tags"])
+    assert settings == ("other", "me", "second", ["x"])
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "is_off", "offline"),
+    [
+        ("MODE", "disabled", True, True),
+        ("DISABLED", "true", True, True),
+        ("MODE", "dryrun", False, True),
+        ("MODE", "online", False, False),
+    ],
+)
+def test_wandb_is_switched_off_or_offline_in_its_own_ways(variable, value, is_off, offline, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv(f"WANDB_{variable}", value)
+    logger = RunLogger()
+    assert (logger.is_off, logger.offline) == (is_off, offline)
+
+
+def test_nothing_is_written_where_wandb_is_off(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    run = train("fit", *OPTIONS, f"--trainer.default_root_dir={tmp_path}", "--trainer.max_steps=1")
+    assert run.status == 0 and "switched off" in run.out and not (tmp_path / "wandb").exists()
+    assert "W&B (offline)" not in run.out and (tmp_path / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"project": "team/project"}, "--trainer.logger.entity"),
+        ({"tags": ["x" * 78]}, "78 characters"),
+        ({"id": "a/1"}, "WANDB_RUN_ID"),
+    ],
+)
+def test_names_that_wandb_would_refuse(options, words):
+    with pytest.raises(InputError, match=words):
+        RunLogger(**options)
+
+
+def test_every_test_of_a_run_is_logged(tmp_path, monkeypatch):
+    logged = []
+    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger.log_metrics", lambda self, metrics, step: logged.append(metrics))
+    for score in (0.5, 0.25):
+        RunLogger(save_dir=str(tmp_path), id="one").log_metrics({"test/accuracy": score, "val/accuracy": score}, 0)
+    assert logged == [{"test/accuracy": 0.5, "val/accuracy": 0.5}, {"test/accuracy": 0.25}]

@@ -19,6 +19,7 @@ from app.scores.losses import accuracy, mse, widened
 
 Metrics = dict[str, Tensor]
 OUTPUTS = "outputs"  # of the queries, among the scores
+FIRST_STAGES = 10  # of an adaptation, each scored in `test`: papers print no more
 
 
 class EpisodicLearner(Learner):
@@ -30,7 +31,7 @@ class EpisodicLearner(Learner):
         stacking: as a constructor's.
         evaluation: what the last validation or test found, as `results.json` has it.
         stages: numbers of the stages of the adaptation that were scored.
-        score_all_stages: whether all are to be, as in `test`.
+        scores_first_stages: whether all of the first are to be, as in `test`.
     """
 
     task_type: str
@@ -45,7 +46,7 @@ class EpisodicLearner(Learner):
         self._first_episode = 0
         self.evaluation: dict[str, Any] = {}
         self.stages: list[int] = []
-        self.score_all_stages = False
+        self.scores_first_stages = False
 
     @abstractmethod
     def chunks(self, batch: Episode) -> Iterator[Episode]:
@@ -107,13 +108,14 @@ class EpisodicLearner(Learner):
     def scored(self, stages: Iterator[Any]) -> Iterator[Any]:
         """Those of the stages that are to be scored; leaves their numbers in `self.stages`.
 
-        `test` scores every stage; validation the first, the last and those whose number is a power of two.
+        The first, the last and those whose number is a power of two; `test` all of the first ten, too.
         """
         self.stages = []
         stage, following = 0, next(stages)
         while following is not None:
             adapted, following = following, next(stages, None)
-            if self.score_all_stages or stage & (stage - 1) == 0 or following is None:
+            is_first = self.scores_first_stages and stage <= FIRST_STAGES
+            if is_first or stage & (stage - 1) == 0 or following is None:
                 self.stages.append(stage)
                 yield adapted
             stage += 1
@@ -131,14 +133,14 @@ class EpisodicLearner(Learner):
 
     def test_step(self, batch: Episode, batch_idx: int) -> dict[str, Any]:
         """The number of the batch's first episode, and the class predicted for each query, of shape (tasks, queries), or null."""
-        predicted = self._evaluation_step(batch, score_all_stages=True)
+        predicted = self._evaluation_step(batch, scores_first_stages=True)
         return {"first_episode": self._first_episode, "predicted": predicted}
 
     def on_test_epoch_end(self) -> None:
         self._finish_evaluation("test")
 
-    def _evaluation_step(self, batch: Episode, score_all_stages: bool = False) -> Tensor | None:
-        self.score_all_stages = score_all_stages
+    def _evaluation_step(self, batch: Episode, scores_first_stages: bool = False) -> Tensor | None:
+        self.scores_first_stages = scores_first_stages
         params = dict(self.named_parameters())
         self._count_episodes(batch)
         # A copy that was not made in inference mode, whose tensors the inner loop could not differentiate.

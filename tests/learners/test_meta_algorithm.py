@@ -142,6 +142,13 @@ def test_evaluation_equals_a_plain_loop(method, task):
         assert run.callback_metrics[f"test/{key}"].item() == pytest.approx(value.item(), rel=1e-5)
 
 
+def test_stages_of_a_long_adaptation_that_are_scored():
+    algorithm, _ = small_run("MAML")
+    assert list(algorithm.scored(iter(range(51)))) == algorithm.stages == [0, 1, 2, 4, 8, 16, 32, 50]
+    algorithm.scores_first_stages = True
+    assert list(algorithm.scored(iter(range(51)))) == [*range(11), 16, 32, 50]
+
+
 @pytest.mark.parametrize("method", [name for name in ONE_OF_EACH_BASE if "eval_inner_steps" in options(METHODS[name][0])])
 def test_validation_scores_the_first_the_last_and_powers_of_two(method):
     algorithm, data = small_run(method, eval_inner_steps=6)

@@ -87,7 +87,7 @@ def test_a_changed_task_leaves_the_slow_weights_alone():
     stream = Patterns("domain")
     first, net = stream.batch(0), network()
     swapped = first._replace(y=1 - first.y)  # the same images, the other labels
-    options = {"alpha": 0.5, "inner_steps": 50, "prolonged": True}
+    options = {"alpha": 0.5, "inner_steps": 50, "prolonged": False}
     changed = ready(ContinualMAML, stream, net, gamma=0.5, **options)
     for batch in (first, swapped):
         changed.observe(batch, torch.Generator())
@@ -124,6 +124,48 @@ def test_prolonged_adaptation_goes_on_from_the_fast_weights():
         method.observe(batch, torch.Generator())
         expected = stepped(expected, batch, 0.3)
     torch.testing.assert_close(flat(method.fast.values()), flat(expected.parameters()))
+
+
+def test_the_prolonged_task_ends_with_a_step_of_maml_by_halves():
+    """Two batches were gathered: the second is the first one's query; the gradient against finite differences."""
+    stream = Patterns("domain")
+    first, second, net = stream.batch(0), stream.batch(1), network()
+    swapped = second._replace(y=1 - second.y)
+    sgd = {"optimizer": lambda params: torch.optim.SGD(params, lr=1.0)}
+    options = {"alpha": 0.3, "modulation": None, "prolonged": True, "learns_rates": False}
+    method = ready(ContinualMAML, stream, net, gamma=100.0, **options, **sgd)
+    for batch in (first, second):
+        method.observe(batch, torch.Generator())
+    assert torch.equal(flat(method.net.parameters()), flat(net.parameters()))  # the task goes on
+    method.gamma = -100.0  # now every batch is of another task
+    resumed = ready(ContinualMAML, stream, network(), gamma=-100.0, **options, **sgd)
+    resumed.load_state_dict(method.state_dict())
+    for one in (method, resumed):
+        one.observe(swapped, torch.Generator())
+    step = flat(net.parameters()) - flat(method.net.parameters())
+    eps, position = 1e-6, 0
+    for weight in net.parameters():
+        values = []
+        for sign in (1, -1):
+            weight.data.view(-1)[0] += sign * eps
+            values.append(float(loss_of(stepped(net, first, 0.3), second).detach()))
+            weight.data.view(-1)[0] -= sign * eps
+        assert float(step[position]) == pytest.approx((values[0] - values[1]) / (2 * eps), rel=1e-5, abs=1e-8)
+        position += weight.numel()
+    assert torch.equal(flat(resumed.net.parameters()), flat(method.net.parameters()))
+    method.observe(first, torch.Generator())  # the fast weights begin anew, from the slow ones
+    torch.testing.assert_close(flat(method.fast.values()), flat(stepped(resumed.net, first, 0.3).parameters()))
+
+
+def test_a_long_task_is_used_when_enough_is_gathered():
+    stream, net = Patterns("domain"), network()
+    sgd = {"optimizer": lambda params: torch.optim.SGD(params, lr=0.1)}
+    method = ready(ContinualMAML, stream, net, alpha=0.01, gamma=100.0, prolonged=True, **sgd)
+    enough = 2 * stream.batch_size + 1
+    for number in range(enough + 1):
+        assert torch.equal(flat(method.net.parameters()), flat(net.parameters()))
+        method.observe(stream.batch(number % stream.num_steps), torch.Generator())
+    assert not torch.equal(flat(method.net.parameters()), flat(net.parameters())) and not method.gathered_rows.any()
 
 
 def test_the_meta_leader_takes_the_gradient_of_maml():

@@ -1,5 +1,7 @@
 """MAML on a stream without boundaries."""
 
+from dataclasses import dataclass
+
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
@@ -11,24 +13,46 @@ from app.errors import check_above_zero
 from datamodules.base.stream import StreamBatch, StreamDataModule, as_inputs
 
 Weights = dict[str, Tensor]
+Rows = tuple[Tensor, Tensor, Tensor]  # inputs, labels, numbers of the experiences
+
+
+@dataclass
+class _OnHost:
+    """What the next step depends on, so that it does not wait for the device.
+
+    Attributes:
+        rows: samples of each gathered batch.
+        has_begun: whether there are fast weights.
+        has_changed: whether the batch before began a task.
+    """
+
+    rows: list[int]
+    has_begun: bool
+    has_changed: bool
 
 
 class ContinualMAML(ContinualMethod):
     """Continual-MAML of OSAKA (Caccia et al. 2020): fast weights for the task at hand, slow ones for what tasks have in common.
 
-    L is the loss of the fast weights on a new batch, before its labels are used. Where weights freshly adapted to this batch are
-    better by more than `gamma`, the task has changed: the slow weights are left alone, and the fast ones start again. Else L is
+    L is the loss of the fast weights on a new batch, before its labels are used. Where the weights adapted to this batch are
+    better by more than `gamma`, the task has changed.
+
+    Without the prolonged adaptation the fast weights are adapted afresh to each batch. Where the task has not changed, L is
     differentiated in the slow weights, from which the fast ones were adapted to the batch before (MAML with that batch as
-    support and the new one as query), and the optimiser takes a step; then the fast weights adapt to the new batch.
+    support and the new one as query), and the optimiser takes a step.
+
+    With it the fast weights go on from batch to batch, and start afresh after a change. The batches of a task are gathered; at a
+    change, or when there are more than twice as many as a batch has samples, the optimiser takes a step of MAML with the first
+    half of them as supports and the second half as queries, pair by pair, and the gathering begins anew. A batch on which it
+    takes the step is not gathered, and a single one is its own query, as in the authors' program.
 
     Args:
         alpha: initial step sizes of the fast weights.
         inner_steps: gradient steps of the fast weights on a batch.
         gamma: by how much the loss must be worse than after adapting afresh for the task to count as changed.
-        modulation: lambda: the outer gradient is multiplied by 1 - exp(-lambda L), so that what is known changes less; null for
-            the plain gradient.
-        prolonged: within a task the fast weights go on from those of the batch before, instead of from the slow ones; their
-            gradient in the slow weights is then first-order.
+        modulation: lambda: the outer gradient is multiplied by 1 - exp(-lambda L) with the loss L that it is of, so that what is
+            known changes less; null for the plain gradient.
+        prolonged: within a task the fast weights go on from those of the batch before, and the slow ones wait for its end.
         first_order: inner gradients are not differentiated.
         learns_rates: whether the step sizes, one for each tensor, are learned by the optimiser as well.
         optimizer: of the slow weights and the step sizes.
@@ -52,22 +76,26 @@ class ContinualMAML(ContinualMethod):
         super().__init__(net, stream, optimizer)
         check_above_zero("model.method", alpha=alpha, inner_steps=inner_steps, modulation=modulation)
         self.inner_steps, self.gamma, self.modulation = inner_steps, gamma, modulation
-        self.prolonged, self.first_order, self.learns_rates = prolonged, first_order or prolonged, learns_rates
+        self.prolonged, self.first_order, self.learns_rates = prolonged, first_order, learns_rates
         self.names = [name for name, _ in net.named_parameters()]
         self.rates = nn.ParameterList(torch.tensor(alpha) for _ in self.names)
-        # The fast weights, and the batch that they were adapted to from the slow ones of that time.
+        # The fast weights, and the batches that the next step of the slow ones is made of.
         for number, (_, weight) in enumerate(net.named_parameters()):
             self.register_buffer(f"fast_{number}", weight.detach().clone())
-        self.register_buffer("support_images", torch.zeros(stream.batch_size, *stream.input_shape, dtype=torch.uint8))
-        for kept in ("support_y", "support_task"):
-            self.register_buffer(kept, torch.zeros(stream.batch_size, dtype=torch.int64))
-        self.register_buffer("num_support", torch.zeros((), dtype=torch.int64))
+        capacity = 2 * stream.batch_size + 1 if prolonged else 1
+        images = torch.zeros(capacity, stream.batch_size, *stream.input_shape, dtype=torch.uint8)
+        self.register_buffer("gathered_images", images)
+        for kept in ("gathered_y", "gathered_task"):
+            self.register_buffer(kept, torch.zeros(capacity, stream.batch_size, dtype=torch.int64))
+        self.register_buffer("gathered_rows", torch.zeros(capacity, dtype=torch.int64))  # of each batch, 0 where there is none
+        self.register_buffer("has_begun", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("has_changed", torch.zeros((), dtype=torch.bool))
         self.register_buffer("num_changes", torch.zeros((), dtype=torch.int64))
-        self._count: int | None = None  # num_support on the host
+        self._host: _OnHost | None = None
 
     def _load_from_state_dict(self, *args) -> None:
         super()._load_from_state_dict(*args)
-        self._count = None
+        self._host = None
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         return self._optimizer([*self.net.parameters(), *(self.rates if self.learns_rates else [])])
@@ -98,47 +126,106 @@ class ContinualMAML(ContinualMethod):
         return weights
 
     def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+        if not self.host.has_begun:
+            fast = self._detached(self.adapt(self.slow, batch.x, batch.y, batch.task))
+            self.has_begun.fill_(True)
+            self.host.has_begun = True
+            self._keep(fast)
+            self._gather(batch)
+            return self.loss(fast, batch.x, batch.y, batch.task)
+        return self._observe_prolonged(batch) if self.prolonged else self._observe(batch)
+
+    def _observe(self, batch: StreamBatch) -> Tensor:
         x, y, task = batch.x, batch.y, batch.task
-        count = int(self.num_support) if self._count is None else self._count
         afresh = self._detached(self.adapt(self.slow, x, y, task))
-        if not count:
-            self._keep(batch, afresh)
-            return self.loss(afresh, x, y, task)
-        loss, gradients = self.outer_gradient(x, y, task, count)
+        loss, gradients = self.outer_gradient([(self._gathered(0), (x, y, task))])
+        self.num_changes += (changed := self._is_better(afresh, batch, loss))
+        if not changed:
+            self._step(loss, gradients)
+            afresh = self._detached(self.adapt(self.slow, x, y, task))
+        self._keep(afresh)
+        self._forget()
+        self._gather(batch)
+        return loss
+
+    def _observe_prolonged(self, batch: StreamBatch) -> Tensor:
+        x, y, task = batch.x, batch.y, batch.task
+        with torch.no_grad():
+            loss = self.loss(self.fast, x, y, task)
+        fast = self._detached(self.adapt(self.slow if self.host.has_changed else self.fast, x, y, task))
+        self.num_changes += (changed := self._is_better(fast, batch, loss))
+        self._keep(fast)
+        held = len(self.host.rows)
+        if (changed and held) or held > 2 * self.stream.batch_size:
+            self._step(*self.outer_gradient(self._halves()))
+            self._forget()
+        else:
+            self._gather(batch)
+        self.has_changed.fill_(changed)
+        self.host.has_changed = changed
+        return loss
+
+    def _is_better(self, adapted: Weights, batch: StreamBatch, loss: Tensor) -> bool:
+        """Whether weights that have seen a batch are so much better that it is of another task."""
         with torch.no_grad():
             # The host waits for the device once a step: optimisers count their steps on the host, so whether one is taken cannot
             # be decided on the device.
-            changed = bool(self.loss(afresh, x, y, task) + self.gamma <= loss)
-        self.num_changes += changed
-        if not changed:
-            scale = 1.0 if self.modulation is None else 1 - torch.exp(-self.modulation * loss)
-            self.descend([scale * gradient for gradient in gradients])
-            start = self.fast if self.prolonged else self.slow
-            afresh = self._detached(self.adapt(start, x, y, task))
-        self._keep(batch, afresh)
-        return loss
+            return bool(self.loss(adapted, batch.x, batch.y, batch.task) + self.gamma <= loss)
 
-    def outer_gradient(self, x: Tensor, y: Tensor, task: Tensor, count: int) -> tuple[Tensor, list[Tensor]]:
-        """Loss of the fast weights on a new batch, and its gradient in what the optimiser trains."""
-        support, wanted = as_inputs(self.support_images[:count]), self.trained
-        fast = self.adapt(self.slow, support, self.support_y[:count], self.support_task[:count], self.first_order)
-        if self.prolonged:  # the values of the fast weights, with the derivative of a single adaptation
-            fast = {name: weight + (self.fast[name] - weight).detach() for name, weight in fast.items()}
-        loss = self.loss(fast, x, y, task)
-        self.num_gradients += len(y)
-        return loss.detach(), list(torch.autograd.grad(loss, wanted, materialize_grads=True))
+    def outer_gradient(self, pairs: list[tuple[Rows, Rows]]) -> tuple[Tensor, list[Tensor]]:
+        """MAML's loss, the mean over pairs of support and query, and its gradients in what the optimiser trains."""
+        losses = []
+        for support, query in pairs:
+            losses.append(self.loss(self.adapt(self.slow, *support, self.first_order), *query))
+            self.num_gradients += len(query[1])
+        loss = torch.stack(losses).mean()
+        return loss.detach(), list(torch.autograd.grad(loss, self.trained, materialize_grads=True))
+
+    def _step(self, loss: Tensor, gradients: list[Tensor]) -> None:
+        scale = 1.0 if self.modulation is None else 1 - torch.exp(-self.modulation * loss)
+        self.descend([scale * gradient for gradient in gradients])
 
     def _detached(self, weights: Weights) -> Weights:
         return {name: weight.detach() for name, weight in weights.items()}
 
     @torch.no_grad()
-    def _keep(self, batch: StreamBatch, fast: Weights) -> None:
+    def _keep(self, fast: Weights) -> None:
         torch._foreach_copy_(list(self.fast.values()), list(fast.values()))
-        count = len(batch.y)
-        self.support_images[:count], self.support_y[:count] = batch.images, batch.y
-        self.support_task[:count] = batch.task
-        self.num_support.fill_(count)
-        self._count = count
+
+    # The batches that the slow weights wait for
+
+    @property
+    def host(self) -> _OnHost:
+        """The counts and flags of the buffers, read from the device once."""
+        if self._host is None:
+            rows = [rows for rows in self.gathered_rows.tolist() if rows]
+            self._host = _OnHost(rows, bool(self.has_begun), bool(self.has_changed))
+        return self._host
+
+    @torch.no_grad()
+    def _gather(self, batch: StreamBatch) -> None:
+        place, rows = len(self.host.rows), len(batch.y)
+        self.gathered_images[place, :rows], self.gathered_y[place, :rows] = batch.images, batch.y
+        self.gathered_task[place, :rows] = batch.task
+        self.gathered_rows[place] = rows
+        self.host.rows.append(rows)
+
+    def _forget(self) -> None:
+        self.gathered_rows.zero_()
+        self.host.rows = []
+
+    def _gathered(self, place: int) -> Rows:
+        rows = self.host.rows[place]
+        images = as_inputs(self.gathered_images[place, :rows]).to(self.fast_0.dtype)
+        return images, self.gathered_y[place, :rows], self.gathered_task[place, :rows]
+
+    def _halves(self) -> list[tuple[Rows, Rows]]:
+        """The first half of the gathered batches as supports, each with one of the second half as query."""
+        held = len(self.host.rows)
+        if held == 1:
+            return [(self._gathered(0), self._gathered(0))]
+        half = (held + 1) // 2
+        return [(self._gathered(place), self._gathered(half + place)) for place in range(held - half)]
 
     def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         with torch.no_grad():
@@ -146,5 +233,5 @@ class ContinualMAML(ContinualMethod):
 
     @property
     def memory_bytes(self) -> int:
-        kept = [*self.fast.values(), self.support_images, self.support_y, *(self.rates if self.learns_rates else [])]
+        kept = [*self.fast.values(), self.gathered_images, self.gathered_y, *(self.rates if self.learns_rates else [])]
         return sum(tensor.nbytes for tensor in kept)

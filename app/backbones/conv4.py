@@ -52,6 +52,8 @@ class Conv4(nn.Module):
         negative_slope: of the rectifier, 0 or more; 0.01 in MAML++ and ALFA.
         num_unpadded: convolutions without padding, the first ones, 0 to 4, each of which takes 2 pixels off a side; 2 in Relation
             Networks.
+        norm_scale: whether the norms have a weight to learn; not in MAML's program.
+        norm_eps: added to the norms' variances; 0.001 in the programs of MAML and Reptile.
         init: of the weights: uniform by Glorot and Bengio (2010), the same but a head from N(0, 1) (MAML's program on Omniglot),
             normal by He et al. (2015) and a head from N(0, 0.01^2) (Relation Networks), or PyTorch's (Prototypical Networks).
     """
@@ -66,6 +68,8 @@ class Conv4(nn.Module):
         mean_features: bool | None = None,
         negative_slope: float = 0.0,
         num_unpadded: int = 0,
+        norm_scale: bool = True,
+        norm_eps: float = 1e-5,
         init: Init = "xavier",
     ):
         super().__init__()
@@ -78,13 +82,16 @@ class Conv4(nn.Module):
                 raise InputError(f"--model.backbone.{option} is {value}; give 0 to 4")
         if not 0 <= negative_slope < inf:
             raise InputError(f"--model.backbone.negative_slope is {negative_slope}; give 0 or more")
+        if not 0 < norm_eps < inf:
+            raise InputError(f"--model.backbone.norm_eps is {norm_eps}; give a number above 0")
         channels, *size = input_shape
         blocks: list[nn.Module] = []
         for block in range(4):
             halves, padding = block < num_halvings, int(block >= num_unpadded)
             stride = 2 if halves and downsample == "stride" else 1
             # No bias before a norm: its gradient is pure rounding, which Adam turns into steps.
-            blocks += [TaskConv2d(channels, width, 3, stride=stride, padding=padding, bias=False), TaskBatchNorm(width)]
+            blocks.append(TaskConv2d(channels, width, 3, stride=stride, padding=padding, bias=False))
+            blocks.append(TaskBatchNorm(width, eps=norm_eps, scale=norm_scale))
             size = [(side + 2 * padding - 3) // stride + 1 for side in size]
             if halves and downsample == "max_pool":
                 blocks.append(TaskMaxPool2d(2))  # before the rectifier, with which it commutes and which then has a quarter to do

@@ -65,15 +65,19 @@ class TaskBatchNorm(nn.Module):
         num_features: channels of the input, whose shape is (rows, channels, *spatial).
         eps: added to the variance.
         momentum: share of an outer step in the running statistics.
+        scale: whether there is a weight to learn; else it is 1.
     """
 
     running_mean: Tensor | None
     running_var: Tensor | None
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, scale: bool = True):
         super().__init__()
         self.eps, self.momentum = eps, momentum
-        self.weight = nn.Parameter(torch.ones(num_features))
+        if scale:
+            self.weight = nn.Parameter(torch.ones(num_features))
+        else:
+            self.register_buffer("weight", torch.ones(num_features), persistent=False)
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", None)
         self.register_buffer("running_var", None)

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.continual_runs import Cell, glances_for, memory_of, methods_of, repetitions, run_all, samples_for
+from benchmarks.stream_record import write_stream_record
 
 STREAMS = ("glyphs_stream", "omniglot_stream", "osaka", "permuted_mnist", "rotated_mnist", "split_mnist")
 SCENARIOS = {"split_mnist": ("class", "task", "domain")}
@@ -127,6 +128,7 @@ def main() -> int:
     parser.add_argument("--gradients_per_sample", type=float, help="equal budget: every method repeats itself to take so many")
     parser.add_argument("--memory_kib", type=float, help="equal budget: every memory holds what fits, beside what else is kept")
     parser.add_argument("--processes", type=int, default=2, help="runs side by side, a thread each (default 2)")
+    parser.add_argument("--record", action="store_true", help="put the table on record, in results/<stream>.json")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/continual"), help="folder of the runs")
     options = parser.parse_args()
     there = methods_of(options.stream)
@@ -138,6 +140,11 @@ def main() -> int:
         return 1
     if options.seeds < 1 or options.processes < 1:
         print("error: --seeds and --processes must be at least 1", file=sys.stderr)
+        return 1
+    if options.record and (options.gradients_per_sample or options.memory_kib):
+        print(
+            "error: --record is for the methods' own budgets; leave out --gradients_per_sample and --memory_kib", file=sys.stderr
+        )
         return 1
     for name in ("gradients_per_sample", "memory_kib"):
         if (budget := getattr(options, name)) is not None and not 0 < budget < math.inf:
@@ -170,7 +177,16 @@ def main() -> int:
     console.print("-: undefined, results.json of the run says why")
     (root / "table.json").write_text(json.dumps({"rows": rows, "formulas": formulas}, indent=2) + "\n")
     print(f"{root / 'table.json'}")
+    if options.record:
+        write_stream_record(options.stream, rows, _command(options))
     return 0
+
+
+def _command(options: argparse.Namespace) -> str:
+    """What repeats the table."""
+    parts = [f"uv run python -m benchmarks.continual --stream {options.stream} --seeds {options.seeds} --data_dir DIR --record"]
+    parts += [f"--methods {' '.join(options.methods)}"] if options.methods else []
+    return " ".join(parts)
 
 
 if __name__ == "__main__":

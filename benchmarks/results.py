@@ -5,19 +5,18 @@ uv run python -m benchmarks.results [--check]
 
 import argparse
 import sys
-import textwrap
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from benchmarks.markdown import commands, number, paragraph, table
 from benchmarks.records import RECORDS, is_short, read_records
 from benchmarks.row import LIST, Group, Row, read_rows
+from benchmarks.stream_record import read_elsewhere, show_stream
 
 RESULTS = Path("RESULTS.md")
 OUTLINE = Path("benchmarks") / "results.md.j2"
-WIDTH = 130
 SPLITS = {"vinyals": "Vinyals split", "background_evaluation": "background / evaluation", "random_1200_423": "random 1200/423"}
 
 TRANSCRIBED = "Numbers that were written down by hand, before there were records. They wait for the program to run them again."
@@ -105,10 +104,20 @@ class Results:
             if "text" in part:
                 parts.append(paragraph(part["text"]))
             elif "commands" in part:
-                parts.append("\n".join(["```", *part["commands"], "```"]))
+                parts.append(commands(part["commands"]))
             else:
                 parts.append(table(part["columns"], part["rows"]))
         return "\n\n".join(parts)
+
+    def stream(self, name: str) -> str:
+        """The tables of a stream: those of the program, then what was written down before there were records."""
+        parts = []
+        if name in self.records:
+            self.shown.add(name)
+            parts += show_stream(self.records[name], read_elsewhere().get(name, {}))
+        if (written := f"{name}_transcribed") in self.records:
+            parts += ["#### Transcribed", TRANSCRIBED, self.record(written)]
+        return "\n\n".join(parts) if parts else "Waiting to be run."
 
 
 def verdict(scores: list[dict[str, Any]], group: Group) -> str:
@@ -127,14 +136,6 @@ def verdict(scores: list[dict[str, Any]], group: Group) -> str:
 def as_published(mean: float | None, ci95: float | None) -> str:
     """A number of a paper, with the digits that it prints."""
     return "-" if mean is None else f"{mean:g}" + (f" ± {ci95:g}" if ci95 is not None else "")
-
-
-def number(value: Iterable[float | None] | None, digits: int) -> str:
-    """A mean with its interval."""
-    if value is None:
-        return ""
-    mean, ci95 = value
-    return f"{mean:.{digits}f}" + (f" ± {ci95:.{digits}f}" if ci95 is not None else "")
 
 
 def _task(protocol: dict[str, Any]) -> str:
@@ -180,19 +181,6 @@ def _notes(found: dict[str, dict[str, Any]]) -> list[str]:
     return [paragraph(f"{name}: {record['note']}") for name, record in found.items() if record.get("note")]
 
 
-def paragraph(text: str) -> str:
-    """A text in lines."""
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
-
-
-def table(columns: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown, without the columns that are empty in all rows."""
-    kept = [position for position, name in enumerate(columns) if any(row[position] for row in rows)]
-    lines = [[columns[position] for position in kept], ["---"] * len(kept)]
-    lines += [[row[position].replace("|", "\\|") for position in kept] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def write(rows: list[Row], records: dict[str, dict[str, Any]], outline: Path = OUTLINE) -> str:
     """The text of RESULTS.md.
 
@@ -203,7 +191,7 @@ def write(rows: list[Row], records: dict[str, dict[str, Any]], outline: Path = O
     environment = Environment(
         loader=FileSystemLoader(outline.parent), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
     )
-    text = environment.get_template(outline.name).render(group=results.group, record=results.record)
+    text = environment.get_template(outline.name).render(group=results.group, record=results.record, stream=results.stream)
     if unseen := sorted(records.keys() - results.shown):
         raise ValueError(f"{outline} shows no record {', '.join(unseen)}; name it there, or its group")
     return text

@@ -7,7 +7,8 @@ from rich.table import Table
 
 from benchmarks.records import is_short, read_record
 from benchmarks.row import Row
-from benchmarks.row_run import Work, progress
+from benchmarks.row_progress import progress
+from benchmarks.row_run import Work
 
 
 class Shown(NamedTuple):

@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 
 from benchmarks.row import Row
-from benchmarks.row_run import RUNS
+from benchmarks.row_progress import RUNS
 
 STEPS, WARM_UP = 12, 4
 MEASURED = "measured.json"

@@ -22,7 +22,8 @@ from rich.live import Live
 from benchmarks.records import read_record
 from benchmarks.row import Row, read_rows
 from benchmarks.row_lock import RowLock
-from benchmarks.row_run import RUNS, Work, read_fit
+from benchmarks.row_progress import RUNS, read_fit
+from benchmarks.row_run import Work
 from benchmarks.row_table import Shown, lines, table
 from benchmarks.row_time import hours_of, measure
 

@@ -1,5 +1,6 @@
 """RESULTS.md is what the records give."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from benchmarks import results
 from benchmarks.records import is_short
 from benchmarks.results import table, verdict, write
 from benchmarks.row import Group, Number, Row, Score
+from benchmarks.stream_record import show_stream, write_stream_record
 
 WAVES = Group("waves", "Waves", (Score("error", "mse"),), lower_is_better=True)
 ROWS = [Row(name, WAVES, name.upper(), "small", published=(Number(0.5, 0.1),)) for name in ("a", "b", "c", "d")]
@@ -90,3 +92,25 @@ def test_a_row_is_short_below_both_intervals():
 
 def test_empty_columns_are_left_out():
     assert table(["a", "b"], [["1", ""]]) == "| a |\n| --- |\n| 1 |"
+
+
+def stream_row(method: str, accuracy: float, **other: Any) -> dict[str, Any]:
+    cost = {"memory_bytes": 2048, "samples": 10, "gradients": 50, "seconds": 3.0}
+    return {
+        "method": method,
+        "view": "domain-incremental",
+        "seeds": 5,
+        "scores": {"ACC": [accuracy, 0.01]},
+        "cost": cost,
+        **other,
+    }
+
+
+def test_a_stream_keeps_the_rows_of_other_methods(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_stream_record("digits", [stream_row("er", 0.6), stream_row("finetune", 0.4)], "all of them")
+    write_stream_record("digits", [stream_row("er", 0.7)], "one of them")
+    record = json.loads(Path("results/digits.json").read_text())
+    text = "\n".join(show_stream(record, {"domain-incremental": {"er": "68.5 ± 0.7"}}))
+    assert "| er | 70.0 ± 1.0 | 2 | 10 | 5 | 3 | 68.5 ± 0.7 |\n| finetune | 40.0 ± 1.0 |" in text
+    assert text.endswith("```\nall of them\none of them\n```")

@@ -1,0 +1,62 @@
+"""The record of a stream: the table of all methods that went through it, over several seeds."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.markdown import commands, number, paragraph, table
+from benchmarks.measure import describe_machine
+from benchmarks.records import read_record, write_record
+from callbacks.run_identity import git_commit
+
+ELSEWHERE = Path("benchmarks") / "elsewhere.yaml"
+SCORES = {"ACC": "ACC", "LA": "LA", "BWT": "BWT", "forgetting": "forgetting", "prequential accuracy": "prequential"}
+COSTS = ("memory (KiB)", "samples", "gradients a sample", "seconds")
+
+
+def write_stream_record(stream: str, rows: list[dict[str, Any]], command: str) -> Path:
+    """Puts rows on record; those of other methods, and of the same ones in other views, stay."""
+    old = read_record(stream)
+    before = old["rows"] if old is not None and old["kind"] == "stream" else []
+    facts = {"command": command, "commit": git_commit(), "machine": describe_machine()}
+    new = [row | facts for row in rows]
+    replaced = {(row["method"], row["view"]) for row in new}
+    kept = [row for row in before if (row["method"], row["view"]) not in replaced]
+    return write_record(stream, {"kind": "stream", "stream": stream, "rows": [*kept, *new]})
+
+
+def show_stream(record: dict[str, Any], elsewhere: dict[str, dict[str, Any]]) -> list[str]:
+    """A table for each view, the best accuracy first, and the commands.
+
+    Args:
+        record: of the stream.
+        elsewhere: view -> method -> what others measured.
+    """
+    parts = []
+    for view in dict.fromkeys(row["view"] for row in record["rows"]):
+        rows = sorted((row for row in record["rows"] if row["view"] == view), key=_place)
+        seeds = sorted({row["seeds"] for row in rows})
+        parts.append(paragraph(f"{view.capitalize()}, {' or '.join(map(str, seeds))} seeds:"))
+        others = elsewhere.get(view, {})
+        lines = [[row["method"], *_cells(row), str(others.get(row["method"], ""))] for row in rows]
+        parts.append(table(["method", *SCORES.values(), *COSTS, "measured elsewhere, ACC"], lines))
+    return [*parts, commands(dict.fromkeys(row["command"] for row in record["rows"]))]
+
+
+def _place(row: dict[str, Any]) -> tuple[float, str]:
+    mean, _ = row["scores"].get("ACC") or row["scores"]["prequential accuracy"]
+    return -mean, row["method"]
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    scores = [row["scores"].get(name) for name in SCORES]
+    found = [number([None if value is None else 100 * value for value in score], 1) if score else "" for score in scores]
+    cost = row["cost"]
+    found += [f"{cost['memory_bytes'] / 1024:,.0f}", f"{cost['samples']:,.0f}"]
+    return [*found, f"{cost['gradients'] / cost['samples']:,.0f}", f"{cost['seconds']:,.0f}"]
+
+
+def read_elsewhere() -> dict[str, dict[str, dict[str, Any]]]:
+    """What others measured, by stream, view and method."""
+    return yaml.safe_load(ELSEWHERE.read_text())

@@ -39,5 +39,7 @@ def write_record(name: str, record: dict[str, Any], folder: Path = RECORDS) -> P
 
 def is_short(record: dict[str, Any]) -> bool:
     """Whether a training ended before its budget, and not because validation no longer improved."""
+    if record["kind"] not in ("row", "transcribed"):
+        return False
     steps = record.get("steps")
     return steps is None or (steps < record["budget"] and not record.get("flat"))

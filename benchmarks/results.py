@@ -14,6 +14,7 @@ from benchmarks.markdown import commands, number, paragraph, table
 from benchmarks.records import RECORDS, is_short, read_records
 from benchmarks.row import LIST, Group, Row, read_rows
 from benchmarks.stream_record import read_elsewhere, show_stream
+from benchmarks.stream_row import StreamRow
 
 RESULTS = Path("RESULTS.md")
 OUTLINE = Path("benchmarks") / "results.md.j2"
@@ -32,9 +33,9 @@ class Results:
         records: by their names.
     """
 
-    def __init__(self, rows: list[Row], records: dict[str, dict[str, Any]]):
+    def __init__(self, rows: list[Row | StreamRow], records: dict[str, dict[str, Any]]):
         self.listed, self.records = rows, records
-        self.groups: dict[str, Group] = {row.group.name: row.group for row in rows}
+        self.groups: dict[str, Group] = {row.group.name: row.group for row in rows if isinstance(row, Row)}
         self.shown: set[str] = set()
 
     def group(self, name: str) -> str:
@@ -52,7 +53,11 @@ class Results:
             parts += ["#### Transcribed", TRANSCRIBED, self._table(group, written), *_notes(written)]
         if short:
             parts += ["#### Short runs", SHORT, self._table(group, short, compared=False), *_notes(short)]
-        waiting = [row for row in self.listed if row.group == group and row.name not in whole and row.name not in written]
+        waiting = [
+            row
+            for row in self.listed
+            if isinstance(row, Row) and row.group == group and row.name not in whole and row.name not in written
+        ]
         if waiting:
             parts += [paragraph(f"Waiting to be trained: {'; '.join(_waiting(row) for row in waiting)}.")]
         return "\n\n".join(parts)
@@ -181,7 +186,7 @@ def _notes(found: dict[str, dict[str, Any]]) -> list[str]:
     return [paragraph(f"{name}: {record['note']}") for name, record in found.items() if record.get("note")]
 
 
-def write(rows: list[Row], records: dict[str, dict[str, Any]], outline: Path = OUTLINE) -> str:
+def write(rows: list[Row | StreamRow], records: dict[str, dict[str, Any]], outline: Path = OUTLINE) -> str:
     """The text of RESULTS.md.
 
     Raises:

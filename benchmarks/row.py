@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from benchmarks.stream_row import StreamRow
+
 # All paths are those of a checkout in which the commands are given.
 LIST = Path("benchmarks") / "rows.yaml"
 EXPERIMENTS = Path("configs") / "experiment"
@@ -151,19 +153,28 @@ class Row:
         """Identifies config and options of the training."""
         return _digest([self.settings, yaml.safe_load(TRAINER.read_text()), self.options])
 
+    def is_recorded(self, record: dict[str, Any] | None) -> bool:
+        """Whether a record is of the settings that the row has now, and of a training that came to its end."""
+        if record is None or record["kind"] != "row" or record["recipe"] != self.recipe:
+            return False
+        return record["flat"] or record["steps"] >= self.steps
+
 
 def _digest(content: Any) -> str:
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_rows(path: Path = LIST) -> list[Row]:
-    """All rows, in the order in which they are trained.
+def read_rows(path: Path = LIST) -> list[Row | StreamRow]:
+    """All rows and streams, in the order in which they are trained.
 
     Raises:
         ValueError: a row is described wrongly.
     """
-    rows: dict[str, Row] = {}
+    rows: dict[str, Row | StreamRow] = {}
     for group_name, described in yaml.safe_load(path.read_text()).items():
+        if group_name == "streams":
+            rows |= {name: StreamRow(name, **entry) for name, entry in described.items()}
+            continue
         of_group = dict(described)
         entries = of_group.pop("rows")
         scores = tuple(Score(label, **score) for label, score in of_group.pop("scores").items())

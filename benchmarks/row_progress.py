@@ -1,10 +1,14 @@
 """How far the training of a row is, by what lies in its folder."""
 
 import json
+from functools import singledispatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
+from benchmarks.row import Row
+from benchmarks.stream_row import StreamRow
 
 RUNS = Path("runs") / "rows"
 VALIDATED = ("val/accuracy", "val/log_likelihood", "val/mse")  # what people read first
@@ -39,14 +43,15 @@ def read_fit(folder: Path) -> Fit | None:
     return Fit(checkpoint["global_step"], flat["ended"], flat["best_step"], spent["seconds"], spent["processor_seconds"])
 
 
-def progress(folder: Path, since: float) -> tuple[int, float | None, float | None]:
+@singledispatch
+def progress(row: Row, since: float) -> tuple[int, float | None, float | None]:
     """Steps, steps a second and the last validation's score, by the end of metrics.jsonl.
 
     Args:
-        folder: of the run.
+        row: of the list.
         since: seconds since 1970; the speed is that of the time after it.
     """
-    path = folder / "metrics.jsonl"
+    path = RUNS / row.training / "metrics.jsonl"
     if not path.exists():
         return 0, None, None
     with path.open("rb") as file:
@@ -59,6 +64,11 @@ def progress(folder: Path, since: float) -> tuple[int, float | None, float | Non
     if len(times) > 1 and times[-1][0] > times[0][0]:
         speed = (times[-1][0] - times[0][0]) / (times[-1][1] - times[0][1])
     return (rows[-1]["step"] + 1 if rows else 0), speed, (scores[-1] if scores else None)
+
+
+@progress.register
+def _(row: StreamRow, since: float) -> tuple[int, float | None, float | None]:
+    return row.finished_steps, None, None
 
 
 def validated(row: dict[str, Any]) -> float | None:

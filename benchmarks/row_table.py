@@ -9,6 +9,7 @@ from benchmarks.records import is_short, read_record
 from benchmarks.row import Row
 from benchmarks.row_progress import progress
 from benchmarks.row_run import Work
+from benchmarks.stream_row import StreamRow
 
 
 class Shown(NamedTuple):
@@ -37,22 +38,23 @@ class Shown(NamedTuple):
     remark: str
 
     @classmethod
-    def of(cls, row: Row, work: Work | None, elsewhere: str | None, hours: float | None = None) -> "Shown":
+    def of(cls, row: Row | StreamRow, work: Work | None, elsewhere: str | None, hours: float | None = None) -> "Shown":
         """A row, with the work on it where this process has begun it."""
         published = " / ".join("-" if one is None else f"{one.mean:g}" for one in row.published)
-        record = read_record(row.name)
-        recorded = record is not None and record["kind"] == "row"
-        score = " / ".join(f"{one['mean']:.2f}" for one in record["scores"].values()) if recorded else ""
         if work is not None and work.state != "done":
-            steps, speed, validated = progress(work.folder, work.since)
+            steps, speed, validated = progress(row, work.since)
             score = f"val {validated:.4f}" if validated is not None else ""
             left = max(0, row.steps - steps) / speed / 3600 if speed and work.state == "training" else None
             return cls(row.name, work.state, steps, row.steps, speed, left, score, published, work.problem or "")
-        if recorded:
-            state = "short run" if is_short(record) else "done" if record["recipe"] == row.recipe else "done with other settings"
-            return cls(row.name, state, record["steps"], row.steps, None, hours, score, published, record["ended"])
-        state = "not here" if row.why_not else "elsewhere" if elsewhere else "left"
-        return cls(row.name, state, 0, row.steps, None, hours, score, published, row.why_not or elsewhere or "")
+        record = read_record(row.name)
+        if record is None or record["kind"] not in ("row", "stream"):
+            state = "not here" if row.why_not else "elsewhere" if elsewhere else "left"
+            return cls(row.name, state, 0, row.steps, None, hours, "", published, row.why_not or elsewhere or "")
+        state = "done" if row.is_recorded(record) else "short run" if is_short(record) else "done with other settings"
+        if record["kind"] == "stream":
+            return cls(row.name, state, row.finished_steps, row.steps, None, hours, "", published, f"{len(record['rows'])} lines")
+        score = " / ".join(f"{one['mean']:.2f}" for one in record["scores"].values())
+        return cls(row.name, state, record["steps"], row.steps, None, hours, score, published, record["ended"])
 
 
 def table(shown: list[Shown]) -> Table:

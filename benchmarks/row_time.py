@@ -14,6 +14,7 @@ from rich.console import Console
 
 from benchmarks.row import Row
 from benchmarks.row_progress import RUNS
+from benchmarks.stream_row import StreamRow
 
 STEPS, WARM_UP = 12, 4
 MEASURED = "measured.json"
@@ -39,14 +40,14 @@ class Seconds(NamedTuple):
     interval: int
 
 
-def measure(rows: list[Row], data_dir: str, threads: int) -> dict[str, Seconds]:
+def measure(rows: list[Row | StreamRow], data_dir: str, threads: int) -> dict[str, Seconds]:
     """The times of all trainings of the rows, those of before from a file; a training that fails has none, and says so."""
     path = RUNS / MEASURED
     known = {name: Seconds(*values) for name, values in json.loads(path.read_text()).items()} if path.exists() else {}
     console = Console(stderr=True)
     for row in rows:
         old = known.get(row.training)
-        if row.why_not or (old and (old.recipe, old.threads) == (row.training_recipe, threads)):
+        if row.why_not or isinstance(row, StreamRow) or (old and (old.recipe, old.threads) == (row.training_recipe, threads)):
             continue
         console.print(f"measuring {STEPS} steps of {row.training}")
         try:
@@ -81,7 +82,7 @@ def _measured(row: Row, data_dir: str, threads: int) -> Seconds:
     return Seconds(row.training_recipe, threads, step, (validated[-1] - trained[-1]) / episodes, episodes, interval)
 
 
-def hours_of(row: Row, seconds: Seconds | None) -> float | None:
+def hours_of(row: Row | StreamRow, seconds: Seconds | None) -> float | None:
     """Hours of the whole training with its validations; those of the test are few. Null where nothing was measured."""
     if seconds is None:
         return None

@@ -26,6 +26,7 @@ from benchmarks.row_progress import RUNS, read_fit
 from benchmarks.row_run import Work
 from benchmarks.row_table import Shown, lines, table
 from benchmarks.row_time import hours_of, measure
+from benchmarks.stream_row import StreamRow
 
 POLL_SECONDS, LINE_SECONDS = 1.0, 60.0
 
@@ -41,7 +42,7 @@ class Queue:
         train: whether trainings go on; else those that are broken off are tested as they are.
     """
 
-    def __init__(self, rows: list[Row], data_dir: str, processes: int, threads: int, train: bool = True):
+    def __init__(self, rows: list[Row | StreamRow], data_dir: str, processes: int, threads: int, train: bool = True):
         self.rows, self.data_dir, self.processes, self.threads, self.train = rows, data_dir, processes, threads, train
         self.works: dict[str, Work] = {}
         self.elsewhere: dict[str, str] = {}
@@ -50,7 +51,7 @@ class Queue:
         """Goes on with what runs and starts what there is room for; whether anything runs."""
         for work in self.works.values():
             work.poll()
-        running = [work for work in self.works.values() if work.state in ("training", "testing")]
+        running = [work for work in self.works.values() if work.is_running]
         for row in self.unfinished():
             if len(running) >= self.processes:
                 break
@@ -59,19 +60,20 @@ class Queue:
                 self.elsewhere[row.name] = lock.holder()
                 continue
             self.elsewhere.pop(row.name, None)
-            if is_finished(row):  # by another process, since it was looked at
+            if row.is_recorded(read_record(row.name)):  # by another process, since it was looked at
                 lock.release()
                 continue
             self.works[row.name] = Work(row, lock, self.data_dir, self.threads, self.train)
             running.append(self.works[row.name])
         return bool(running)
 
-    def unfinished(self) -> list[Row]:
+    def unfinished(self) -> list[Row | StreamRow]:
         """Rows that nobody has begun here; those without any record before those whose settings have changed since."""
-        left = [row for row in self.rows if row.why_not is None and row.name not in self.works and not is_finished(row)]
+        records = {row.name: read_record(row.name) for row in self.rows}
+        left = [row for row in self.rows if not (row.why_not or row.name in self.works or row.is_recorded(records[row.name]))]
         if not self.train:
-            return [row for row in left if has_gone_on(row)]
-        return sorted(left, key=lambda row: not is_missing(row))
+            return [row for row in left if isinstance(row, Row) and has_gone_on(row)]
+        return sorted(left, key=lambda row: records[row.name] is not None and records[row.name]["kind"] == "row")
 
     def stop(self) -> None:
         """Stops everything in good order."""
@@ -83,18 +85,6 @@ class Queue:
         return [Shown.of(row, self.works.get(row.name), self.elsewhere.get(row.name)) for row in self.rows]
 
 
-def is_missing(row: Row) -> bool:
-    """Whether the program has never put the row on record."""
-    record = read_record(row.name)
-    return record is None or record["kind"] != "row"
-
-
-def is_finished(row: Row) -> bool:
-    """Whether the row is on record with the settings that it has now, and trained to its end."""
-    record = read_record(row.name)
-    return not is_missing(row) and record["recipe"] == row.recipe and (record["flat"] or record["steps"] >= row.steps)
-
-
 def has_gone_on(row: Row) -> bool:
     """Whether there is a training of the row that was broken off, and that its record does not know."""
     fit, record = read_fit(RUNS / row.training), read_record(row.name)
@@ -104,7 +94,7 @@ def has_gone_on(row: Row) -> bool:
     return record is None or (record["steps"] or 0) < fit.steps
 
 
-def chosen(patterns: list[str] | None) -> list[Row]:
+def chosen(patterns: list[str] | None) -> list[Row | StreamRow]:
     """The rows whose names match one of the patterns, in the order of the file.
 
     Raises:
@@ -128,7 +118,8 @@ def run(queue: Queue, hours: float | None) -> int:
         signal.signal(signum, lambda number, _: stopped.append(number))
     with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
         while True:
-            going_on = queue.poll()
+            # Before it is seen that a Ctrl-C has reached the trainings too, which would look like a failure.
+            going_on = not stopped and queue.poll()
             if live is not None:
                 live.update(table(queue.shown()), refresh=True)
             elif time.monotonic() - printed >= LINE_SECONDS:

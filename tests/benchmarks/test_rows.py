@@ -8,9 +8,12 @@ import pytest
 from helpers.command_line import ROOT, fork, train
 
 from benchmarks import row_run, rows
+from benchmarks.continual_runs import methods_of
 from benchmarks.records import is_short, read_record, write_record
 from benchmarks.row import read_rows
 from benchmarks.row_lock import RowLock
+from benchmarks.row_run import stages
+from benchmarks.stream_row import StreamRow
 
 LIST = """
 waves:
@@ -52,8 +55,8 @@ def place(tmp_path, commands, monkeypatch) -> Path:
     """A folder with a list of rows, where train.py runs in this process."""
 
     def launch(arguments: list[str], threads: int, log: Path, lock: RowLock) -> Ended:
-        commands.append(arguments)
-        done = train(*arguments)
+        commands.append(arguments[1:])
+        done = train(*arguments[1:])
         log.write_text(done.out + done.err)
         return Ended(done.status)
 
@@ -114,7 +117,7 @@ def test_what_was_broken_off_is_recorded_and_goes_on(place, commands):
     (place / "runs/rows/one/recipe").write_text(row.training_recipe)
     assert rows.main(["--rows", "one", "--interim"]) == 0
     assert [command[0] for command in commands] == ["test"] and read_record("one")["steps"] == 5
-    assert is_short(read_record("one")) and not rows.is_finished(row)
+    assert is_short(read_record("one")) and not row.is_recorded(read_record("one"))
     commands.clear()
     assert rows.main(["--rows", "one", "--interim"]) == 0 and not commands
     assert rows.main(["--rows", "one"]) == 0 and read_record("one")["steps"] == 12
@@ -189,4 +192,16 @@ def test_wrong_options(place, capsys, args, message):
 def test_every_row_of_the_list_has_its_config(monkeypatch):
     monkeypatch.chdir(ROOT)
     listed = read_rows()
-    assert len({row.name for row in listed}) == len(listed) and all(row.steps > 0 and row.recipe for row in listed)
+    assert len({row.name for row in listed}) == len(listed)
+    assert all(row.steps > 0 and (isinstance(row, StreamRow) or row.recipe) for row in listed)
+
+
+def test_a_stream_is_one_command_that_puts_itself_on_record(place, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (stream,) = rows.chosen(["permuted_mnist"])
+    ((state, command),) = stages(stream, "data", True)
+    options = "--stream permuted_mnist --seeds 5 --processes 1 --record --data_dir data"
+    assert state == "training" and command == ["-m", "benchmarks.continual", *options.split()]
+    found = [{"method": method, "seeds": 5} for method in methods_of("permuted_mnist")]
+    assert stream.is_recorded({"kind": "stream", "rows": found}) and not stream.is_recorded({"kind": "stream", "rows": found[1:]})
+    assert stream.steps == 5 * len(found) and not stream.is_recorded(None)

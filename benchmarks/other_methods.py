@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch._inductor.utils import fresh_cache
 
 from app.algorithms.metric_based.protonet import ProtoNet
 from app.algorithms.model_based.anp import ANP
@@ -16,6 +15,7 @@ from app.backbones.conv4 import Conv4
 from app.backbones.mlp import MLP
 from app.continual.methods.la_maml import LaMAML
 from app.episode import Episode
+from app.torch_internals import fresh_compiler_cache
 from benchmarks.maml_shapes import Shape, our_step, random_tasks
 from benchmarks.measure import interleaved, seconds_of
 from datamodules.base.stream import Experience, StreamBatch, StreamDataModule
@@ -81,7 +81,7 @@ def other_methods(device: str, repeats: int, compile: bool = False) -> list[dict
         steps[name] = our_step(algorithm, Episode(*(tensor.to(device) for tensor in batch)))
     cases["La-MAML, a batch of 10, 5 glances"] = None, None, 10
     steps["La-MAML, a batch of 10, 5 glances"] = la_maml(device)
-    with fresh_cache():  # of what was compiled before
+    with fresh_compiler_cache():  # of what was compiled before
         first = {name: seconds_of(step, device) for name, step in steps.items()}
     return [
         {

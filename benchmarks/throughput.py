@@ -12,11 +12,11 @@ import time
 from typing import Any
 
 import torch
-from torch._inductor.utils import fresh_cache
 from torch.utils.flop_counter import FlopCounterMode
 
 from app.command_line.allocator import keep_freed_memory
 from app.episode import Episode
+from app.torch_internals import fresh_compiler_cache
 from benchmarks.maml_shapes import SHAPES, Shape, our_step, ours, plain, random_tasks, their_step
 from benchmarks.measure import arguments, describe_machine, interleaved, print_table, seconds_of, write_json
 from benchmarks.other_methods import other_methods
@@ -84,7 +84,7 @@ def compare(
         else:
             net = plain(ours(shape, first_order), shape).to(device)
             steps[rival] = their_step(rival, net, batch, shape, first_order, precision)
-    with fresh_cache():  # of what was compiled before
+    with fresh_compiler_cache():  # of what was compiled before
         first = {name: seconds_of(step, device) for name, step in steps.items()}
     timings = interleaved(steps, repeats, device)
     flops, top = flops_of_a_task(shape, first_order) * shape.tasks, ceiling(device, precision)

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch.optim import Optimizer
 
 from app.errors import InputError
+from app.lightning_internals import validates_next
 from app.runs.run import checkpoint_dir
 from callbacks.finite_guard import FiniteGuard
 
@@ -110,7 +111,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._updated = False
         # Of a step that is validated, the checkpoint is written after the validation: resuming would leave the validation out.
-        if not trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        if not validates_next(trainer):
             self._save_or_stop(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

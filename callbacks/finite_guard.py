@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from app.errors import InputError
+from app.torch_internals import norms_of_each
 
 
 class FiniteGuard(Callback):
@@ -32,7 +33,7 @@ class FiniteGuard(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
-        norms = torch.stack(torch._foreach_norm(gradients))
+        norms = torch.stack(norms_of_each(gradients))
         now_bad = ~norms.isfinite().all()
         self._first_bad_step = torch.where(now_bad & ~self._bad, trainer.global_step, self._first_bad_step)
         self._bad = self._bad | now_bad
@@ -65,7 +66,7 @@ class FiniteGuard(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not pl_module.automatic_optimization:
-            norms = torch.stack(torch._foreach_norm([parameter.detach() for parameter in pl_module.parameters()]))
+            norms = torch.stack(norms_of_each([parameter.detach() for parameter in pl_module.parameters()]))
             now_bad = ~(outputs["loss"].isfinite() & norms.isfinite().all())
             if trainer.world_size > 1:  # all ranks stop together
                 now_bad = trainer.strategy.reduce(now_bad.int(), reduce_op="max").bool()

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from app.lightning_internals import set_logged_step
+
 
 class StepSeed(Callback):
     """Seeds python, numpy and torch before every training batch from (seed, cursor), and counts the cursor of the DataModule.
@@ -29,7 +31,7 @@ class StepSeed(Callback):
         np.random.seed(seed)
         torch.manual_seed(seed)
         # The step that loggers get. Lightning adds one on resuming, which is one too many where a fit had ended or not begun.
-        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.datamodule.cursor
+        set_logged_step(trainer, trainer.datamodule.cursor)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         trainer.datamodule.cursor += 1

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from app.lightning_internals import is_logged
+
 
 class StepSizes(Callback):
     """Logs mean and standard deviation of the learned step sizes of each layer, at every log interval.
@@ -14,7 +16,7 @@ class StepSizes(Callback):
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if not trainer._logger_connector.should_update_logs:
+        if not is_logged(trainer):
             return
         layers: dict[str, list[torch.Tensor]] = {}
         for name, sizes in pl_module.learned_step_sizes().items():

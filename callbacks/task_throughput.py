@@ -7,7 +7,10 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class TaskThroughput(Callback):
-    """Logs tasks, or samples of a stream, and steps per second over all devices, without validation, at every log interval."""
+    """Logs tasks, or samples of a stream, and steps per second over all devices, without validation, at every log interval.
+
+    Lightning's ThroughputMonitor makes the host wait for a GPU at every step, and knows no tasks.
+    """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin()

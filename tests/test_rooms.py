@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 from helpers.command_line import ROOT
 
-CORE = {"app.episode", "app.errors", "app.discovery", "app.csv_files", "app.shown"}
+CORE = {
+    "app.episode",
+    "app.errors",
+    "app.discovery",
+    "app.csv_files",
+    "app.shown",
+    "app.lightning_internals",
+    "app.torch_internals",
+}
 DATA = {"datamodules.base", "datamodules.files"}
 METHODS = {"app.learners", "app.backbones", "app.inner_loop", "app.scores", "datamodules.base"}
 # From the top of the house to the bottom: each room, and the rooms that it knows. The core is open to all.

@@ -7,11 +7,11 @@ from contextvars import ContextVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
 
 from app.backbones.batch_statistics import normalise
 from app.inner_loop.task_stack import TaskStack
 from app.scores.losses import widened
+from app.torch_internals import is_transformed
 
 _reference_rows: ContextVar[int | None] = ContextVar("reference_rows", default=None)
 _num_tasks: ContextVar[int] = ContextVar("num_tasks", default=1)
@@ -102,7 +102,7 @@ class TaskBatchNorm(nn.Module):
             result = F.batch_norm(wide, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         elif tasks is not None and not _reference_rows.get() and wide[:, 0].numel() > 1:
             result = tasks.map_channels(lambda *of_tasks: normalise(*of_tasks, self.eps), wide, self.weight, self.bias)
-        elif is_functorch_wrapped_tensor(wide) or is_functorch_wrapped_tensor(self.weight) or _reference_rows.get():
+        elif is_transformed(wide) or is_transformed(self.weight) or _reference_rows.get():
             result = self._by_hand(wide)
         elif wide[:, 0].numel() == _num_tasks.get():  # one value a task, which torch's kernel refuses
             result = torch.zeros_like(wide) + self.bias.view(1, -1, *(1 for _ in range(2, x.ndim)))
@@ -120,7 +120,7 @@ class TaskBatchNorm(nn.Module):
 
     def _row_by_row(self, x: Tensor) -> Tensor:
         dims, shape = tuple(range(1, x.ndim)), (1, -1, *(1 for _ in range(2, x.ndim)))
-        if is_functorch_wrapped_tensor(x) or is_functorch_wrapped_tensor(self.weight):
+        if is_transformed(x) or is_transformed(self.weight):
             centred = x - x.mean(dims, keepdim=True)
             normal = centred * torch.rsqrt(centred.square().mean(dims, keepdim=True) + self.eps)
         else:

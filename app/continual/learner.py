@@ -18,6 +18,7 @@ from app.continual.methods.fine_tuning import FineTuning
 from app.continual.stream_record import StreamRecord
 from app.errors import InputError, check_at_least
 from app.learners.learner import Learner
+from app.lightning_internals import attached_trainer
 from datamodules.base.resumable import ResumableDataModule
 from datamodules.base.stream import StreamBatch, StreamDataModule, as_inputs
 
@@ -234,7 +235,8 @@ class ContinualLearner(Learner):
         self.record.seconds = checkpoint["seconds"]
         replicas = checkpoint.get("replicas")
         self.num_streams = len(replicas) if replicas else 1
-        if replicas and self._trainer is not None and self.trainer.training:
+        trainer = attached_trainer(self)
+        if replicas and trainer is not None and trainer.training:
             if len(replicas) != self.trainer.world_size:
                 raise InputError(
                     f"the checkpoint holds {len(replicas)} streams, one of each process, and there are {self.trainer.world_size} "

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from app.backbones.task_batch_norm import TaskBatchNorm
 from app.deploy.export import export
 from app.deploy.inputs import Columns, Pictures
 from app.errors import InputError
 from app.learners.meta_algorithm import MetaAlgorithm
+from app.torch_internals import tree_map
 
 ROWS = 512  # queries that are predicted together where that changes nothing but the memory
 OTHER = "other"

@@ -7,10 +7,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch._C import _functorch
-from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 
 from app.inner_loop.params import Params
+from app.torch_internals import as_mapped, mapped_axis, mapped_tensor, only_vmap, without_transforms
 
 Stacking = Literal["grouped", "patches", "off"]
 _stacking: ContextVar[Stacking | None] = ContextVar("stacking", default=None)
@@ -51,11 +50,8 @@ class TaskStack:
     @classmethod
     def around(cls, convolution: Literal["grouped", "patches"] | None = None) -> "TaskStack | None":
         """As `current`, wherever the tensors may be read, if not differentiated."""
-        interpreters = _functorch.get_interpreter_stack()
-        if not interpreters or len(interpreters) > 1 or interpreters[0].key() != _functorch.TransformType.Vmap:
-            return None
-        vmap = _functorch.CVmapInterpreterPtr(interpreters[0])
-        return cls(vmap.level(), vmap.batchSize(), convolution)
+        vmap = only_vmap()
+        return None if vmap is None else cls(vmap.level, vmap.size, convolution)
 
     def map_channels(self, layer: Callable[..., Tensor], x: Tensor, *parameters: Tensor) -> Tensor:
         """A layer that treats channels, or groups of them, independently: those of all tasks side by side.
@@ -65,7 +61,7 @@ class TaskStack:
             x: of a task, of shape (rows, channels, *spatial).
             parameters: of a task, each of shape (channels, ...).
         """
-        with temporarily_pop_interpreter_stack():
+        with without_transforms():
             stacks = (self.tasks_at(0, parameter).flatten(0, 1) for parameter in parameters)
             y = layer(*(packed(stack) for stack in (self.tasks_at(1, x).flatten(1, 2), *stacks)))
             return self._task(y.unflatten(1, (self.num_tasks, -1)), 1)
@@ -84,27 +80,27 @@ class TaskStack:
             create_graph: the result can be differentiated.
         """
         with torch.enable_grad():
-            with temporarily_pop_interpreter_stack():
+            with without_transforms():
                 stacks = {name: _leaf(self.tasks_at(0, weight)) for name, weight in weights.items()}
                 of_tasks = {name: self._task(stack, 0) for name, stack in stacks.items()}
             value = loss(of_tasks, *inputs)
-            with temporarily_pop_interpreter_stack():
+            with without_transforms():
                 values = self.tasks_at(0, value)
                 total, leaves = values.sum(), list(stacks.values())
-        with temporarily_pop_interpreter_stack():
+        with without_transforms():
             gradients = torch.autograd.grad(total, leaves, create_graph=create_graph, materialize_grads=True)
             by_name = {name: self._task(gradient, 0) for name, gradient in zip(stacks, gradients, strict=True)}
             return by_name, self._task(values if create_graph else values.detach(), 0)
 
     def tasks_at(self, dim: int, tensor: Tensor) -> Tensor:
         """The tensors of all tasks, with a task axis there."""
-        axis = _functorch.maybe_get_bdim(tensor)
+        axis = mapped_axis(tensor)
         if axis < 0:
             return tensor.unsqueeze(dim).expand(*tensor.shape[:dim], self.num_tasks, *tensor.shape[dim:])
-        return _functorch.get_unwrapped(tensor).movedim(axis, dim)
+        return mapped_tensor(tensor).movedim(axis, dim)
 
     def _task(self, tensor: Tensor, axis: int) -> Tensor:
-        return _functorch._add_batch_dim(tensor, axis, self.level)
+        return as_mapped(tensor, axis, self.level)
 
 
 def packed(x: Tensor) -> Tensor:

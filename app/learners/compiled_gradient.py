@@ -5,12 +5,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch._inductor import standalone_compile
-from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.nn.utils.stateless import _reparametrize_module
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from app.episode import Episode
 from app.errors import InputError
@@ -18,6 +14,15 @@ from app.inner_loop.gradient_descent import INNER_GRADIENT_NORM
 from app.inner_loop.observation import keep, observing
 from app.inner_loop.params import Params
 from app.runs.processes import is_rank_zero
+from app.torch_internals import (
+    CompilerFails,
+    NoCompiler,
+    TreeSpec,
+    compile_program,
+    tree_flatten,
+    tree_unflatten,
+    with_tensors,
+)
 
 Program = Callable[..., list[Tensor]]
 ChunkGradient = Callable[[Params, Episode], tuple[tuple[Tensor, ...], Params]]
@@ -67,7 +72,7 @@ class CompiledGradient:
             nonlocal results
             params, buffers, chunk = tree_unflatten(tensors, structure)
             params = {name: value.detach().requires_grad_() for name, value in params.items()}
-            with _reparametrize_module(self._algorithm, params | buffers), observing(INNER_GRADIENT_NORM) as observed:
+            with with_tensors(self._algorithm, params | buffers), observing(INNER_GRADIENT_NORM) as observed:
                 leaves, results = tree_flatten((*self._gradient(params, chunk), observed))
             return leaves
 
@@ -84,17 +89,13 @@ def compile_graph(graph: GraphModule, tensors: list[Tensor], device: str) -> Pro
     if is_rank_zero():
         print("compiling the training step, which may take minutes ...", flush=True)
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that no GPU is here is no news
-    options = {"config_patches": OPTIONS.get(device, {})}
     try:
         with torch.no_grad(), torch.autocast(device, enabled=False):
-            return standalone_compile(graph, tensors, dynamic_shapes="from_example_inputs", options=options)
-    except InductorError as error:
-        reason = error.inner_exception
-        if isinstance(reason, InvalidCxxCompiler):
-            remedy = "install g++, set CXX to yours, or leave it out"
-            raise InputError(f"--model.compile true needs a C++ compiler; {remedy}") from error
-        if isinstance(reason, CppCompileError):
-            said = next((line for line in reason.output.splitlines() if "error" in line), "no reason given")
-            remedy = "install what it misses, such as python3-dev, set CXX to another one, or leave it out"
-            raise InputError(f"--model.compile true: the C++ compiler fails ({said}); {remedy}") from error
-        raise
+            return compile_program(graph, tensors, OPTIONS.get(device, {}))
+    except NoCompiler as error:
+        remedy = "install g++, set CXX to yours, or leave it out"
+        raise InputError(f"--model.compile true needs a C++ compiler; {remedy}") from error
+    except CompilerFails as error:
+        said = next((line for line in str(error).splitlines() if "error" in line), "no reason given")
+        remedy = "install what it misses, such as python3-dev, set CXX to another one, or leave it out"
+        raise InputError(f"--model.compile true: the C++ compiler fails ({said}); {remedy}") from error

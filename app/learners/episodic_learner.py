@@ -12,6 +12,7 @@ from app.episode import Episode
 from app.inner_loop.params import Params
 from app.inner_loop.task_stack import Stacking, stacking
 from app.learners.learner import Learner
+from app.lightning_internals import attached_trainer
 from app.scores.calibration import Calibration
 from app.scores.episode_scores import EpisodeScores
 from app.scores.evaluation import logged, summarise
@@ -73,7 +74,8 @@ class EpisodicLearner(Learner):
         Noise drawn from them, outside vmap, depends neither on chunks nor on the number of devices.
         """
         split = "train" if self.training else "evaluation"
-        seed = self._trainer.datamodule.seed if self._trainer and self._trainer.datamodule else 0
+        trainer = attached_trainer(self)
+        seed = trainer.datamodule.seed if trainer and trainer.datamodule else 0
         for episode in range(self._first_episode, self._first_episode + num_tasks):
             digest = sha256(f"{seed}:{split}:{episode}".encode()).digest()
             yield torch.Generator(self.device).manual_seed(int.from_bytes(digest[:6], "big"))

@@ -5,12 +5,12 @@ from math import isfinite
 from typing import Any
 
 from lightning import LightningModule
-from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 from torch.optim import Optimizer
 
 from app.errors import InputError
 from app.learners.lr_schedule import ProgressSchedule
+from app.learners.run_end import time_limits
 from datamodules.base.resumable import ResumableDataModule
 
 
@@ -75,10 +75,10 @@ class Learner(LightningModule):
         """Share of the run that is done, by max_steps or max_time, whichever is further; equal on all ranks."""
         trainer = self.trainer
         by_steps = trainer.global_step / trainer.max_steps if trainer.max_steps > 0 else 0.0
-        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer) and callback._duration]
-        if not timers:
+        limits = [(elapsed, elapsed + left) for elapsed, left in time_limits(trainer) if elapsed + left > 0]
+        if not limits:
             return by_steps
-        by_time = max(timer.time_elapsed() / timer._duration for timer in timers)
+        by_time = max(elapsed / limit for elapsed, limit in limits)
         return max(by_steps, trainer.strategy.broadcast(by_time))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -19,7 +19,9 @@ from app.inner_loop.params import Params
 from app.inner_loop.task_stack import Stacking, stacking
 from app.learners.episodic_learner import OUTPUTS, EpisodicLearner, Metrics
 from app.learners.suitability import check_labels
+from app.lightning_internals import is_logged
 from app.scores.losses import DEFAULT_LOSS, LOSSES, LossName
+from app.torch_internals import add_to_each, divide_each
 from datamodules.base.episodic import EpisodicDataModule
 
 
@@ -156,10 +158,10 @@ class MetaAlgorithm(EpisodicLearner):
         logged: list[Metrics] = []
         for chunk in self.chunks(batch):
             gradient, metrics = self.chunk_gradient(params, chunk)
-            total = gradient if total is None else torch._foreach_add(total, gradient)
+            total = gradient if total is None else add_to_each(total, gradient)
             logged.append(metrics)
         means = {name: torch.cat([metrics[name] for metrics in logged]).mean() for name in logged[0]}
-        return dict(zip(params, torch._foreach_div(total, len(batch.query_x)), strict=True)), means
+        return dict(zip(params, divide_each(total, len(batch.query_x)), strict=True)), means
 
     def chunk_gradient(self, params: Params, chunk: Episode) -> tuple[tuple[Tensor, ...], Metrics]:
         """The gradient of the sum of the tasks' losses for each parameter, and what is logged, of shape (tasks,)."""
@@ -200,7 +202,7 @@ class MetaAlgorithm(EpisodicLearner):
 
     def _is_logged(self) -> bool:
         """Whether the training step at hand is one of those that are logged."""
-        return self.trainer._logger_connector.should_update_logs
+        return is_logged(self.trainer)
 
     # What methods use
 

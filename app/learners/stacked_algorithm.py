@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.utils._pytree import tree_map
 
 from app.backbones.task_batch_norm import TaskBatchNorm, update_running_statistics
 from app.episode import Episode
 from app.inner_loop.params import Params
 from app.learners.meta_algorithm import MetaAlgorithm, Metrics
+from app.torch_internals import tree_map
 
 
 class StackedAlgorithm(MetaAlgorithm):

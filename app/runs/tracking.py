@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from app.errors import InputError
+from app.lightning_internals import never_anonymous
 
 if TYPE_CHECKING:
     from wandb import Settings
@@ -115,7 +116,7 @@ class RunLogger(WandbLogger):
             tags=tags,
             settings=_quiet(),
         )
-        self._wandb_init.pop("anonymous", None)  # Lightning always passes what wandb warns of
+        never_anonymous(self)
         self.offline = offline
         self._journal = Path(save_dir) / "wandb" / f"{id}.logged.json"
         self._logged_before: dict[str, int] = json.loads(self._journal.read_text()) if self._journal.exists() else {}

@@ -17,6 +17,7 @@ from app.errors import InputError, check_at_least
 from app.inner_loop.params import Params
 from app.learners.meta_algorithm import Metrics
 from app.learners.stacked_algorithm import StackedAlgorithm
+from app.lightning_internals import attached_trainer
 from app.scores.losses import accuracy
 
 
@@ -185,7 +186,8 @@ class NeuralStatistician(StackedAlgorithm):
     def _alpha(self) -> float:
         if not self.training or not self.alpha_half_life:
             return 0.0
-        return 0.5 ** ((self._trainer.global_step if self._trainer else 0) / self.alpha_half_life)
+        trainer = attached_trainer(self)
+        return 0.5 ** ((trainer.global_step if trainer else 0) / self.alpha_half_life)
 
     def _noise(self, tasks: int, images: int, classes: int) -> Noise:
         # In float32 whatever the precision of the weights: another dtype would be other numbers.

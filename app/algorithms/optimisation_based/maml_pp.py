@@ -12,6 +12,7 @@ from app.inner_loop.params import Params
 from app.inner_loop.step_rules import LayerwiseStep
 from app.learners.lr_schedule import CosineDecay
 from app.learners.meta_algorithm import Metrics
+from app.lightning_internals import attached_trainer
 
 LEAST_IMPORTANCE = 0.03  # of a step before the last, as a share of 1 / steps (the authors' program)
 
@@ -96,7 +97,7 @@ class MAMLPP(MAML):
         return [earlier] * (steps - 1) + [1 - (steps - 1) * earlier]
 
     def outer_gradient(self, params: Params, batch: Episode) -> tuple[Params, Metrics]:
-        self._progress = self.progress() if self._trainer else 0.0
+        self._progress = self.progress() if attached_trainer(self) else 0.0
         self.first_order = self._always_first_order or self._progress < self.first_order_share
         return super().outer_gradient(params, batch)
 

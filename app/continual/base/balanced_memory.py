@@ -1,5 +1,7 @@
 """A memory with as many samples of each class as can be."""
 
+from typing import Any
+
 import torch
 
 from app.continual.base.memory import ReservoirMemory
@@ -29,12 +31,12 @@ class BalancedMemory(ReservoirMemory):
             self._labels = [label for label in self.y.tolist() if label >= 0]
         return self._labels
 
+    def forget_host(self, *_: Any) -> None:
+        super().forget_host()
+        self._labels = None
+
     def __len__(self) -> int:
         return len(self.labels)
-
-    def _load_from_state_dict(self, *args) -> None:
-        super()._load_from_state_dict(*args)
-        self._labels = None
 
     @torch.no_grad()
     def add(self, batch: StreamBatch) -> None:

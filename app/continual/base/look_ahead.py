@@ -10,6 +10,7 @@ from app.continual.base import mlp_descent
 from app.continual.base.memory import ReservoirMemory
 from app.continual.base.method import ContinualMethod
 from app.errors import InputError, check_above_zero
+from app.torch_internals import add_to_each_, multiply_each, norms_of_each
 from datamodules.base.stream import StreamBatch, StreamDataModule
 
 
@@ -120,13 +121,13 @@ class LookAheadMethod(ContinualMethod):
         """The gradients, shortened where their common norm is above `clip`."""
         if self.clip is None:
             return gradients
-        norm = torch.stack(torch._foreach_norm(gradients)).norm()
-        return torch._foreach_mul(gradients, (self.clip / (norm + 1e-6)).clamp(max=1.0))
+        norm = torch.stack(norms_of_each(gradients)).norm()
+        return multiply_each(gradients, (self.clip / (norm + 1e-6)).clamp(max=1.0))
 
     @torch.no_grad()
     def step_rates(self, gradients: list[Tensor], lr: float) -> None:
         """A gradient step of the step sizes."""
-        torch._foreach_add_(list(self.rates), gradients, alpha=-lr)
+        add_to_each_(list(self.rates), gradients, alpha=-lr)
 
     @property
     def memory_bytes(self) -> int:

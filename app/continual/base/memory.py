@@ -1,6 +1,6 @@
 """A memory of samples, filled by reservoir sampling."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,7 @@ class ReservoirMemory(nn.Module):
         self.register_buffer("logits", torch.zeros(capacity, num_logits) if num_logits else None)
         self.register_buffer("num_seen", torch.zeros((), dtype=torch.int64))
         self._seen: int | None = None  # the same on the host
+        self.register_load_state_dict_post_hook(type(self).forget_host)
 
     def __len__(self) -> int:
         return min(self.num_seen_on_host, self.capacity)
@@ -58,14 +59,14 @@ class ReservoirMemory(nn.Module):
             self._seen = int(self.num_seen)
         return self._seen
 
+    def forget_host(self, *_: Any) -> None:
+        """Reads what is known on the host from the device again, after a checkpoint was loaded."""
+        self._seen = None
+
     @property
     def nbytes(self) -> int:
         """Bytes of what is kept, full."""
         return sum(buffer.nbytes for buffer in (self.images, self.y, self.task, self.logits) if buffer is not None)
-
-    def _load_from_state_dict(self, *args) -> None:
-        super()._load_from_state_dict(*args)
-        self._seen = None
 
     def slot(self, number: int) -> int:
         """Where sample `number`, counted from 0, goes; `capacity` or more where it is not kept."""

@@ -19,6 +19,7 @@ from app.errors import InputError
 from app.inner_loop.params import Params
 from app.learners.meta_algorithm import Metrics
 from app.learners.stacked_algorithm import StackedAlgorithm
+from app.lightning_internals import attached_trainer
 from app.scores.losses import accuracy, widened
 
 
@@ -111,7 +112,8 @@ class DeployedAlgorithm(StackedAlgorithm):
     @torch.no_grad()
     def scores(self, params: Params, batch: Episode) -> Metrics:
         self.stages = [0]
-        classes, choosing = num_classes(batch.support_y), self._trainer is not None and self._trainer.validating
+        trainer = attached_trainer(self)
+        classes, choosing = num_classes(batch.support_y), trainer is not None and trainer.validating
         support, queries = (self.encode(params, images) for images in (batch.support_x, batch.query_x))
         untrained = [self.encode(self._untrained_params(), images) for images in (batch.support_x, batch.query_x)]
         orders = torch.stack(
@@ -164,7 +166,8 @@ class DeployedAlgorithm(StackedAlgorithm):
         """Weights of a new encoder, of which the run's seed alone decides."""
         if self._untrained is None:
             with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(self._trainer.datamodule.seed if self._trainer else 0)
+                trainer = attached_trainer(self)
+                torch.default_generator.manual_seed(trainer.datamodule.seed if trainer else 0)
                 weights = dict(self._new_net().named_parameters())
             like = dict(self.net.named_parameters())
             self._untrained = {f"net.{name}": weight.detach().to(like[name]) for name, weight in weights.items()}

@@ -1,6 +1,7 @@
 """MAML on a stream without boundaries."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from app.continual.base.method import ContinualMethod
 from app.errors import check_above_zero
+from app.torch_internals import copy_each_
 from datamodules.base.stream import StreamBatch, StreamDataModule, as_inputs
 
 Weights = dict[str, Tensor]
@@ -92,9 +94,10 @@ class ContinualMAML(ContinualMethod):
         self.register_buffer("has_changed", torch.zeros((), dtype=torch.bool))
         self.register_buffer("num_changes", torch.zeros((), dtype=torch.int64))
         self._host: _OnHost | None = None
+        self.register_load_state_dict_post_hook(type(self).forget_host)
 
-    def _load_from_state_dict(self, *args) -> None:
-        super()._load_from_state_dict(*args)
+    def forget_host(self, *_: Any) -> None:
+        """Reads what is known on the host from the device again, after a checkpoint was loaded."""
         self._host = None
 
     def make_optimizer(self) -> torch.optim.Optimizer:
@@ -190,7 +193,7 @@ class ContinualMAML(ContinualMethod):
 
     @torch.no_grad()
     def _keep(self, fast: Weights) -> None:
-        torch._foreach_copy_(list(self.fast.values()), list(fast.values()))
+        copy_each_(list(self.fast.values()), list(fast.values()))
 
     # The batches that the slow weights wait for
 

@@ -9,6 +9,7 @@ from app.continual.base import mlp_descent
 from app.continual.base.memory import ReservoirMemory
 from app.continual.base.method import ContinualMethod
 from app.errors import check_above_zero
+from app.torch_internals import copy_each_, lerp_each_
 from datamodules.base.stream import StreamBatch, StreamDataModule
 
 
@@ -79,14 +80,14 @@ class MER(ContinualMethod):
             products = (rows @ rows.T)[..., None]
             descent = mlp_descent.descend(layers, self.lr, rows, targets, self.masks[task] if self.masked else None, products)
             after = [tensor for layer in mlp_descent.weights_after(layers, self.lr, rows, descent) for tensor in layer]
-            torch._foreach_copy_(list(self.net.parameters()), after)
+            copy_each_(list(self.net.parameters()), after)
 
     @torch.no_grad()
     def _return(self, start: list[Tensor], share: float) -> None:
         """Keeps this share of the way from the start."""
         weights = list(self.net.parameters())
-        torch._foreach_lerp_(start, weights, share)
-        torch._foreach_copy_(weights, start)
+        lerp_each_(start, weights, share)
+        copy_each_(weights, start)
 
     @property
     def memory_bytes(self) -> int:

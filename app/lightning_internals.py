@@ -1,0 +1,29 @@
+"""What Lightning has but does not promise, by ordinary names, so that `tests/test_internals.py` can say what broke."""
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+
+
+def is_logged(trainer: Trainer) -> bool:
+    """Whether the step at hand is one of those that are logged."""
+    return trainer._logger_connector.should_update_logs
+
+
+def set_logged_step(trainer: Trainer, step: int) -> None:
+    """Sets the step under which loggers get what is logged next."""
+    trainer.fit_loop.epoch_loop._batches_that_stepped = step
+
+
+def validates_next(trainer: Trainer) -> bool:
+    """Whether a validation follows the training batch that ends here."""
+    return trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+
+
+def attached_trainer(module: LightningModule) -> Trainer | None:
+    """The trainer of a module, or null outside of one, where `module.trainer` raises."""
+    return module._trainer
+
+
+def never_anonymous(logger: WandbLogger) -> None:
+    """Takes out the argument that Lightning always passes to wandb, and of which wandb warns."""
+    logger._wandb_init.pop("anonymous", None)

@@ -1,16 +1,27 @@
-"""A progress bar that knows how many steps the run has."""
+"""A progress bar that counts to what ends the run."""
 
-from datetime import timedelta
+import math
+from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar, Timer
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from rich import get_console
+from rich.progress import ProgressColumn
+
+from app.learners.run_end import last_step, time_limits
+from app.lightning_internals import is_logged
+from callbacks.progress_lines import has_terminal, loss_and_scores
+
+REST_WIDTH = 76  # of a line without the bar
 
 
 class StepProgressBar(RichProgressBar):
     """Lightning's rich progress bar over the outer steps of the whole run: training data is endless and has no length itself.
 
-    Loss and score of training stand beside it. Reading them makes the host wait for a GPU: there they are those of the last step
-    that is logged, on the CPU those of every step. Lightning would read whatever is logged with `prog_bar` at every step.
+    Where a time ends the run before the last step, the bar counts to the step that will be reached by then. Loss and score stand
+    beside it. Reading them makes the host wait for a GPU: there they are those of the last step that is logged, on the CPU those
+    of every step. Lightning would read whatever is logged with `prog_bar` at every step. Only in a terminal: a file or pipe
+    gets the lines of ProgressLines.
 
     Args:
         refresh_rate: steps between two refreshes.
@@ -21,24 +32,41 @@ class StepProgressBar(RichProgressBar):
         super().__init__(refresh_rate, leave)
         self._numbers: dict[str, float] = {}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if not has_terminal():
+            self.disable()
+
     @property
     def total_train_batches(self) -> int | float:
-        limits = (self.trainer.max_steps if self.trainer.max_steps > 0 else None, self.trainer.datamodule.num_steps)
-        return min((limit for limit in limits if limit is not None), default=float("inf"))
+        end = last_step(self.trainer)
+        return float("inf") if end is None else end
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        self._count_to_the_end()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._count_to_the_end()
+
+    def _count_to_the_end(self) -> None:
+        if self.is_disabled or self.train_progress_bar_id is None:
+            return
+        bar = self.train_progress_bar
+        speed, bar.total, bar.description = bar.speed, self.total_train_batches, "training"
+        for _, left in time_limits(self.trainer):
+            reached = bar.completed + max(left, 0.0) * speed if speed else float("inf")
+            bar.total = min(bar.total, math.ceil(reached) if math.isfinite(reached) else reached)
+
+    def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
+        description, bar, *others = super().configure_columns(trainer)
+        bar.bar_width = min(max(get_console().width - REST_WIDTH, 6), 40)
+        return [description, bar, *others]
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        if pl_module.device.type == "cpu" or trainer._logger_connector.should_update_logs:
-            logged = trainer.callback_metrics
-            names = ("train/outer_loss", "train/loss", f"train/{pl_module.monitor[0].removeprefix('val/')}")
-            self._numbers = {name: logged[name].item() for name in names if name in logged}
-        return {**metrics, **self._numbers}
-
-    def _get_train_description(self, current_epoch: int) -> str:
-        limits = [timedelta(seconds=timer._duration) for timer in self.trainer.callbacks if _limits(timer)]
-        return f"meta-training, until {min(limits)}" if limits else "meta-training"
-
-
-def _limits(callback: Callback) -> bool:
-    return isinstance(callback, Timer) and callback._duration is not None
+        if pl_module.device.type == "cpu" or is_logged(trainer):
+            self._numbers = loss_and_scores(trainer, pl_module)
+        return {**metrics, **{name: value for name, value in self._numbers.items() if "validation" not in name}}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,7 +14,7 @@ from app.continual.metrics import ANYTIME, METRICS, NAMES, PREQUENTIAL
 from app.csv_files import write_csv
 from app.shown import drawing, only_shown
 from callbacks.pictures.picture import save_and_log
-from callbacks.test_report import FILE_WIDTH, write_results
+from callbacks.test_report import print_table, write_results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +29,12 @@ class StreamReport(Callback):
     """Writes the stream's manifest and, after each scored experience, the R matrix as CSV; at the end metrics and a heat map.
 
     Where every process has a stream of its own, the numbers are the mean over them, with a 95 % interval.
+
+    Attributes:
+        headline: the score in a line, once there is one.
     """
+
+    headline = ""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -71,11 +75,10 @@ class StreamReport(Callback):
         results = self.results(trainer, pl_module)
         if trainer.is_global_zero:
             write_results(Path(trainer.default_root_dir) / "results.json", results)
+            self.headline = headline(results)
             with only_shown("the table of the results"):
-                console = Console()
-                console = console if console.is_terminal else Console(width=FILE_WIDTH)
                 for part in tables(results):
-                    console.print(part)
+                    print_table(part)
 
     def results(self, trainer: Trainer, pl_module: "ContinualLearner") -> dict[str, Any]:
         """Everything that says what was measured, and the numbers; called on all processes."""
@@ -116,6 +119,14 @@ def _mean(values: list[float | None], reason: str) -> dict[str, Any]:
         return {"mean": None, "ci95": None, "undefined": reason}
     interval = 1.96 * np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "ci95": interval}
+
+
+def headline(results: dict[str, Any]) -> str:
+    """The accuracy at the end of the stream, or over all of it."""
+    for view, scores in results["views"].items():
+        name = next(iter(scores))
+        return f"{name} {_cell(scores[name])} % ({TITLES[view]})"
+    return f"prequential accuracy {_cell(results['prequential accuracy'])} %"
 
 
 def titles(trainer: Trainer) -> list[str]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from rich import get_console
 from rich.console import Console
 from rich.table import Table
 
 from app.shown import only_shown
+from callbacks.progress_lines import has_terminal
 
 SINGULAR = {"ways": "way", "shots": "shot", "queries": "query"}
 MANY_STEPS, MANY_SCORES = 20, 5
@@ -19,8 +21,13 @@ FILE_WIDTH = 120  # of a table that is written to a file
 
 
 class TestReport(Callback):
-    """Prints the score at each stage of the adaptation and writes `results.json`; results of other checkpoints there are kept."""
+    """Prints the score at each stage of the adaptation and writes `results.json`; results of other checkpoints there are kept.
 
+    Attributes:
+        headline: the score in a line, once there is one.
+    """
+
+    headline = ""
     __test__ = False  # not a test, whatever pytest makes of the name
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -28,10 +35,9 @@ class TestReport(Callback):
             return
         results = self.results(trainer, pl_module)
         write_results(Path(trainer.default_root_dir) / "results.json", results)
+        self.headline = headline(results)
         with only_shown("the table of the results"):
-            console = Console()
-            console = console if console.is_terminal else Console(width=FILE_WIDTH)
-            console.print(table(results))
+            print_table(table(results))
 
     def results(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Everything that says what was measured, and the numbers."""
@@ -83,17 +89,38 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
     os.replace(beside, path)
 
 
+def print_table(shown: Table) -> None:
+    """Prints it above the progress bar, if there is one; its title and caption as whole lines, whatever its width."""
+    console = get_console() if has_terminal() else Console(width=FILE_WIDTH)
+    title, caption, shown.title, shown.caption = shown.title, shown.caption, None, None
+    for part in (title, shown, caption):
+        if part:
+            console.print(part, soft_wrap=isinstance(part, str), markup=False, highlight=False)
+
+
+def headline(results: dict[str, Any]) -> str:
+    """The score after the adaptation, and of what."""
+    name = results["score"]
+    score, unit = _cell(name, *(results[name][key][-1] for key in ("mean", "ci95"))), " %" if "accuracy" in name else ""
+    of = ", ".join([f"{results['num_episodes']} episodes", *_task(results)])
+    return f"test {name.replace('_', ' ')} {score}{unit} ({of})"
+
+
+def _task(results: dict[str, Any]) -> list[str]:
+    counts = {key: results[key] for key in ("ways", "shots", "queries") if results.get(key)}
+    task = [f"{count} {key if count > 1 else SINGULAR[key]}" for key, count in counts.items()]
+    task += [f"{'-'.join(map(str, results['num_context']))} context points"] if results.get("num_context") else []
+    return task + ([results["units"]] if results.get("units") else [])
+
+
 def table(results: dict[str, Any]) -> Table:
     """The scores at each stage of the adaptation and of other predictors; of each group after the adaptation."""
     main = results["score"]
     others = [name for name, value in results.items() if isinstance(value, dict) and "inner_steps" in value]
     names = [main, *(name for name in others if name not in (main, "loss"))]
-    counts = {key: results[key] for key in ("ways", "shots", "queries") if results.get(key)}
-    task = [f"{count} {key if count > 1 else SINGULAR[key]}" for key, count in counts.items()]
-    task += [f"{'-'.join(map(str, results['num_context']))} context points"] if results.get("num_context") else []
-    task += [results["units"]] if results.get("units") else []
     mode = "transductive" if results["transductive"] else "non-transductive"
-    title = f"{results['algorithm']} on {results['data']}: {results['num_episodes']} test episodes, {', '.join(task)}, {mode}"
+    of = ", ".join([f"{results['num_episodes']} test episodes", *_task(results), mode])
+    title = f"{results['algorithm']} on {results['data']}: {of}"
     result = Table(title=title, title_justify="left", caption=_calibration(results), caption_justify="left")
     if len(names) >= MANY_SCORES and len(results[main]["inner_steps"]) == 1:
         return _by_score(result, results, names)

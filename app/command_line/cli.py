@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile
 from lightning import Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -43,6 +43,7 @@ from app.runs.run import (
 from app.runs.tracking import check_logger
 from callbacks.checkpoint import AtomicCheckpointIO, Stopped
 from callbacks.inner_precision import refuse_float16
+from callbacks.progress_lines import ProgressLines
 from callbacks.rank_watch import RankWatch
 from datamodules.base.resumable import ResumableDataModule
 
@@ -152,8 +153,9 @@ class MetaCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
         run_dir, chosen = Path(config.default_root_dir), config.callbacks or []
-        if config.enable_progress_bar is False:
-            chosen = [callback for callback in chosen if not isinstance(callback, ProgressBar)]
+        unwanted: tuple[type, ...] = (ProgressBar, ProgressLines) if config.enable_progress_bar is False else ()
+        unwanted += (ModelSummary,) if config.enable_model_summary is False else ()
+        chosen = [callback for callback in chosen if not isinstance(callback, unwanted)]
         resolved = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
         needed = needed_callbacks(self.model, self.datamodule, run_dir, self.run_id, resolved)
         config.callbacks = merged(needed, chosen)

@@ -8,6 +8,7 @@ from lightning import Trainer
 
 from app.runs.run import checkpoint_dir
 from app.runs.tracking import RunLogger
+from callbacks.checkpoint import BestCheckpoint
 
 
 def program() -> str:
@@ -21,10 +22,11 @@ def resume_command(run_dir: Path) -> str:
 
 
 def print_summary(trainer: Trainer) -> None:
-    """Says where the checkpoint, results and W&B run lie and how to view, resume and test them."""
+    """Says how good the model is, where checkpoints, results and W&B run lie, and how to view, resume and test them."""
     run_dir = Path(trainer.default_root_dir)
     checkpoints = [path for name in ("best", "last") if (path := checkpoint_dir(run_dir) / f"{name}.ckpt").exists()]
-    lines = [("run", str(run_dir))]
+    lines = [("score", score)] if (score := _score(trainer)) else []
+    lines += [("run", str(run_dir))]
     lines += [("checkpoints", ", ".join(map(str, checkpoints)))] if checkpoints else []
     lines += [("results", str(run_dir / "results.json"))] if (run_dir / "results.json").exists() else []
     loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
@@ -43,7 +45,19 @@ def print_summary(trainer: Trainer) -> None:
         config = shlex.quote(str(run_dir / "config.yaml"))
         lines += [
             ("resume", resume_command(run_dir)),
+            ("report", f"{'uv run python' if 'UV' in os.environ else 'python'} -m app.report {shlex.quote(str(run_dir))}"),
             ("test", f"{program()} test --config {config} --ckpt_path {shlex.quote(str(checkpoints[0]))}"),
         ]
     width = max(len(name) for name, _ in lines)
     print("\n".join(f"{name:>{width}}  {text}" for name, text in lines))
+
+
+def _score(trainer: Trainer) -> str:
+    """What the test found, else the best validation of this fit; empty where there was neither."""
+    tested = [headline for callback in trainer.callbacks if (headline := getattr(callback, "headline", ""))]
+    validated = [
+        f"{callback.monitor} {callback.best_model_score:.4g}, the best"
+        for callback in trainer.callbacks
+        if isinstance(callback, BestCheckpoint) and callback.best_model_score is not None
+    ]
+    return next(iter([*tested, *validated]), "")

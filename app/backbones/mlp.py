@@ -23,8 +23,8 @@ class MLP(nn.Module):
         input_shape: shape of one input, flattened.
         output_size: outputs of the head; null for none, the network is then an embedding.
         hidden_sizes: units of each hidden layer.
-        init: of weights and biases: PyTorch's; else the biases are zero and the weights uniform by Glorot and Bengio (2010), normal
-            by He et al. (2015), or narrow: N(0, 0.01^2) cut off at two standard deviations (MAML's program).
+        init: of weights and biases: PyTorch's; else the biases are zero and the weights uniform by Glorot and Bengio (2010),
+            normal by He et al. (2015), or narrow: N(0, 0.01^2) cut off at two standard deviations (MAML's program).
         norms: TaskBatchNorm before every ReLU, as in MAML's network without convolutions for Omniglot.
     """
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from app.continual.metrics import mean_and_interval
 from benchmarks.continual_runs import Cell, glances_for, memory_of, methods_of, repetitions, run_all, samples_for
 from benchmarks.stream_record import write_stream_record
 
@@ -25,16 +26,6 @@ STREAMS = ("glyphs_stream", "omniglot_stream", "osaka", "permuted_mnist", "rotat
 SCENARIOS = {"split_mnist": ("class", "task", "domain")}
 PREQUENTIAL = "prequential accuracy"
 SHOWN = ("ACC", "LA", "BWT", "forgetting", "FWT", PREQUENTIAL)
-
-
-def mean_and_interval(values: list[float | None]) -> tuple[float, float | None] | None:
-    """Mean and half width of the 95 % interval, 1.96 s / sqrt(n); null where one of the values is undefined."""
-    if None in values:
-        return None
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return mean, None
-    return mean, 1.96 * math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
 
 
 def rows_of(results: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 from rich.markup import escape
 from rich.table import Table
 
-from app.continual.metrics import ANYTIME, METRICS, NAMES, PREQUENTIAL
+from app.continual.metrics import ANYTIME, METRICS, NAMES, PREQUENTIAL, mean_and_interval
 from app.csv_files import write_csv
 from app.shown import drawing, only_shown
 from callbacks.pictures.picture import save_and_log
@@ -28,7 +28,7 @@ TITLES = {"class": "class-incremental", "task": "task-incremental", "domain": "d
 class StreamReport(Callback):
     """Writes the stream's manifest and, after each scored experience, the R matrix as CSV; at the end metrics and a heat map.
 
-    Where every process has a stream of its own, the numbers are the mean over them, with a 95 % interval.
+    Where every process has a stream of its own, the numbers are the mean over them, with a 95 % interval by Student's t.
 
     Attributes:
         headline: the score in a line, once there is one.
@@ -115,10 +115,10 @@ class StreamReport(Callback):
 
 def _mean(values: list[float | None], reason: str) -> dict[str, Any]:
     """Mean and interval, or no value and why it has none."""
-    if None in values:
+    found = mean_and_interval(values)
+    if found is None:
         return {"mean": None, "ci95": None, "undefined": reason}
-    interval = 1.96 * np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else None
-    return {"mean": float(np.mean(values)), "ci95": interval}
+    return {"mean": found[0], "ci95": found[1]}
 
 
 def headline(results: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 
 class Metric(NamedTuple):
@@ -57,6 +58,23 @@ PREQUENTIAL = "mean over all steps of the accuracy on a batch before its labels 
 
 NAMES = (*(metric.name for metric in METRICS), *ANYTIME)
 CLASSES_ARE_NEW = "the classes of an experience are no answer before it comes"
+
+
+def mean_and_interval(values: list[float | None]) -> tuple[float, float | None] | None:
+    """Mean over runs, and the half width of its 95 % interval by Student's t: of few runs 1.96 s / sqrt(n) is too narrow.
+
+    Args:
+        values: one of each run, that differ in their seeds; null where it is undefined.
+
+    Returns:
+        Null where one of the values is undefined; a half width of null for one run.
+    """
+    if None in values:
+        return None
+    num_runs, mean = len(values), float(np.mean(values))
+    if num_runs < 2:
+        return mean, None
+    return mean, float(stdtrit(num_runs - 1, 0.975) * np.std(values, ddof=1) / num_runs**0.5)
 
 
 def summarise(R: np.ndarray, before: np.ndarray, classes_are_new: bool = False) -> dict[str, float]:

@@ -283,7 +283,7 @@ def test_processes_of_a_sequential_method_have_streams_of_their_own(tmp_path):
     results = json.loads((folder / "results.json").read_text())
     accuracy = results["views"]["class"]["ACC"]
     assert results["streams"] == 2 and accuracy["mean"] == pytest.approx((first[-1].mean() + second[-1].mean()) / 2)
-    assert accuracy["ci95"] == pytest.approx(1.96 * abs(first[-1].mean() - second[-1].mean()) / 2)
+    assert accuracy["ci95"] == pytest.approx(12.706205 * abs(first[-1].mean() - second[-1].mean()) / 2)  # Student's t
 
 
 def test_a_test_scores_the_weights_of_the_first_process_on_its_own_stream():

@@ -6,10 +6,25 @@ from helpers.streams import Patterns
 from scipy import stats
 
 from app.continual.base.memory import ReservoirMemory
-from app.continual.metrics import anytime, summarise
+from app.continual.metrics import anytime, mean_and_interval, summarise
 
 R = np.array([[0.9, 0.3, 0.2], [0.5, 0.8, 0.4], [0.6, 0.4, 1.0]])
 BEFORE = np.array([0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("runs", [2, 3, 5])
+def test_an_interval_of_few_runs_holds_the_truth_in_95_of_100_cases(runs):
+    draws = np.random.default_rng(0).normal(0.7, 0.1, (4000, runs))
+    covered = np.mean([abs(mean - 0.7) < half for mean, half in map(mean_and_interval, draws.tolist())])
+    assert covered == pytest.approx(0.95, abs=0.012)  # 3.5 standard errors
+    mean, half = mean_and_interval(draws[0].tolist())
+    low, high = stats.ttest_1samp(draws[0], 0).confidence_interval(0.95)
+    assert (mean - half, mean + half) == pytest.approx((low, high))
+
+
+def test_an_interval_of_one_run_or_of_undefined_values():
+    assert mean_and_interval([0.5]) == (0.5, None)
+    assert mean_and_interval([0.5, None]) is None
 
 
 def test_metrics():

@@ -30,6 +30,7 @@ class Seconds(NamedTuple):
         episode: seconds of an episode of validation.
         validated: episodes of a validation.
         interval: steps between two validations.
+        load: of the machine while it was measured: above its cores other work slowed it down.
     """
 
     recipe: str
@@ -38,6 +39,7 @@ class Seconds(NamedTuple):
     episode: float
     validated: int
     interval: int
+    load: float
 
 
 def measure(rows: list[Row | StreamRow], data_dir: str, threads: int) -> dict[str, Seconds]:
@@ -79,7 +81,9 @@ def _measured(row: Row, data_dir: str, threads: int) -> Seconds:
     step = statistics.median(after - before for before, after in zip(trained[WARM_UP:], trained[WARM_UP + 1 :], strict=False))
     episodes = config["data"]["init_args"]["val_episodes"]
     interval = row.settings["trainer"]["val_check_interval"]
-    return Seconds(row.training_recipe, threads, step, (validated[-1] - trained[-1]) / episodes, episodes, interval)
+    return Seconds(
+        row.training_recipe, threads, step, (validated[-1] - trained[-1]) / episodes, episodes, interval, os.getloadavg()[0]
+    )
 
 
 def hours_of(row: Row | StreamRow, seconds: Seconds | None) -> float | None:

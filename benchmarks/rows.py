@@ -25,7 +25,7 @@ from benchmarks.row_lock import RowLock
 from benchmarks.row_progress import RUNS, read_fit
 from benchmarks.row_run import Work
 from benchmarks.row_table import Shown, lines, table
-from benchmarks.row_time import hours_of, measure
+from benchmarks.row_time import MEASURED, hours_of, measure
 from benchmarks.stream_row import StreamRow
 
 POLL_SECONDS, LINE_SECONDS = 1.0, 60.0
@@ -171,6 +171,11 @@ def main(args: list[str] | None = None) -> int:
         console = console if console.is_terminal else Console(width=150)
         times = measure(rows, data_dir, threads)
         console.print(table([Shown.of(row, None, None, hours_of(row, times.get(row.training))) for row in rows]))
+        measured = [times[row.training].load for row in rows if row.training in times]
+        if measured and max(measured) > cores:
+            console.print(
+                f"the load was up to {max(measured):.0f} on {cores} cores: at rest it takes less; delete {RUNS / MEASURED}"
+            )
         return 0
     return run(Queue(rows, data_dir, options.processes, threads, not options.interim), options.hours)
 

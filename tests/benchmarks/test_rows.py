@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from helpers.command_line import ROOT, fork, train
 
-from benchmarks import row_run, rows
+from benchmarks import row_run, row_time, rows
 from benchmarks.continual_runs import methods_of
 from benchmarks.records import is_short, read_record, write_record
-from benchmarks.row import read_rows
+from benchmarks.row import Row, read_rows
 from benchmarks.row_lock import RowLock
 from benchmarks.row_run import stages
+from benchmarks.row_time import Seconds
 from benchmarks.stream_row import StreamRow
 
 LIST = """
@@ -146,6 +147,23 @@ def test_what_fails_is_said_and_the_others_go_on(place, capsys):
     Path("benchmarks/rows.yaml").write_text(Path("benchmarks/rows.yaml").read_text().replace("why_not: too long", ""))
     assert rows.main([]) == 1
     assert "error: one: " in capsys.readouterr().err and read_record("one") is None and read_record("three")["steps"] == 4
+
+
+def test_hours_are_those_of_measured_steps_and_kept(place, monkeypatch, capsys):
+    measured = []
+
+    def some(row: Row, data_dir: str, threads: int) -> Seconds:
+        measured.append(row.name)
+        return Seconds(row.training_recipe, threads, step=300.0, episode=100.0, validated=3, interval=4, load=9.0)
+
+    monkeypatch.setattr(row_time, "_measured", some)
+    assert rows.main(["--list", "--rows", "one", "two"]) == 0
+    assert measured == ["one"]  # two is the same training
+    shown = capsys.readouterr().out
+    assert shown.count("1.25") == 2 and "the load was up to 9" in shown  # 12 steps and 3 validations
+    assert rows.main(["--list", "--rows", "one"]) == 0 and measured == ["one"]
+    Path("configs/experiment/small.yaml").write_text(CONFIG.replace("inner_lr: 0.01", "inner_lr: 0.02"))
+    assert rows.main(["--list", "--rows", "one"]) == 0 and measured == ["one", "one"]
 
 
 def hold(path: Path, ready: Path) -> None:

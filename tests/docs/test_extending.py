@@ -1,0 +1,52 @@
+"""The examples of docs/extending.md work as they are written, in a copy of the project."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.command_line import ROOT
+from helpers.pages import blocks
+
+PAGE = ROOT / "docs" / "extending.md"
+FILES = {block.file: block.text for block in blocks(PAGE) if block.file}
+PARTS = ("app", "callbacks", "configs", "datamodules", "docs", "tests", "README.md", "pyproject.toml", "train.py")
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Path:
+    """The project with the files of the page in their places."""
+    folder = tmp_path_factory.mktemp("copy")
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / part, folder)
+    for name, text in FILES.items():
+        assert (folder / name).parent.is_dir() and not (folder / name).exists(), name
+        (folder / name).write_text(text)
+    return folder
+
+
+def run(copy: Path, *words: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-m", *words], cwd=copy, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_there_is_an_example_of_each_kind():
+    assert {Path(name).parts[0] for name in FILES} == {"app", "configs", "datamodules"} and len(FILES) == 7
+
+
+def test_the_examples_are_written_as_the_rest(copy: Path):
+    python = [name for name in FILES if name.endswith(".py")]
+    run(copy, "ruff", "check", *python)
+    run(copy, "ruff", "format", "--check", *python)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_run(copy: Path):
+    """And the files stand in rooms that may import what they import."""
+    run(copy, "pytest", "-n", "0", "-q", "tests/docs/test_commands.py", "tests/test_rooms.py", "-k", "extending or room")

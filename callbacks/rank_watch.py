@@ -1,6 +1,8 @@
 """A job of which a process has died ends at once, whatever the others wait for."""
 
+import hmac
 import os
+import secrets
 import selectors
 import socket
 import sys
@@ -14,13 +16,15 @@ from lightning import Callback, LightningModule, Trainer
 FINISHED, FAILED, TOLD = b".", b"!", b"x"
 # Of a machine that has vanished nobody hears: it is asked after 10 s of silence, and given up after 4 answers are missing.
 KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+GREETING_BYTES, GREETING_SECONDS, MOST_STRANGERS = 36, 10.0, 64
 
 
 class RankWatch(Callback):
     """Ends all processes of a job, with the reason, when one of them has died.
 
     The others would wait for it in their next collective operation: NCCL for ten minutes and more. Every process holds a
-    connection to rank 0, on which nothing is said; the kernel closes it when the process ends, however that comes about.
+    connection to rank 0, on which nothing is said; the kernel closes it when the process ends, however that comes about. Rank 0
+    listens at the one address by which the others reach it, and hears only those who know a secret of this job.
 
     Args:
         grace: seconds that the processes have to end by themselves after one of them has raised an exception; mostly all do.
@@ -29,6 +33,7 @@ class RankWatch(Callback):
     def __init__(self, grace: float = 30.0):
         self.grace = grace
         self._connections: dict[socket.socket, int] = {}
+        self._strangers: dict[socket.socket, tuple[float, bytes]] = {}  # until when they may say who they are, and what they said
         self._thread: threading.Thread | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -39,14 +44,15 @@ class RankWatch(Callback):
         self._closing = threading.Event()
         self._deadline, self._reason = float("inf"), ""
         self._remedy = "; continue the run with --ckpt_path last" if stage == "fit" else ""
-        address = None
+        address, secret = None, secrets.token_bytes(32)
         if self._rank == 0:
             host = _own_address() if trainer.num_nodes > 1 else "127.0.0.1"
-            self._listener = socket.create_server(("" if trainer.num_nodes > 1 else host, 0), backlog=trainer.world_size)
+            self._listener = _listen_at(host, trainer.world_size)
             self._selector.register(self._listener, selectors.EVENT_READ)
             address = (host, self._listener.getsockname()[1])
         self._places: list[tuple] = [()] * trainer.world_size
-        torch.distributed.all_gather_object(self._places, (socket.gethostname(), os.getpid(), address))
+        torch.distributed.all_gather_object(self._places, (socket.gethostname(), os.getpid(), address, secret))
+        self._secret = self._places[0][3]
         if self._rank > 0:
             self._call(self._places[0][2])
         self._thread = threading.Thread(target=self._watch, daemon=True, name="rank-watch")
@@ -56,7 +62,7 @@ class RankWatch(Callback):
         try:
             connection = socket.create_connection(address, timeout=60)
             connection.settimeout(None)
-            connection.sendall(self._rank.to_bytes(4, "big"))
+            connection.sendall(self._greeting(self._rank))
         except OSError as error:
             where = f"{address[0]}, port {address[1]}"
             print(f"rank {self._rank} cannot reach rank 0 at {where} ({error}): neither notices a death", file=sys.stderr)
@@ -76,19 +82,56 @@ class RankWatch(Callback):
             for key, _ in self._selector.select(timeout=0.2):
                 if key.fileobj in self._connections:
                     self._listen(key.fileobj)
+                elif key.fileobj in self._strangers:
+                    self._greet(key.fileobj)
                 else:
                     self._accept()
+            for stranger in [one for one, (until, _) in self._strangers.items() if time.monotonic() > until]:
+                self._send_away(stranger)
             if time.monotonic() > self._deadline:
                 self._end(self._reason)
 
     def _accept(self) -> None:
         with suppress(OSError):
             connection, _ = self._listener.accept()
-            connection.settimeout(10)
-            rank = int.from_bytes(connection.recv(4, socket.MSG_WAITALL), "big")
-            connection.settimeout(None)
-            if 0 < rank < len(self._places):  # else somebody who is none of ours
-                self._keep(connection, rank)
+            connection.setblocking(False)  # who says nothing keeps nobody waiting
+            if len(self._strangers) >= MOST_STRANGERS:
+                self._send_away(next(iter(self._strangers)))
+            self._strangers[connection] = time.monotonic() + GREETING_SECONDS, b""
+            self._selector.register(connection, selectors.EVENT_READ)
+
+    def _greet(self, connection: socket.socket) -> None:
+        """Keeps a connection whose greeting is that of one of our ranks, and closes any other."""
+        until, before = self._strangers[connection]
+        try:
+            said = connection.recv(GREETING_BYTES - len(before))
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        greeting = before + said
+        if said and len(greeting) < GREETING_BYTES:
+            self._strangers[connection] = until, greeting
+            return
+        rank = int.from_bytes(greeting[:4], "big")
+        expected = 0 < rank < len(self._places) and rank not in self._connections.values()
+        if expected and hmac.compare_digest(greeting, self._greeting(rank)):
+            del self._strangers[connection]
+            self._selector.unregister(connection)
+            connection.setblocking(True)
+            self._keep(connection, rank)
+        else:
+            self._send_away(connection)
+
+    def _greeting(self, rank: int) -> bytes:
+        """What a rank says first: its number, and what only one who knows the secret can make of it."""
+        number = rank.to_bytes(4, "big")
+        return number + hmac.digest(self._secret, number, "sha256")
+
+    def _send_away(self, connection: socket.socket) -> None:
+        del self._strangers[connection]
+        self._selector.unregister(connection)
+        connection.close()
 
     def _listen(self, connection: socket.socket) -> None:
         rank = self._connections[connection]
@@ -108,7 +151,7 @@ class RankWatch(Callback):
             self._end(f"{self._name(rank)} has died, killed from outside or by the system for its memory")
 
     def _name(self, rank: int) -> str:
-        host, process, _ = self._places[rank]
+        host, process, *_ = self._places[rank]
         return f"rank {rank} of {len(self._places)} (process {process} on {host})"
 
     def _give_grace(self, reason: str) -> None:
@@ -143,12 +186,20 @@ class RankWatch(Callback):
         self._tell(FINISHED)
         self._thread.join()
         self._thread = None
-        for connection in self._connections:
+        for connection in (*self._connections, *self._strangers):
             connection.close()
-        self._connections = {}
+        self._connections, self._strangers = {}, {}
         if self._rank == 0:
             self._listener.close()
         self._selector.close()
+
+
+def _listen_at(host: str, backlog: int) -> socket.socket:
+    """A listener at that address alone; at all of this machine where the name is one that leads here from outside only."""
+    try:
+        return socket.create_server((host, 0), backlog=backlog)
+    except OSError:
+        return socket.create_server(("", 0), backlog=backlog)
 
 
 def _own_address() -> str:

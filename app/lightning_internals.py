@@ -19,6 +19,11 @@ def validates_next(trainer: Trainer) -> bool:
     return trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
 
 
+def ask_nobody_of_signals(trainer: Trainer) -> None:
+    """Keeps the processes from telling each other at every step whether the first one got a SIGTERM."""
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+
+
 def attached_trainer(module: LightningModule) -> Trainer | None:
     """The trainer of a module, or null outside of one, where `module.trainer` raises."""
     return module._trainer

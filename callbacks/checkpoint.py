@@ -15,7 +15,8 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch.optim import Optimizer
 
 from app.errors import InputError
-from app.lightning_internals import validates_next
+from app.lightning_internals import ask_nobody_of_signals, validates_next
+from app.runs.collectives import Agreement
 from app.runs.run import checkpoint_dir
 from callbacks.finite_guard import FiniteGuard
 
@@ -77,9 +78,9 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt`: before the first step, every `every_seconds` or `every_steps`, and when fit ends, however it ends.
 
-    SIGTERM and the first Ctrl-C stop the run after the current step, on all ranks together, and the checkpoint is written; a
-    second Ctrl-C interrupts at once. Of an unexpected exception only a single process writes one: the other ranks may not have
-    failed, and would wait.
+    SIGTERM and the first Ctrl-C stop the run after the current step, and the checkpoint is written; a second Ctrl-C interrupts at
+    once. Several processes stop together: they ask each other about once a second. Of an unexpected exception only a single
+    process writes a checkpoint: the other ranks may not have failed, and would wait.
 
     Args:
         every_seconds: at most so long between two checkpoints.
@@ -91,11 +92,14 @@ class LastCheckpoint(Checkpoint):
         self._signum = 0
         self._handlers: dict[int, Any] = {}
         self._updated = False
+        self._agreement = Agreement()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Here, and not earlier: Lightning's own handler for SIGTERM calls a collective wherever the signal arrives.
         self._handlers = {signum: signal.signal(signum, self._on_signal) for signum in (signal.SIGTERM, signal.SIGINT)}
         self._signum = signal.SIGTERM if trainer.received_sigterm else 0
+        ask_nobody_of_signals(trainer)
+        self._agreement.begin(trainer.datamodule.cursor)
         if not trainer.ckpt_path:
             self._save(trainer)
         self._start_waiting(trainer)
@@ -119,11 +123,10 @@ class LastCheckpoint(Checkpoint):
             self._save_or_stop(trainer)
 
     def _save_or_stop(self, trainer: Trainer) -> None:
-        signum, due = self._signum, time.monotonic() - self._saved_at >= self.every_seconds
+        cursor, signum, due = trainer.datamodule.cursor, self._signum, time.monotonic() - self._saved_at >= self.every_seconds
         if trainer.world_size > 1:
-            signum = int(trainer.strategy.reduce(torch.tensor(signum, device=trainer.strategy.root_device), reduce_op="max"))
-            due = trainer.strategy.reduce_boolean_decision(due, all=False)
-        if signum or due or trainer.datamodule.cursor - self._saved_step >= self.every_steps:
+            signum, due = self._agreement.greatest(cursor, (signum, int(due)), trainer.strategy.root_device) or (0, 0)
+        if signum or due or cursor - self._saved_step >= self.every_steps:
             self._save(trainer)
         if signum:
             raise Stopped(signum)

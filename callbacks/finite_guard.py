@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from app.errors import InputError
+from app.runs.collectives import reduced
 from app.torch_internals import norms_of_each
 
 
@@ -69,7 +70,7 @@ class FiniteGuard(Callback):
             norms = torch.stack(norms_of_each([parameter.detach() for parameter in pl_module.parameters()]))
             now_bad = ~(outputs["loss"].isfinite() & norms.isfinite().all())
             if trainer.world_size > 1:  # all ranks stop together
-                now_bad = trainer.strategy.reduce(now_bad.int(), reduce_op="max").bool()
+                now_bad = reduced(now_bad.int(), "max").bool()
             self._first_bad_step = torch.where(now_bad & ~self._bad, trainer.global_step, self._first_bad_step)
             self._bad = self._bad | now_bad
         if self._bad.device.type == "cpu" or trainer.global_step % trainer.log_every_n_steps == 0:

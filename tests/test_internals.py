@@ -148,11 +148,16 @@ def steps_of_a_fit() -> None:
     from helpers.small import small_run, trainer
     from lightning import Callback
 
-    from app.lightning_internals import attached_trainer, is_logged, set_logged_step, validates_next
+    from app.lightning_internals import ask_nobody_of_signals, attached_trainer, is_logged, set_logged_step, validates_next
 
     class Probe(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
             set_logged_step(trainer, 300 + batch_idx)
+
+        def on_train_start(self, trainer, pl_module) -> None:
+            assert callable(trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor)
+            ask_nobody_of_signals(trainer)
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor()  # without process group
 
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
             steps.append((is_logged(trainer), validates_next(trainer), trainer.fit_loop.epoch_loop._batches_that_stepped))

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from app.errors import InputError
 from app.learners.lr_schedule import ProgressSchedule
 from app.learners.run_end import time_limits
+from app.runs.collectives import reduced
 from datamodules.base.resumable import ResumableDataModule
 
 
@@ -66,6 +67,10 @@ class Learner(LightningModule):
         if isinstance(scheduler, ProgressSchedule):
             scheduler.progress = self.progress
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def mean_over_processes(self, tensor: Tensor) -> Tensor:
+        """The mean of a tensor over all processes that train, which all call this."""
+        return reduced(tensor, "mean")
 
     def learned_step_sizes(self) -> dict[str, Tensor]:
         """The step sizes of the inner loop that are meta-learned, by the name of the weight they are for, each of any shape."""

@@ -20,6 +20,7 @@ from app.inner_loop.task_stack import Stacking, stacking
 from app.learners.episodic_learner import OUTPUTS, EpisodicLearner, Metrics
 from app.learners.suitability import check_labels
 from app.lightning_internals import is_logged
+from app.runs.collectives import means
 from app.scores.losses import DEFAULT_LOSS, LOSSES, LossName
 from app.torch_internals import add_to_each, divide_each
 from datamodules.base.episodic import EpisodicDataModule
@@ -192,9 +193,8 @@ class MetaAlgorithm(EpisodicLearner):
         with stacking(self.stacking), observing(*[INNER_GRADIENT_NORM] * self._is_logged()) as observed:
             gradient, metrics = self.outer_gradient(params, self.as_dtype(batch))
         logged = {f"train/{name}": value for name, value in metrics.items()}
-        self.log_dict(logged, sync_dist=self.trainer.world_size > 1)
-        norms = {f"train/{name}": torch.cat(values).mean() for name, values in observed.items() if values}
-        self.log_dict(norms, sync_dist=self.trainer.world_size > 1)
+        logged |= {f"train/{name}": torch.cat(values).mean() for name, values in observed.items() if values}
+        self.log_dict(means(logged) if self._is_logged() else logged)
         # The derivative of this sum is the gradient itself: DDP, precision plugins, clipping and accumulation see an ordinary
         # loss. A loss that is not finite makes it so as well, on every rank.
         poison = 0.0 * metrics["outer_loss"]

@@ -60,8 +60,5 @@ class StackedAlgorithm(MetaAlgorithm):
 
     def outer_gradient(self, params: Params, batch: Episode) -> tuple[Params, Metrics]:
         result = super().outer_gradient(params, batch)
-        update_running_statistics(self, len(batch.support_x), self._mean_over_processes)
+        update_running_statistics(self, len(batch.support_x), self.mean_over_processes)
         return result
-
-    def _mean_over_processes(self, tensor: Tensor) -> Tensor:
-        return self.trainer.strategy.reduce(tensor, reduce_op="mean")

@@ -1,15 +1,20 @@
-"""Callbacks that break a run at a chosen moment, and one that writes down what a run does."""
+"""Callbacks that break a run at a chosen moment, and those that write down what a run does."""
 
 import io
 import json
 import os
 import signal
 import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+
+from callbacks.checkpoint import LastCheckpoint
 
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
 
@@ -81,3 +86,33 @@ class Diary(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         self._write(event="validation", step=trainer.global_step, **scores)
+
+
+class CountCollectives(Callback):
+    """Writes how often a process waited for the others in the steps of a fit, by the name of what it called.
+
+    Args:
+        path: of the file, which gets the rank as its ending.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+        self.counts: Counter[str] = Counter()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for name in ("all_reduce", "broadcast", "barrier", "all_gather", "all_gather_object", "broadcast_object_list"):
+            setattr(torch.distributed, name, partial(self._counted, name, getattr(torch.distributed, name)))
+        for callback in trainer.callbacks:
+            if isinstance(callback, LastCheckpoint):
+                callback._agreement.every_seconds = 1e9  # steps are as quick as can be
+
+    def _counted(self, name: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
+        self.counts[name] += 1
+        return function(*args, **kwargs)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.counts.clear()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Path(f"{self.path}.{trainer.global_rank}").write_text(json.dumps(self.counts))

@@ -219,6 +219,18 @@ def test_two_processes_log_at_every_interval(tmp_path):
     assert [line["step"] for line in lines if line["system/tasks_per_second"]] == ["1", "3", "5"]
 
 
+def test_processes_wait_for_each_other_seldom(tmp_path):
+    """Beside the sum of the gradients: for what is logged, and ever more seldom for clock and signals, as steps are quick."""
+    folder = tmp_path / "run"
+    options = ["--trainer.max_steps=40", "--trainer.limit_val_batches=0", "--trainer.log_every_n_steps=10"]
+    options += ["--trainer.callbacks+=helpers.faults.CountCollectives", f"--trainer.callbacks.path={tmp_path / 'counts'}"]
+    options += ["--trainer.callbacks+=LastCheckpoint", "--trainer.callbacks.every_seconds=1000"]
+    assert end(start_pair(*options, folder=folder)) == [0, 0], output(folder)
+    for rank in range(2):
+        counts = json.loads((tmp_path / f"counts.{rank}").read_text())
+        assert counts == {"all_reduce": len((10, 20, 30, 40)) + len((1, 3, 7, 15, 31))}
+
+
 def test_signal_to_one_of_two_processes_stops_both(tmp_path):
     folder = tmp_path / "run"
     diary = ["--trainer.callbacks+=helpers.faults.Diary", f"--trainer.callbacks.path={tmp_path / 'diary'}"]

@@ -152,7 +152,7 @@ class Reptile(MAML):
         if self.inner_optimizer == "sgd":
             return
         for name, moment in moments.items():
-            self.get_buffer(_moment_name(name)).copy_(self.trainer.strategy.reduce(moment, reduce_op="mean"))
+            self.get_buffer(_moment_name(name)).copy_(self.mean_over_processes(moment))
         self.adam_steps += self.inner_steps
 
 

@@ -22,7 +22,6 @@ BACKBONES = {
 def build(backbone="Conv4", **options):
     torch.manual_seed(0)
     algorithm = RelationNet(input_shape=(1, 16, 16), output_size=WAYS, backbone=BACKBONES[backbone], **options)
-    algorithm._mean_over_processes = lambda tensor: tensor
     return algorithm
 
 

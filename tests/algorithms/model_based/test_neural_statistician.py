@@ -29,7 +29,6 @@ def statistician(shape=(1, 8, 8), ways=3, **options) -> NeuralStatistician:
     with torch.no_grad():  # far from the start
         for weight in algorithm.parameters():
             weight += 0.2 * torch.randn_like(weight)
-    algorithm._mean_over_processes = lambda tensor: tensor
     norms = [module for module in algorithm.modules() if isinstance(module, TaskBatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -275,7 +274,6 @@ def test_chunks_do_not_change_the_noise():
     data = Blots(ways=3, shots=2, queries=2, meta_batch_size=4)
     data.setup()
     algorithm = algorithm_for(NeuralStatistician, data, **SIZES)
-    algorithm._mean_over_processes = lambda tensor: tensor
     batch = Episode(*(torch.stack(parts) for parts in zip(*(data.episode("train", index) for index in range(4)), strict=True)))
     gradients = []
     for size in (4, 1):

@@ -176,16 +176,16 @@ class ContinualLearner(Learner):
 
     def _evaluate(self, stream: StreamDataModule, number: int) -> None:
         """Fills the row of R after that experience, -1 for before any training."""
-        for view, accuracy in self.score(stream).items():
+        for view, accuracy in self.accuracies(stream).items():
             self.record.accuracy(view)[number + 1] = accuracy
         self.evaluated = number
 
     def _evaluate_part(self, stream: StreamDataModule, instant: int, number: int) -> None:
-        accuracy = self.score(stream, self.anytime_images)[self.views[0]]
+        accuracy = self.accuracies(stream, self.anytime_images)[self.views[0]]
         self.record.anytime[instant, : number + 1] = accuracy[: number + 1]
         self.record.anytime_experience[instant] = number
 
-    def score(self, stream: StreamDataModule, num_images: int | None = None) -> dict[str, Tensor]:
+    def accuracies(self, stream: StreamDataModule, num_images: int | None = None) -> dict[str, Tensor]:
         """Accuracy on the test images of each experience, in each view, of shape (experiences,)."""
         parts = [stream.samples(number, "test", self.device) for number in range(len(stream.experiences))]
         images, y = (torch.cat([part[at][:num_images] for part in parts]) for at in (0, 1))
@@ -208,7 +208,7 @@ class ContinualLearner(Learner):
     def test_step(self, batch: int, batch_idx: int) -> None:
         """Scores the finished learner once more on all experiences, as a check of the last row of R."""
         seconds, gradients = self.record.seconds, self.method.num_gradients.clone()
-        for view, accuracy in self.score(self.trainer.datamodule).items():
+        for view, accuracy in self.accuracies(self.trainer.datamodule).items():
             self.log(f"test/accuracy_{view}", accuracy.mean().float(), batch_size=1)
         self.record.seconds = seconds  # the check is no part of what learning cost
         self.method.num_gradients.copy_(gradients)

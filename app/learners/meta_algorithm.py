@@ -17,13 +17,16 @@ from app.inner_loop.gradient_descent import INNER_GRADIENT_NORM
 from app.inner_loop.observation import observing
 from app.inner_loop.params import Params
 from app.inner_loop.task_stack import Stacking, stacking
-from app.learners.episodic_learner import OUTPUTS, EpisodicLearner, Metrics
+from app.learners.episodic_learner import EpisodicLearner, Evaluated, stages_to_score
 from app.learners.suitability import check_labels
 from app.lightning_internals import is_logged
 from app.runs.collectives import means
 from app.scores.losses import DEFAULT_LOSS, LOSSES, LossName
+from app.scores.tally import StageScores
 from app.torch_internals import add_to_each, divide_each
 from datamodules.base.episodic import EpisodicDataModule
+
+Metrics = dict[str, Tensor]
 
 
 class MetaAlgorithm(EpisodicLearner):
@@ -116,41 +119,37 @@ class MetaAlgorithm(EpisodicLearner):
         outputs = self.predict(params, adapted, episode.query_x)
         return self.outer_loss(outputs, episode.query_y), {self.score_name: self.score(outputs, episode.query_y)}
 
-    def task_scores(self, params: Params, episode: Episode) -> Metrics:
-        """Scores and loss of the query set at stages of the adaptation, each of shape (stages,).
-
-        In `test` of a classification, OUTPUTS of the last stage too, where that saves computing them again.
-        """
-        scores = []
-        for adapted in self.scored(self.adaptation(params, episode.support_x, episode.support_y)):
+    def evaluate(self, params: Params, episode: Episode, split: str) -> tuple[StageScores, Tensor]:
+        """Score and loss of the query set at those stages of the adaptation that are scored, and the outputs after the last."""
+        scores: StageScores = {}
+        for stage, adapted in stages_to_score(self.adaptation(params, episode.support_x, episode.support_y), split):
             outputs = self.predict(params, adapted, episode.query_x)
             score, loss = self.score(outputs, episode.query_y), self.outer_loss(outputs, episode.query_y)
-            scores.append({self.score_name: score, "loss": loss})
-        last = {OUTPUTS: outputs} if self._calibration is not None else {}
-        return last | {name: torch.stack([at_stage[name] for at_stage in scores]) for name in scores[0]}
+            scores[stage] = {self.score_name: score, "loss": loss}
+        return scores, outputs
 
-    # All tasks
+    # All tasks; a method under vmap draws no random numbers, and does not ask for their number
 
-    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Any:
         """`adapt` for a stack of tasks."""
         return vmap(self.adapt, (None, 0, 0))(params, support_x, support_y)
 
-    def predict_tasks(self, params: Params, adapted: Any, query_x: Tensor) -> Tensor:
+    def predict_tasks(self, params: Params, adapted: Any, query_x: Tensor, first_episode: int = 0) -> Tensor:
         """`predict` for a stack of tasks."""
         return vmap(self.predict, (None, 0, 0))(params, adapted, query_x)
 
-    def losses(self, params: Params, batch: Episode) -> tuple[Tensor, Metrics]:
+    def losses(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Tensor, Metrics]:
         """`task_loss` for a stack of tasks, each of shape (tasks,)."""
         return vmap(lambda episode: self.task_loss(params, episode))(batch)
 
-    def scores(self, params: Params, batch: Episode) -> Metrics:
-        """`task_scores` for a stack of tasks, each of shape (tasks, stages)."""
-        return vmap(lambda episode: self.task_scores(params, episode))(batch)
+    def evaluate_tasks(self, params: Params, batch: Episode, split: str, first_episode: int = 0) -> Evaluated:
+        return vmap(lambda episode: self.evaluate(params, episode, split))(batch)
 
-    def query_outputs(self, params: Params, batch: Episode) -> Tensor:
-        return self.predict_tasks(params, self.adapt_tasks(params, batch.support_x, batch.support_y), batch.query_x)
+    def query_outputs(self, params: Params, batch: Episode, first_episode: int = 0) -> Tensor:
+        adapted = self.adapt_tasks(params, batch.support_x, batch.support_y, first_episode)
+        return self.predict_tasks(params, adapted, batch.query_x, first_episode)
 
-    def outer_gradient(self, params: Params, batch: Episode) -> tuple[Params, Metrics]:
+    def outer_gradient(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Params, Metrics]:
         """The direction against which the outer optimiser steps, and the means of what is logged.
 
         Chunk after chunk, each graph freed before the next is built: memory is bounded by `tasks_per_chunk`.
@@ -158,15 +157,16 @@ class MetaAlgorithm(EpisodicLearner):
         total: tuple[Tensor, ...] | None = None
         logged: list[Metrics] = []
         for chunk in self.chunks(batch):
-            gradient, metrics = self.chunk_gradient(params, chunk)
+            gradient, metrics = self.chunk_gradient(params, chunk, first_episode)
+            first_episode += len(chunk.query_x)
             total = gradient if total is None else add_to_each(total, gradient)
             logged.append(metrics)
         means = {name: torch.cat([metrics[name] for metrics in logged]).mean() for name in logged[0]}
         return dict(zip(params, divide_each(total, len(batch.query_x)), strict=True)), means
 
-    def chunk_gradient(self, params: Params, chunk: Episode) -> tuple[tuple[Tensor, ...], Metrics]:
+    def chunk_gradient(self, params: Params, chunk: Episode, first_episode: int = 0) -> tuple[tuple[Tensor, ...], Metrics]:
         """The gradient of the sum of the tasks' losses for each parameter, and what is logged, of shape (tasks,)."""
-        loss, metrics = self.losses(params, chunk)
+        loss, metrics = self.losses(params, chunk, first_episode)
         gradient = torch.autograd.grad(loss.sum(), list(params.values()), materialize_grads=True)
         return gradient, {"outer_loss": loss.detach(), **{name: value.detach() for name, value in metrics.items()}}
 
@@ -175,11 +175,8 @@ class MetaAlgorithm(EpisodicLearner):
         size = self.tasks_per_chunk or len(batch.support_x)
         if not self.tasks_per_chunk and batch.support_x.device.type == "cpu":  # beyond that, caches are too small
             size = max(2, 2**20 // (batch.support_x[0].numel() + batch.query_x[0].numel()))
-        first = self._first_episode
         for tensors in zip(*(tensor.split(size) for tensor in batch), strict=True):
             yield Episode(*tensors)
-            self._first_episode += len(tensors[0])
-        self._first_episode = first
 
     # Lightning
 
@@ -189,9 +186,8 @@ class MetaAlgorithm(EpisodicLearner):
 
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
         params = dict(self.named_parameters())
-        self._count_episodes(batch)
         with stacking(self.stacking), observing(*[INNER_GRADIENT_NORM] * self._is_logged()) as observed:
-            gradient, metrics = self.outer_gradient(params, self.as_dtype(batch))
+            gradient, metrics = self.outer_gradient(params, self.as_dtype(batch), self.first_training_episode(batch))
         logged = {f"train/{name}": value for name, value in metrics.items()}
         logged |= {f"train/{name}": torch.cat(values).mean() for name, values in observed.items() if values}
         self.log_dict(means(logged) if self._is_logged() else logged)

@@ -9,6 +9,7 @@ from torch.func import vmap
 from app.backbones.task_batch_norm import TaskBatchNorm, update_running_statistics
 from app.episode import Episode
 from app.inner_loop.params import Params
+from app.learners.episodic_learner import Evaluated
 from app.learners.meta_algorithm import MetaAlgorithm, Metrics
 from app.torch_internals import tree_map
 
@@ -17,7 +18,7 @@ class StackedAlgorithm(MetaAlgorithm):
     """Base of the methods that encode the inputs of all tasks in one ordinary batch, or whose layers vmap has no rule for.
 
     A subclass writes `adapt_tasks` and `predict_tasks`; what the first returns is a tensor, or a tuple of tensors, with a
-    leading task axis.
+    leading task axis. One that draws random numbers takes them from `generators`, by the number of the first task.
     """
 
     def with_running_statistics(self, network: nn.Module) -> nn.Module:
@@ -28,11 +29,11 @@ class StackedAlgorithm(MetaAlgorithm):
         return network
 
     @abstractmethod
-    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Any:
         """Whatever the method derives from the support sets; pure and differentiable in `params`."""
 
     @abstractmethod
-    def predict_tasks(self, params: Params, adapted: Any, query_x: Tensor) -> Tensor:
+    def predict_tasks(self, params: Params, adapted: Any, query_x: Tensor, first_episode: int = 0) -> Tensor:
         """Outputs of the queries, of shape (tasks, queries, outputs)."""
 
     def part(self, params: Params, name: str, *inputs: Tensor) -> Any:
@@ -45,20 +46,23 @@ class StackedAlgorithm(MetaAlgorithm):
     def predict(self, params: Params, adapted: Any, query_x: Tensor) -> Tensor:
         return self.predict_tasks(params, tree_map(lambda tensor: tensor[None], adapted), query_x[None])[0]
 
-    def losses(self, params: Params, batch: Episode) -> tuple[Tensor, Metrics]:
-        outputs = self.predict_tasks(params, self.adapt_tasks(params, batch.support_x, batch.support_y), batch.query_x)
-        return vmap(self.outer_loss)(outputs, batch.query_y), {self.score_name: vmap(self.score)(outputs, batch.query_y)}
+    def losses(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Tensor, Metrics]:
+        return self.loss_and_score(self.query_outputs(params, batch, first_episode), batch.query_y)
+
+    def loss_and_score(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Metrics]:
+        """Outer losses and main scores of the outputs of a stack of tasks, each of shape (tasks,)."""
+        return vmap(self.outer_loss)(outputs, targets), {self.score_name: vmap(self.score)(outputs, targets)}
 
     def task_loss(self, params: Params, episode: Episode) -> tuple[Tensor, Metrics]:
         losses, metrics = self.losses(params, Episode(*(tensor[None] for tensor in episode)))
         return losses[0], {name: value[0] for name, value in metrics.items()}
 
-    def scores(self, params: Params, batch: Episode) -> Metrics:
-        losses, metrics = self.losses(params, batch)
-        self.stages = [0]
-        return {name: value[:, None] for name, value in {**metrics, "loss": losses}.items()}
+    def evaluate_tasks(self, params: Params, batch: Episode, split: str, first_episode: int = 0) -> Evaluated:
+        outputs = self.query_outputs(params, batch, first_episode)
+        losses, scores = self.loss_and_score(outputs, batch.query_y)
+        return {0: {**scores, "loss": losses}}, outputs
 
-    def outer_gradient(self, params: Params, batch: Episode) -> tuple[Params, Metrics]:
-        result = super().outer_gradient(params, batch)
+    def outer_gradient(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Params, Metrics]:
+        result = super().outer_gradient(params, batch, first_episode)
         update_running_statistics(self, len(batch.support_x), self.mean_over_processes)
         return result

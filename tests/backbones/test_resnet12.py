@@ -113,8 +113,7 @@ def test_everything_dropped_is_zero():
 def gradient_of(batch, first_episode=0, **options):
     torch.manual_seed(0)
     algorithm = ProtoNet(input_shape=(1, 16, 16), output_size=WAYS, backbone=options.pop("backbone", DROPPING), **options)
-    algorithm._first_episode = first_episode
-    return algorithm.double().outer_gradient(dict(algorithm.named_parameters()), batch)[0]
+    return algorithm.double().outer_gradient(dict(algorithm.named_parameters()), batch, first_episode)[0]
 
 
 def test_chunks_and_processes_do_not_change_the_noise():

@@ -21,8 +21,8 @@ def faulty(cls, at_step, fault="loss", value=math.nan, **wanted):
     """A method whose outer loss, outer gradient or a single entry of it is not finite at one step; null for a sound one."""
 
     class Faulty(cls):
-        def outer_gradient(self, params, batch):
-            gradient, metrics = super().outer_gradient(params, batch)
+        def outer_gradient(self, params, batch, first_episode=0):
+            gradient, metrics = super().outer_gradient(params, batch, first_episode)
             if self.global_step == at_step:
                 if fault == "loss":
                     metrics["outer_loss"] = metrics["outer_loss"] + value

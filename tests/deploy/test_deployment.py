@@ -86,14 +86,13 @@ def run(cls, **wanted):
 def reference(algorithm, episode, index, lr, iid=False, params=None):
     """Held-out and training accuracy after a plain loop over the stream."""
     params = params or dict(algorithm.named_parameters())
-    algorithm._first_episode = index
     with torch.no_grad():
-        support, queries = (algorithm.encode(params, x[None])[0] for x in (episode.support_x, episode.query_x))
+        support, queries = (algorithm.encode(params, x[None], index)[0] for x in (episode.support_x, episode.query_x))
         classes = int(episode.support_y.max()) + 1
         order = torch.arange(len(support))
         if iid:
-            order = torch.randperm(len(support), generator=next(algorithm.generators(1)))
-        head = algorithm.fresh_heads(support[None], classes)[0].requires_grad_()
+            order = torch.randperm(len(support), generator=next(algorithm.generators(1, index)))
+        head = algorithm.fresh_heads(support[None], classes, index)[0].requires_grad_()
     optimizer = torch.optim.Adam([head], lr)
     for x, y in zip(support[order], episode.support_y[order], strict=True):
         optimizer.zero_grad()
@@ -199,9 +198,8 @@ def test_tasks_in_one_batch_equal_tasks_alone():
     algorithm.eval()
     params = dict(algorithm.named_parameters())
     episodes = [data.episode("test", index) for index in (0, 2)]
-    together = algorithm.scores(params, Episode(*map(torch.stack, zip(*episodes, strict=True))))
+    together = algorithm.evaluate_tasks(params, Episode(*map(torch.stack, zip(*episodes, strict=True))), "test")[0][0]
     for number, episode in enumerate(episodes):
-        algorithm._first_episode = number
-        alone = algorithm.scores(params, Episode(*(tensor[None] for tensor in episode)))
-        for name, score in alone.items():
+        alone, _ = algorithm.evaluate_tasks(params, Episode(*(tensor[None] for tensor in episode)), "test", number)
+        for name, score in alone[0].items():
             assert_close(together[name][number], score[0], rtol=1e-4, atol=1e-5)

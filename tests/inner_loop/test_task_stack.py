@@ -74,11 +74,12 @@ def test_scores_are_the_same(double, context):
     algorithm = MAML(input_shape=shape, output_size=2, backbone=backbone).eval()
     params, batch = dict(algorithm.named_parameters()), tasks(shape)
     with context():
-        fast = algorithm.scores(params, batch)
+        fast, _ = algorithm.evaluate_tasks(params, batch, "test")
     with stacking("off"):
-        slow = algorithm.scores(params, batch)
-    assert all(torch.allclose(fast[name], slow[name], rtol=1e-12) for name in slow)
-    assert not fast["loss"].requires_grad
+        slow, _ = algorithm.evaluate_tasks(params, batch, "test")
+    assert fast.keys() == slow.keys() == {0, 1}
+    assert all(torch.allclose(fast[stage][name], slow[stage][name], rtol=1e-12) for stage in slow for name in slow[stage])
+    assert not fast[1]["loss"].requires_grad
 
 
 def test_stacks_are_used_where_they_can_be():

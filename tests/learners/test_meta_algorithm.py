@@ -29,6 +29,7 @@ from app.backbones import Conv4
 from app.episode import Episode
 from app.errors import InputError
 from app.inner_loop.step_rules import GeneratedStep
+from app.learners.episodic_learner import stages_to_score
 from app.scores.episode_scores import mean_and_ci95
 from datamodules.sinusoid import Sinusoid
 
@@ -89,7 +90,7 @@ def test_learns(method, task):
     untrained = scores_of(algorithm, data)[-1]
     trainer(MAX_STEPS.get(method, LEARNING[task]["max_steps"]), gradient_clip_val=1.0).fit(algorithm, data)
     scores = scores_of(algorithm, data)
-    before, after = scores[: len(algorithm.stages) > 1], scores[-1]
+    before, after = scores[: len(scores) > 1], scores[-1]
     if algorithm.score_name == "accuracy":
         assert after > untrained + 0.1 and all(after > score + 0.25 for score in before)
     elif algorithm.score_name == "log_likelihood":
@@ -102,18 +103,22 @@ def plain_scores(algorithm, data, split, num_episodes, stages):
     """Score and loss of each episode after each of these numbers of inner steps, of shape (episodes, stages, 2)."""
     params, algorithm = dict(algorithm.named_parameters()), algorithm.eval()
     rows = []
-    for algorithm._first_episode, episode in enumerate(data.episode(split, index) for index in range(num_episodes)):
+    for number, episode in enumerate(data.episode(split, index) for index in range(num_episodes)):
+        alone = Episode(*(tensor[None] for tensor in episode))
         if algorithm.score_name == "log_likelihood":  # formulas: test_neural_process
-            scores = algorithm.scores(params, Episode(*(tensor[None] for tensor in episode)))
-            rows.append(torch.stack([scores["log_likelihood"][0], scores["loss"][0]], -1).double())
+            scores = algorithm.evaluate_tasks(params, alone, split, number)[0][0]
+            rows.append(torch.stack([scores["log_likelihood"], scores["loss"]], -1).double())
             continue
-        adapted = list(algorithm.adaptation(params, episode.support_x, episode.support_y))
-        outputs = [algorithm.predict(params, adapted[stage], episode.query_x) for stage in stages]
+        if len(stages) > 1:
+            adapted = list(algorithm.adaptation(params, episode.support_x, episode.support_y))
+            outputs = [algorithm.predict(params, adapted[stage], episode.query_x) for stage in stages]
+        else:
+            outputs = list(algorithm.query_outputs(params, alone, number))
         if algorithm.task_type == "classification":
             score = [(output.argmax(-1) == episode.query_y).double().mean() for output in outputs]
             loss = [F.cross_entropy(output, episode.query_y) for output in outputs]
             if "outer_loss" not in options(type(algorithm)):  # a loss of its own
-                loss = [algorithm.task_loss(params, episode)[0]]
+                loss = list(algorithm.losses(params, alone, number)[0])
         else:
             score = loss = [(output - episode.query_y).square().mean() for output in outputs]
         rows.append(torch.stack([torch.stack(score).double(), torch.stack(loss).double()], -1))
@@ -143,10 +148,8 @@ def test_evaluation_equals_a_plain_loop(method, task):
 
 
 def test_stages_of_a_long_adaptation_that_are_scored():
-    algorithm, _ = small_run("MAML")
-    assert list(algorithm.scored(iter(range(51)))) == algorithm.stages == [0, 1, 2, 4, 8, 16, 32, 50]
-    algorithm.scores_first_stages = True
-    assert list(algorithm.scored(iter(range(51)))) == [*range(11), 16, 32, 50]
+    assert list(stages_to_score(iter(range(51)), "val")) == [(stage, stage) for stage in (0, 1, 2, 4, 8, 16, 32, 50)]
+    assert [number for number, _ in stages_to_score(iter(range(51)), "test")] == [*range(11), 16, 32, 50]
 
 
 @pytest.mark.parametrize("method", [name for name in ONE_OF_EACH_BASE if "eval_inner_steps" in options(METHODS[name][0])])
@@ -170,8 +173,8 @@ def test_each_step_takes_the_next_tasks_and_logs_the_loss_of_their_queries(metho
     seen, queries = [], []
     whole = algorithm.outer_gradient
 
-    def outer_gradient(params, batch):
-        gradient, metrics = whole(params, batch)
+    def outer_gradient(params, batch, first_episode):
+        gradient, metrics = whole(params, batch, first_episode)
         seen.append(metrics)
         queries.append(batch.query_x)
         return gradient, metrics

@@ -10,6 +10,7 @@ from helpers.command_line import QUIET, train
 from helpers.small import METHODS, Blots, small_run, task_of, trainer
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from app.episode import Episode
 from app.scores.calibration import Calibration
 from callbacks.pictures.reliability_diagram import reliability_figure
 
@@ -56,9 +57,9 @@ def test_of_every_method(method):
     found, params = algorithm.evaluation["calibration"], dict(algorithm.named_parameters())
     algorithm.eval()
     probabilities, labels = [], []
-    for algorithm._first_episode in range(7):
-        episode = data.episode("test", algorithm._first_episode)
-        outputs = algorithm.predict(params, algorithm.adapt(params, episode.support_x, episode.support_y), episode.query_x)
+    for number in range(7):
+        episode = data.episode("test", number)
+        (outputs,) = algorithm.query_outputs(params, Episode(*(tensor[None] for tensor in episode)), number)
         probabilities.append(algorithm.probabilities(outputs).detach().numpy())
         labels.append(episode.query_y.numpy())
     probabilities, labels = np.concatenate(probabilities), np.concatenate(labels)

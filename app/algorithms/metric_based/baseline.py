@@ -11,8 +11,10 @@ from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
 from app.episode import Episode
 from app.errors import InputError, check_at_least
 from app.inner_loop.params import Params
-from app.learners.episodic_learner import OUTPUTS, Metrics
+from app.learners.episodic_learner import Evaluated, stages_to_score
+from app.learners.meta_algorithm import Metrics
 from app.scores.losses import widened
+from app.scores.tally import StageScores
 
 MOMENTUM, DAMPENING, WEIGHT_DECAY = 0.9, 0.9, 1e-3
 
@@ -47,13 +49,13 @@ class Baseline(EmbeddingAlgorithm):
         """Of shape (tasks, rows, classes), by heads with or without a task axis."""
         return features @ head["weight"].mT + head["bias"][..., None, :]
 
-    def losses(self, params: Params, batch: Episode) -> tuple[Tensor, Metrics]:
+    def losses(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Tensor, Metrics]:
         if not self.training:
-            return super().losses(params, batch)
+            return super().losses(params, batch, first_episode)
         images, labels = torch.cat([batch.support_x, batch.query_x], 1), torch.cat([batch.support_y, batch.query_y], 1)
         head = {name: params[f"head.{name}"] for name, _ in self.head.named_parameters()}
-        outputs = self.logits(head, widened(self.embed(params, images)))
-        return vmap(self.outer_loss)(outputs, labels), {self.score_name: vmap(self.score)(outputs, labels)}
+        outputs = self.logits(head, widened(self.embed(params, images, first_episode)))
+        return self.loss_and_score(outputs, labels)
 
     # Evaluation
 
@@ -102,12 +104,11 @@ class Baseline(EmbeddingAlgorithm):
         for head in self.descent(self.embed(params, support_x[None]), support_y[None]):
             yield {name: weight[0] for name, weight in head.items()}
 
-    def scores(self, params: Params, batch: Episode) -> Metrics:
+    def evaluate_tasks(self, params: Params, batch: Episode, split: str, first_episode: int = 0) -> Evaluated:
         queries = self.embed(params, batch.query_x)  # once, not at every stage
-        scores = []
-        for head in self.scored(self.descent(self.embed(params, batch.support_x), batch.support_y)):
+        scores: StageScores = {}
+        for stage, head in stages_to_score(self.descent(self.embed(params, batch.support_x), batch.support_y), split):
             outputs = self.head_outputs(params, head, queries)
-            score, loss = vmap(self.score)(outputs, batch.query_y), vmap(self.outer_loss)(outputs, batch.query_y)
-            scores.append({self.score_name: score, "loss": loss})
-        last = {OUTPUTS: outputs} if self._calibration is not None else {}
-        return last | {name: torch.stack([at_stage[name] for at_stage in scores], 1) for name in scores[0]}
+            losses, scores[stage] = self.loss_and_score(outputs, batch.query_y)
+            scores[stage]["loss"] = losses
+        return scores, outputs

@@ -59,21 +59,21 @@ class EmbeddingAlgorithm(StackedAlgorithm):
         """Inside, matrix products are in the precision of their factors, whatever surrounds them."""
         return torch.autocast(self.device.type, enabled=False)
 
-    def embed(self, params: Params, images: Tensor) -> Tensor:
+    def embed(self, params: Params, images: Tensor, first_episode: int = 0) -> Tensor:
         """Features of images of shape (tasks, rows, *input), of shape (tasks, rows, *features)."""
-        with folded(len(images)), noise_from(self.generators(len(images))):
+        with folded(len(images)), noise_from(self.generators(len(images), first_episode)):
             return self.network(self.net_params(params), images.flatten(0, 1)).unflatten(0, (len(images), -1))
 
-    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Any:
         if self._encodes_together:
             return support_x, support_y
-        return self.fit_head(params, self.embed(params, support_x), support_y)
+        return self.fit_head(params, self.embed(params, support_x, first_episode), support_y)
 
-    def predict_tasks(self, params: Params, adapted: Any, query_x: Tensor) -> Tensor:
+    def predict_tasks(self, params: Params, adapted: Any, query_x: Tensor, first_episode: int = 0) -> Tensor:
         if not self._encodes_together:
-            return self.head_outputs(params, adapted, self.embed(params, query_x))
+            return self.head_outputs(params, adapted, self.embed(params, query_x, first_episode))
         support_x, support_y = adapted
-        features = self.embed(params, torch.cat([support_x, query_x], 1))
+        features = self.embed(params, torch.cat([support_x, query_x], 1), first_episode)
         support, queries = features.split([support_x.shape[1], query_x.shape[1]], 1)
         return self.head_outputs(params, self.fit_head(params, support, support_y), queries)
 

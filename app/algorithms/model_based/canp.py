@@ -50,12 +50,16 @@ class CANP(NeuralProcess):
 
         super().__init__(backbone=build, **kwargs)
 
-    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def adapt_tasks(
+        self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
         points = torch.cat([support_x, support_y], -1)
         keys, values = self.part(params, "inputs", support_x), self.part(params, "points", points)
         return keys, values, self.part(params, "encoder", points)
 
-    def predict_tasks(self, params: Params, adapted: tuple[Tensor, Tensor, Tensor], query_x: Tensor) -> Tensor:
+    def predict_tasks(
+        self, params: Params, adapted: tuple[Tensor, Tensor, Tensor], query_x: Tensor, first_episode: int = 0
+    ) -> Tensor:
         keys, values, pooled = adapted
         attended = self.part(params, "attention", self.part(params, "inputs", query_x), keys, values)
         return self.part(params, "decoder", attended, pooled[:, None], query_x)

@@ -35,9 +35,9 @@ class CNP(NeuralProcess):
 
         super().__init__(backbone=build, **kwargs)
 
-    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Tensor:
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Tensor:
         points = torch.cat([support_x, support_y], -1)
         return torch.cat([self.part(params, name, points) for name in ("encoder", "second_encoder")], -1)
 
-    def predict_tasks(self, params: Params, adapted: Tensor, query_x: Tensor) -> Tensor:
+    def predict_tasks(self, params: Params, adapted: Tensor, query_x: Tensor, first_episode: int = 0) -> Tensor:
         return self.part(params, "decoder", adapted[:, None], query_x)

@@ -94,10 +94,10 @@ class ConvCNP(NeuralProcess):
                 f"--model.grid_range is from {low} to {high}, the {what} go from {least:.4g} to {most:.4g}; widen it"
             )
 
-    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Tensor:
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Tensor:
         """Features of every cell, of shape (tasks, channels, cells, cells or 1)."""
         return self.part(params, "network", self.part(params, "to_grid", support_x, support_y))
 
-    def predict_tasks(self, params: Params, adapted: Tensor, query_x: Tensor) -> Tensor:
+    def predict_tasks(self, params: Params, adapted: Tensor, query_x: Tensor, first_episode: int = 0) -> Tensor:
         features = self.part(params, "from_grid", adapted, query_x)
         return gaussian(self.part(params, "head", features), lambda spread: LEAST_STD + F.softplus(spread))

@@ -11,6 +11,7 @@ from app.backbones import BackboneCallable
 from app.episode import Episode
 from app.errors import InputError, check_at_least
 from app.inner_loop.params import Params
+from app.learners.episodic_learner import Evaluated
 from app.learners.meta_algorithm import Metrics
 from app.learners.stacked_algorithm import StackedAlgorithm
 
@@ -46,27 +47,26 @@ class NeuralProcess(StackedAlgorithm):
             )
         return super().build_net(backbone)
 
-    def losses(self, params: Params, batch: Episode) -> tuple[Tensor, Metrics]:
+    def losses(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Tensor, Metrics]:
         """Negative log-likelihood per point: of context and targets where `trains_on_context`, else of the targets."""
         xc, yc, xt, yt = batch
         x, y = (torch.cat([xc, xt], 1), torch.cat([yc, yt], 1)) if self.trains_on_context else (xt, yt)
-        densities = log_density(self.predict_tasks(params, self.adapt_tasks(params, xc, yc), x), y)
+        adapted = self.adapt_tasks(params, xc, yc, first_episode)
+        densities = log_density(self.predict_tasks(params, adapted, x, first_episode), y)
         return -densities.mean(-1), {self.score_name: densities[:, -yt.shape[1] :].mean(-1)}
 
-    def evaluate(self, params: Params, adapted: Any, xt: Tensor, yt: Tensor) -> tuple[Tensor, Tensor]:
+    def outputs_and_likelihood(self, params: Params, adapted: Any, xt: Tensor, yt: Tensor) -> tuple[Tensor, Tensor]:
         """Predictions, and the log-likelihood per target point of shape (tasks,)."""
         outputs = self.predict_tasks(params, adapted, xt)
         return outputs, log_density(outputs, yt).mean(-1)
 
-    def scores(self, params: Params, batch: Episode) -> Metrics:
-        outputs, log_likelihood = self.evaluate(
-            params, self.adapt_tasks(params, batch.support_x, batch.support_y), batch.query_x, batch.query_y
-        )
+    def evaluate_tasks(self, params: Params, batch: Episode, split: str, first_episode: int = 0) -> Evaluated:
+        adapted = self.adapt_tasks(params, batch.support_x, batch.support_y, first_episode)
+        outputs, log_likelihood = self.outputs_and_likelihood(params, adapted, batch.query_x, batch.query_y)
         mean, _ = outputs.chunk(2, -1)
-        losses, _ = self.losses(params, batch)
-        self.stages = [0]
+        losses, _ = self.losses(params, batch, first_episode)
         scores = {self.score_name: log_likelihood, "mse": (mean - batch.query_y).square().mean((1, 2)), "loss": losses}
-        return {name: score[:, None] for name, score in scores.items()}
+        return {0: scores}, outputs
 
     @property
     def score_name(self) -> str:
@@ -111,31 +111,31 @@ class LatentNeuralProcess(NeuralProcess):
     def decode(self, params: Params, representation: Any, z: Tensor, xt: Tensor) -> Tensor:
         """Gaussians of the targets given z of shape (tasks, samples, latent), of shape (tasks, samples, targets, 2 * output)."""
 
-    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> tuple[Any, Tensor]:
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> tuple[Any, Tensor]:
         """The representation and the samples of z: every prediction of a task takes the same."""
-        z = self.draw(self.latent(params, support_x, support_y), self.num_eval_samples)
+        z = self.draw(self.latent(params, support_x, support_y), self.num_eval_samples, first_episode)
         return self.represent(params, support_x, support_y), z
 
-    def predict_tasks(self, params: Params, adapted: tuple[Any, Tensor], query_x: Tensor) -> Tensor:
+    def predict_tasks(self, params: Params, adapted: tuple[Any, Tensor], query_x: Tensor, first_episode: int = 0) -> Tensor:
         """Mean and standard deviation of the mixture over the samples."""
         return mixture(self.decode(params, *adapted, query_x), 1)
 
-    def draw(self, latent: Tensor, num_samples: int) -> Tensor:
+    def draw(self, latent: Tensor, num_samples: int, first_episode: int) -> Tensor:
         """Samples of shape (tasks, samples, latent) by the noise that belongs to each task."""
         shape = (num_samples, latent.shape[-1] // 2)
         # In float64 for every precision: the same numbers for all of them.
         noise = [
             torch.randn(shape, generator=generator, device=latent.device, dtype=torch.float64)
-            for generator in self.generators(len(latent))
+            for generator in self.generators(len(latent), first_episode)
         ]
         return sample(latent[:, None], torch.stack(noise).to(latent.dtype))
 
-    def losses(self, params: Params, batch: Episode) -> tuple[Tensor, Metrics]:
+    def losses(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Tensor, Metrics]:
         """Negative bound over the number of points, and the log-likelihood of the targets given z of all points."""
         xc, yc, xt, yt = batch
         x, y = torch.cat([xc, xt], 1), torch.cat([yc, yt], 1)
         prior, posterior = self.latent(params, xc, yc), self.latent(params, x, y)
-        z = self.draw(posterior, self.num_train_samples)
+        z = self.draw(posterior, self.num_train_samples, first_episode)
         densities = log_density(self.decode(params, self.represent(params, xc, yc), z, x), y[:, None])
         kl = kl_divergence(posterior, prior)
         if self.num_train_samples == 1:
@@ -145,7 +145,9 @@ class LatentNeuralProcess(NeuralProcess):
             bound = log_mean_exp(densities.sum(-1) + weights, 1)
         return -bound / y.shape[1], {self.score_name: self._per_target(densities[..., -yt.shape[1] :]), "kl": kl}
 
-    def evaluate(self, params: Params, adapted: tuple[Any, Tensor], xt: Tensor, yt: Tensor) -> tuple[Tensor, Tensor]:
+    def outputs_and_likelihood(
+        self, params: Params, adapted: tuple[Any, Tensor], xt: Tensor, yt: Tensor
+    ) -> tuple[Tensor, Tensor]:
         outputs = self.decode(params, *adapted, xt)
         return mixture(outputs, 1), self._per_target(log_density(outputs, yt[:, None]))
 

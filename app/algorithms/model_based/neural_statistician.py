@@ -15,6 +15,7 @@ from app.backbones.task_batch_norm import folded
 from app.episode import Episode
 from app.errors import InputError, check_at_least
 from app.inner_loop.params import Params
+from app.learners.episodic_learner import Evaluated
 from app.learners.meta_algorithm import Metrics
 from app.learners.stacked_algorithm import StackedAlgorithm
 from app.lightning_internals import attached_trainer
@@ -108,12 +109,12 @@ class NeuralStatistician(StackedAlgorithm):
 
     # Classification
 
-    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Tensor:
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Tensor:
         """Context posteriors of the classes, of shape (tasks, ways, 2 * context_size): means, then standard deviations."""
         features = self._features(params, self._targets(support_x))
         return self.part(params, "statistic", features, self._membership(support_y, features))
 
-    def predict_tasks(self, params: Params, adapted: Tensor, query_x: Tensor) -> Tensor:
+    def predict_tasks(self, params: Params, adapted: Tensor, query_x: Tensor, first_episode: int = 0) -> Tensor:
         return self._logits(params, adapted, self._features(params, self._targets(query_x)))
 
     def _logits(self, params: Params, classes: Tensor, features: Tensor) -> Tensor:
@@ -122,12 +123,12 @@ class NeuralStatistician(StackedAlgorithm):
 
     # The bound
 
-    def losses(self, params: Params, batch: Episode) -> tuple[Tensor, Metrics]:
+    def losses(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Tensor, Metrics]:
         tasks, rows = len(batch.query_x), batch.support_x.shape[1]
         labels = torch.cat([batch.support_y, batch.query_y], 1)
         images = torch.cat([batch.support_x, batch.query_x], 1)
         membership = self._membership(labels, images)
-        noise = self._noise(tasks, *membership.shape[1:])
+        noise = self._noise(tasks, *membership.shape[1:], first_episode)
         targets = self._targets(self._posed(images, labels, noise.pose))
         with folded(tasks):
             features = self._features(params, targets)
@@ -138,6 +139,10 @@ class NeuralStatistician(StackedAlgorithm):
             classes = self.part(params, "statistic", features[:, :rows], membership[:, :rows])
             metrics[self.score_name] = vmap(accuracy)(self._logits(params, classes, features[:, rows:]), batch.query_y)
         return (context + latents) / (1 + alpha) - (1 + alpha) * reconstruction, metrics
+
+    def evaluate_tasks(self, params: Params, batch: Episode, split: str, first_episode: int = 0) -> Evaluated:
+        losses, metrics = self.losses(params, batch, first_episode)
+        return {0: {**metrics, "loss": losses}}, None
 
     def bound_terms(
         self, params: Params, targets: Tensor, features: Tensor, membership: Tensor, noise: Noise
@@ -189,12 +194,12 @@ class NeuralStatistician(StackedAlgorithm):
         trainer = attached_trainer(self)
         return 0.5 ** ((trainer.global_step if trainer else 0) / self.alpha_half_life)
 
-    def _noise(self, tasks: int, images: int, classes: int) -> Noise:
+    def _noise(self, tasks: int, images: int, classes: int, first_episode: int) -> Noise:
         # In float32 whatever the precision of the weights: another dtype would be other numbers.
         shapes = [(classes, self.context_size), *[(images, self.latent_size)] * self.num_latents]
         options = {"dtype": torch.float32, "device": self.device}
         drawn = []
-        for own in self.generators(tasks):
+        for own in self.generators(tasks, first_episode):
             normal = [torch.randn(shape, generator=own, **options) for shape in shapes]
             uniform = [torch.rand(shape, generator=own, **options) for shape in ((images,), (classes, 4))]
             drawn.append([*uniform, *normal])

@@ -59,14 +59,14 @@ class TNPD(NeuralProcess):
         super().__init__(backbone=build, **kwargs)
         self.num_layers, self.std_is_bounded = num_layers, std_is_bounded
 
-    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Tensor:
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Tensor:
         """The context's tokens before each layer, of shape (tasks, layers, points, width)."""
         tokens = [self.part(params, "embedder", torch.cat([support_x, support_y], -1))]
         for layer in range(self.num_layers - 1):
             tokens.append(self.part(params, f"layers.{layer}", tokens[-1], tokens[-1]))
         return torch.stack(tokens, 1)
 
-    def predict_tasks(self, params: Params, adapted: Tensor, query_x: Tensor) -> Tensor:
+    def predict_tasks(self, params: Params, adapted: Tensor, query_x: Tensor, first_episode: int = 0) -> Tensor:
         unknown = query_x.new_zeros(*query_x.shape[:-1], self.output_size)
         tokens = self.part(params, "embedder", torch.cat([query_x, unknown], -1))
         for layer, context in enumerate(adapted.unbind(1)):

@@ -67,7 +67,7 @@ class IMAML(MAML):
         distance = sum((weight - support.rule[name]).square().sum() for name, weight in weights.items())
         return super().support_loss(weights, support, step) + strength / 2 * distance
 
-    def outer_gradient(self, params: Params, batch: Episode) -> tuple[Params, Metrics]:
+    def outer_gradient(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Params, Metrics]:
         total: Params | None = None
         logged: list[Metrics] = []
         with torch.no_grad():

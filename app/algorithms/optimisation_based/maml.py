@@ -117,7 +117,7 @@ class MAML(MetaAlgorithm):
         if self._compiled_gradient and "train" in data.used_splits:
             check_equal_sizes(data)
 
-    def chunk_gradient(self, params: Params, chunk: Episode) -> tuple[tuple[Tensor, ...], Metrics]:
+    def chunk_gradient(self, params: Params, chunk: Episode, first_episode: int = 0) -> tuple[tuple[Tensor, ...], Metrics]:
         return (self._compiled_gradient or super().chunk_gradient)(params, chunk)
 
     # What the inner loop changes

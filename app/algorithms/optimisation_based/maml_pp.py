@@ -96,10 +96,10 @@ class MAMLPP(MAML):
         earlier = max(1 - done, LEAST_IMPORTANCE) / steps
         return [earlier] * (steps - 1) + [1 - (steps - 1) * earlier]
 
-    def outer_gradient(self, params: Params, batch: Episode) -> tuple[Params, Metrics]:
+    def outer_gradient(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Params, Metrics]:
         self._progress = self.progress() if attached_trainer(self) else 0.0
         self.first_order = self._always_first_order or self._progress < self.first_order_share
-        return super().outer_gradient(params, batch)
+        return super().outer_gradient(params, batch, first_episode)
 
     def task_loss(self, params: Params, episode: Episode) -> tuple[Tensor, Metrics]:
         if not self.training or self._progress >= self.multi_step_share:

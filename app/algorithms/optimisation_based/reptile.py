@@ -76,7 +76,7 @@ class Reptile(MAML):
                 self.register_buffer(_moment_name(name), torch.zeros_like(weight))
             self.register_buffer("adam_steps", torch.zeros((), dtype=torch.float64))
 
-    def outer_gradient(self, params: Params, batch: Episode) -> tuple[Params, Metrics]:
+    def outer_gradient(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Params, Metrics]:
         start = detached(self.net_params(params))
         seed = int(torch.randint(2**31, ()))  # of the generator on the CPU, which every training step seeds
         minibatches = self.minibatches(self.inner_steps, batch.support_x.shape[1], self.inner_batch_size, seed)

@@ -77,11 +77,11 @@ class ANML(OML):
         super().__init__(backbone=partial(GatedNet, network=backbone, modulator=modulator), inner_lr=inner_lr, **kwargs)
         self.adapted = adapted
 
-    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Any:
         if not self.training or self.adapted == "head":
-            return super().adapt_tasks(params, support_x, support_y)
+            return super().adapt_tasks(params, support_x, support_y, first_episode)
         gates, network = self._gates(params, support_x), self.module_params("net.network", params)
-        heads = self.initial_heads(params, F.pad(gates, (0, 1)), support_y)
+        heads = self.initial_heads(params, F.pad(gates, (0, 1)), support_y, first_episode)
         return Adapted(*vmap(self._inner_loop, (None, 0, 0, 0, 0))(network, heads, gates, support_x, support_y))
 
     def _inner_loop(self, network: Params, heads: Tensor, gates: Tensor, images: Tensor, labels: Tensor) -> tuple[Params, Tensor]:
@@ -99,9 +99,9 @@ class ANML(OML):
         heads = weights.pop("heads")
         return weights, heads
 
-    def predict_tasks(self, params: Params, adapted: Any, query_x: Tensor) -> Tensor:
+    def predict_tasks(self, params: Params, adapted: Any, query_x: Tensor, first_episode: int = 0) -> Tensor:
         if not isinstance(adapted, Adapted):
-            return super().predict_tasks(params, adapted, query_x)
+            return super().predict_tasks(params, adapted, query_x, first_episode)
         features = vmap(self._features)(adapted.network, query_x)
         return logits(features * self._gates(params, query_x), adapted.heads)
 

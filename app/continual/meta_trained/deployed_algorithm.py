@@ -17,7 +17,7 @@ from app.continual.meta_trained.deployment import class_means, deployed_heads, f
 from app.episode import Episode
 from app.errors import InputError
 from app.inner_loop.params import Params
-from app.learners.meta_algorithm import Metrics
+from app.learners.episodic_learner import Evaluated
 from app.learners.stacked_algorithm import StackedAlgorithm
 from app.lightning_internals import attached_trainer
 from app.scores.losses import accuracy, widened
@@ -66,9 +66,9 @@ class DeployedAlgorithm(StackedAlgorithm):
         self._new_net = partial(backbone, self.input_shape, None)
         return self._new_net()
 
-    def encode(self, params: Params, images: Tensor) -> Tensor:
+    def encode(self, params: Params, images: Tensor, first_episode: int = 0) -> Tensor:
         """Features of images of shape (tasks, rows, *input) and a constant, of shape (tasks, rows, features + 1)."""
-        with one_by_one(), noise_from(self.generators(len(images))):
+        with one_by_one(), noise_from(self.generators(len(images), first_episode)):
             features = functional_call(self.net, self.net_params(params), (images.flatten(0, 1),))
         return with_constant(widened(features.flatten(1))).unflatten(0, images.shape[:2])
 
@@ -78,23 +78,23 @@ class DeployedAlgorithm(StackedAlgorithm):
 
     # One head a stream
 
-    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Any:
         """Heads after the streams, of shape (tasks, classes, features + 1)."""
         with torch.no_grad():
-            features, classes = self.encode(params, support_x), num_classes(support_y)
+            features, classes = self.encode(params, support_x, first_episode), num_classes(support_y)
         lrs = features.new_full((len(features), 1), self.deployment_lr(f"accuracy{self.sgd}", classes))
         with self.full_precision():
-            return deployed_heads(features, support_y, self.fresh_heads(features, classes), lrs)[:, 0]
+            return deployed_heads(features, support_y, self.fresh_heads(features, classes, first_episode), lrs)[:, 0]
 
-    def predict_tasks(self, params: Params, adapted: Tensor, query_x: Tensor) -> Tensor:
-        features = self.encode(params, query_x)
+    def predict_tasks(self, params: Params, adapted: Tensor, query_x: Tensor, first_episode: int = 0) -> Tensor:
+        features = self.encode(params, query_x, first_episode)
         with self.full_precision():
             return features @ adapted.mT
 
-    def fresh_heads(self, features: Tensor, rows: int) -> Tensor:
+    def fresh_heads(self, features: Tensor, rows: int, first_episode: int) -> Tensor:
         """New rows of a head for each task, of shape (tasks, rows, features + 1); the bias is 0."""
         size = features.shape[-1] - 1
-        drawn = [fresh_rows(rows, size, generator) for generator in self.generators(len(features))]
+        drawn = [fresh_rows(rows, size, generator) for generator in self.generators(len(features), first_episode)]
         return F.pad(torch.stack(drawn), (0, 1)).to(features)
 
     def deployment_lr(self, kind: str, classes: int) -> float:
@@ -110,22 +110,21 @@ class DeployedAlgorithm(StackedAlgorithm):
     # All scores
 
     @torch.no_grad()
-    def scores(self, params: Params, batch: Episode) -> Metrics:
-        self.stages = [0]
-        trainer = attached_trainer(self)
-        classes, choosing = num_classes(batch.support_y), trainer is not None and trainer.validating
-        support, queries = (self.encode(params, images) for images in (batch.support_x, batch.query_x))
-        untrained = [self.encode(self._untrained_params(), images) for images in (batch.support_x, batch.query_x)]
-        orders = torch.stack(
-            [torch.randperm(support.shape[1], generator=g, device=g.device) for g in self.generators(len(support))]
-        )
+    def evaluate_tasks(self, params: Params, batch: Episode, split: str, first_episode: int = 0) -> Evaluated:
+        """All scores; in val those of the heads at every learning rate, as `name@number`, for `reported` to choose from."""
+        classes, choosing = num_classes(batch.support_y), split == "val"
+        both = (batch.support_x, batch.query_x)
+        support, queries = (self.encode(params, images, first_episode) for images in both)
+        untrained = [self.encode(self._untrained_params(), images, first_episode) for images in both]
+        generators = self.generators(len(support), first_episode)
+        orders = torch.stack([torch.randperm(support.shape[1], generator=g, device=g.device) for g in generators])
         shuffled, labels = support.take_along_dim(orders[..., None], 1), batch.support_y.take_along_dim(orders, 1)
         lrs = [self.deployment_lrs if choosing else (self.deployment_lr(kind, classes),) for kind in self.head_scores]
         with self.full_precision():
             heads = deployed_heads(
                 torch.cat([support, shuffled, untrained[0]]),
                 torch.cat([batch.support_y, labels, batch.support_y]),
-                self.fresh_heads(support, classes).repeat(3, 1, 1),
+                self.fresh_heads(support, classes, first_episode).repeat(3, 1, 1),
                 support.new_tensor(lrs).repeat_interleave(len(support), 0),
             ).unflatten(0, (3, -1))
             held_out = torch.stack([queries, queries, untrained[1]])[:, :, None] @ heads.mT
@@ -135,32 +134,32 @@ class DeployedAlgorithm(StackedAlgorithm):
             found[f"train_{own}"] = share(learned, batch.support_y)
             found[f"loss{self.sgd}"] = vmap(vmap(self.outer_loss, (0, None)))(held_out[0], batch.query_y)
             by_means = {
-                name: share(nearest_mean(class_means(stream, batch.support_y, classes), held)[:, None], batch.query_y)
+                name: vmap(accuracy)(nearest_mean(class_means(stream, batch.support_y, classes), held), batch.query_y)
                 for name, stream, held in (("accuracy", support, queries), ("accuracy_random_init", *untrained))
             }
         means = {f"{name}_class_mean": score for name, score in by_means.items()}
         if not choosing:
-            return {**found, **means}
+            return {0: {name: score[:, 0] for name, score in found.items()} | means}, None
         lengths = torch.full_like(means["accuracy_class_mean"], classes)
-        at_rates = {f"{name}@{at}": score[:, at, None] for name, score in found.items() for at in range(score.shape[1])}
-        return {**at_rates, **means, "num_classes": lengths}
+        at_rates = {f"{name}@{at}": score[:, at] for name, score in found.items() for at in range(score.shape[1])}
+        return {0: {**at_rates, **means, "num_classes": lengths}}, None
 
-    def gathered(self, rows: Tensor) -> Tensor:
+    def reported(self, names: list[str], rows: Tensor) -> tuple[list[str], Tensor]:
         """Chooses the learning rates, where the scores are those of validation, and keeps their scores alone."""
-        if "num_classes" not in self._score_names:
-            return rows
-        columns = dict(zip(self._score_names, rows[:, 0, 1:].unbind(1), strict=True))
+        if "num_classes" not in names:
+            return names, rows
+        columns = dict(zip(names, rows[:, 0, 1:].unbind(1), strict=True))
         lengths = columns.pop("num_classes").long()
         kept = {name: column for name, column in columns.items() if "@" not in name}
         self.chosen_lrs = {}
-        for kind, names in self.head_scores.items():
-            at_rates = {name: torch.stack([columns[f"{name}@{at}"] for at in range(len(self.deployment_lrs))]) for name in names}
+        for kind, judged in self.head_scores.items():
+            at_rates = {name: torch.stack([columns[f"{name}@{at}"] for at in range(len(self.deployment_lrs))]) for name in judged}
             best = {length: int(at_rates[kind][:, lengths == length].mean(1).argmax()) for length in lengths.unique().tolist()}
             self.chosen_lrs[kind] = {length: self.deployment_lrs[at] for length, at in best.items()}
             chosen = torch.tensor([best[length] for length in lengths.tolist()], device=rows.device)
             kept |= {name: scores.gather(0, chosen[None])[0] for name, scores in at_rates.items()}
-        self._score_names = sorted(kept)
-        return torch.stack([rows[:, 0, 0], *(kept[name] for name in self._score_names)], 1)[:, None]
+        names = sorted(kept)
+        return names, torch.stack([rows[:, 0, 0], *(kept[name] for name in names)], 1)[:, None]
 
     def _untrained_params(self) -> Params:
         """Weights of a new encoder, of which the run's seed alone decides."""

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from app.continual.meta_trained.deployed_algorithm import DeployedAlgorithm, num_classes, share
+from app.continual.meta_trained.deployed_algorithm import DeployedAlgorithm, num_classes
 from app.continual.meta_trained.deployment import class_means, one_hot
 from app.episode import Episode
 from app.errors import InputError
 from app.inner_loop.params import Params
-from app.learners.meta_algorithm import Metrics
+from app.learners.episodic_learner import Evaluated
+from app.scores.losses import accuracy
 
 CHUNK = 100  # held-out images whose densities under all classes are in memory together
 
@@ -66,9 +67,9 @@ class GeMCL(DeployedAlgorithm):
         self.predictive = predictive
         self.log_alpha, self.log_beta = (nn.Parameter(torch.tensor(log(value))) for value in (alpha, beta))
 
-    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Posterior:
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Posterior:
         classes = self.train_output_size if self.training else num_classes(support_y)
-        features = self.encode(params, support_x)[..., :-1]
+        features = self.encode(params, support_x, first_episode)[..., :-1]
         with self.full_precision():
             return self.posterior(params, features, support_y, classes)
 
@@ -80,8 +81,8 @@ class GeMCL(DeployedAlgorithm):
         alpha, beta = params["log_alpha"].exp() + count / 2, params["log_beta"].exp().expand(len(features), 1, 1)
         return Posterior(mean, count, alpha, beta, members.mT @ deviations.square() / (2 * beta))
 
-    def predict_tasks(self, params: Params, adapted: Posterior, query_x: Tensor) -> Tensor:
-        return self.log_densities(adapted, self.encode(params, query_x)[..., :-1])
+    def predict_tasks(self, params: Params, adapted: Posterior, query_x: Tensor, first_episode: int = 0) -> Tensor:
+        return self.log_densities(adapted, self.encode(params, query_x, first_episode)[..., :-1])
 
     def log_densities(self, posterior: Posterior, features: Tensor) -> Tensor:
         """Log densities of the features under each class but for a term that all share, of shape (tasks, rows, classes).
@@ -103,10 +104,11 @@ class GeMCL(DeployedAlgorithm):
         return (constant - growth.log1p() / 2 - (alpha + 0.5) * torch.log1p(odds * squares)).sum(-1)
 
     @torch.no_grad()
-    def scores(self, params: Params, batch: Episode) -> Metrics:
-        adapted = self.adapt_tasks(params, batch.support_x, batch.support_y)
-        outputs = self.predict_tasks(params, adapted, batch.query_x)
-        learned = self.predict_tasks(params, adapted, batch.support_x)
-        own = {"accuracy": share(outputs[:, None], batch.query_y), "train_accuracy": share(learned[:, None], batch.support_y)}
-        loss = vmap(self.outer_loss)(outputs, batch.query_y)[:, None]
-        return {**own, "loss": loss, **super().scores(params, batch)}
+    def evaluate_tasks(self, params: Params, batch: Episode, split: str, first_episode: int = 0) -> Evaluated:
+        adapted = self.adapt_tasks(params, batch.support_x, batch.support_y, first_episode)
+        outputs = self.predict_tasks(params, adapted, batch.query_x, first_episode)
+        learned = self.predict_tasks(params, adapted, batch.support_x, first_episode)
+        losses, own = self.loss_and_score(outputs, batch.query_y)
+        own |= {"train_accuracy": vmap(accuracy)(learned, batch.support_y), "loss": losses}
+        by_descent, _ = super().evaluate_tasks(params, batch, split, first_episode)
+        return {0: own | by_descent[0]}, outputs

@@ -78,15 +78,15 @@ class Initialisation(DeployedAlgorithm):
                 "test streams; train it with --data.split_protocol background_evaluation"
             )
 
-    def encode(self, params: Params, images: Tensor) -> Tensor:
+    def encode(self, params: Params, images: Tensor, first_episode: int = 0) -> Tensor:
         if params is self._untrained:  # the running statistics are not its own
-            return super().encode(params, images)
+            return super().encode(params, images, first_episode)
         with folded(len(images)):
             features = functional_call(self.net, self.net_params(params), (images.flatten(0, 1),))
         return with_constant(widened(features.flatten(1))).unflatten(0, images.shape[:2])
 
     @torch.no_grad()
-    def outer_gradient(self, params: Params, batch: Episode) -> tuple[Params, Metrics]:
+    def outer_gradient(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Params, Metrics]:
         self.encode(params, torch.cat([batch.support_x, batch.query_x], 1))
         update_running_statistics(self, len(batch.support_x), self.mean_over_processes)
         nothing = {name: torch.zeros_like(parameter) for name, parameter in params.items()}

@@ -36,23 +36,22 @@ class OML(DeployedAlgorithm):
         nn.init.kaiming_normal_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
+    def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Any:
         if not self.training:
-            return super().adapt_tasks(params, support_x, support_y)
-        features = self.encode(params, support_x)
+            return super().adapt_tasks(params, support_x, support_y, first_episode)
+        features = self.encode(params, support_x, first_episode)
         with self.full_precision():
-            return online_sgd(
-                self.initial_heads(params, features, support_y), features, support_y, self.inner_lr, self.first_order
-            )
+            heads = self.initial_heads(params, features, support_y, first_episode)
+            return online_sgd(heads, features, support_y, self.inner_lr, self.first_order)
 
-    def initial_heads(self, params: Params, features: Tensor, labels: Tensor) -> Tensor:
+    def initial_heads(self, params: Params, features: Tensor, labels: Tensor, first_episode: int) -> Tensor:
         """The meta-learned head with new rows for the classes of each task, of shape (tasks, classes, features + 1)."""
         weight, bias = params["head.weight"], params["head.bias"]
         if not self.learns_head:
             weight, bias = weight.detach(), bias.detach()
         belongs = one_hot(labels, len(weight), features)
         row = belongs.argmax(1)[..., None]  # the first image of each class
-        fresh = self.fresh_heads(features, labels.shape[1])[..., :-1]
+        fresh = self.fresh_heads(features, labels.shape[1], first_episode)[..., :-1]
         rows = torch.where(belongs.any(1)[..., None], fresh.take_along_dim(row, 1), weight)
         return torch.cat([rows, bias[:, None].expand(len(rows), -1, 1)], -1)
 

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 
 from app.continual.meta_trained.deployed_algorithm import DeployedAlgorithm
 from app.episode import Episode
@@ -27,12 +26,12 @@ class Pretraining(DeployedAlgorithm):
     def monitor(self) -> tuple[str, str]:
         return "val/accuracy_class_mean", "max"
 
-    def losses(self, params: Params, batch: Episode) -> tuple[Tensor, Metrics]:
+    def losses(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Tensor, Metrics]:
         if not self.training:
-            return super().losses(params, batch)
+            return super().losses(params, batch, first_episode)
         images, labels = torch.cat([batch.support_x, batch.query_x], 1), torch.cat([batch.support_y, batch.query_y], 1)
-        features = self.encode(params, images)
+        features = self.encode(params, images, first_episode)
         with self.full_precision():
             head = torch.cat([params["head.weight"], params["head.bias"][:, None]], 1)
             outputs = features @ head.mT
-        return vmap(self.outer_loss)(outputs, labels), {self.score_name: vmap(self.score)(outputs, labels)}
+        return self.loss_and_score(outputs, labels)

@@ -128,8 +128,8 @@ def test_steps_beyond_those_of_training_are_as_the_last():
 class Orders(MAMLPP):
     """Notes how far the run is and which derivatives are taken."""
 
-    def outer_gradient(self, params, batch):
-        result = super().outer_gradient(params, batch)
+    def outer_gradient(self, params, batch, first_episode=0):
+        result = super().outer_gradient(params, batch, first_episode)
         self.noted = [*getattr(self, "noted", []), (self._progress, self.first_order)]
         return result
 

@@ -188,8 +188,8 @@ class Record(Callback):
         self.lrs, self.weights, self.directions = [], [], []
         whole = algorithm.outer_gradient
 
-        def outer_gradient(params, batch):
-            gradient, metrics = whole(params, batch)
+        def outer_gradient(params, batch, first_episode):
+            gradient, metrics = whole(params, batch, first_episode)
             self.weights.append({name: weight.detach().clone() for name, weight in params.items()})
             self.directions.append(gradient)
             return gradient, metrics

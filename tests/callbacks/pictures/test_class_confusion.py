@@ -24,10 +24,9 @@ def test_counts_are_those_of_the_episodes(method, tmp_path):
         episode = data.episode("test", index)
         classes = _classes(data, index, episode)
         episodes.update(classes)
-        model._first_episode = index
         with torch.no_grad():
-            adapted = model.adapt(params, episode.support_x, episode.support_y)
-            predicted = model.predict(params, adapted, episode.query_x).argmax(-1)
+            (outputs,) = model.query_outputs(params, Episode(*(tensor[None] for tensor in episode)), index)
+        predicted = outputs.argmax(-1)
         for true, taken in zip(episode.query_y.tolist(), predicted.tolist(), strict=True):
             counter = right if true == taken else wrong
             counter[classes[true], classes[taken]] += 1

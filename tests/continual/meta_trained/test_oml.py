@@ -67,8 +67,7 @@ def test_first_order_differs_from_second(case):
 def plain(algorithm, params, episode, number):
     """The outer loss of one trajectory: a loop that differentiates by autograd, image after image."""
     second = not algorithm.first_order
-    algorithm._first_episode = number
-    (generator,) = algorithm.generators(1)
+    (generator,) = algorithm.generators(1, number)
     labels, size = episode.support_y, algorithm.net.num_features
     fresh = ((2 / size) ** 0.5 * torch.randn(len(labels), size, generator=generator, dtype=torch.float32)).double()
     rows = list(params["head.weight"])

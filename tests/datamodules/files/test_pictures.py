@@ -38,9 +38,8 @@ class Halfway(MAML):
         mean = super().predict(params, adapted, query_x)
         return torch.cat([mean, torch.full_like(mean, 0.25)], -1)
 
-    def task_scores(self, params, episode):
-        self.stages = [0]
-        return {"mse": torch.zeros(1), "loss": torch.zeros(1)}
+    def evaluate(self, params, episode, split):
+        return {0: {"mse": torch.zeros(()), "loss": torch.zeros(())}}, torch.zeros(())
 
 
 @pytest.mark.parametrize("cls", [MAML, Halfway])

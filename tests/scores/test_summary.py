@@ -10,7 +10,7 @@ from helpers.small import algorithm_for, trainer
 
 from app.algorithms.optimisation_based.maml import MAML
 from app.scores.episode_scores import mean_and_ci95
-from app.scores.evaluation import logged, summarise
+from app.scores.summary import logged, summarise
 from datamodules.gaussian_process import KERNELS, GaussianProcess
 from datamodules.sinusoid import Sinusoid
 

@@ -1,0 +1,50 @@
+"""What a validation or a test that is under way has found so far."""
+
+import torch
+from torch import Tensor
+
+from app.scores.calibration import Calibration
+from app.scores.episode_scores import EpisodeScores
+
+# Scores by name, each of shape (tasks,), at each stage of the adaptation, by its number.
+StageScores = dict[int, dict[str, Tensor]]
+
+
+class Tally:
+    """The scores of the episodes of one validation or test, and how much its probabilities are worth.
+
+    Args:
+        split: val or test.
+        device: of the scores.
+        num_classes: of a task whose probabilities are judged as well; null for none.
+
+    Attributes:
+        names: of the scores.
+        stages: numbers of the stages of the adaptation that are scored.
+        calibration: of the probabilities, or null.
+    """
+
+    def __init__(self, split: str, device: torch.device, num_classes: int | None = None):
+        self.split = split
+        self.names: list[str] = []
+        self.stages: list[int] = []
+        self.calibration = Calibration(num_classes).to(device) if num_classes else None
+        self._rows = EpisodeScores().to(device)
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes that this process has scored."""
+        return self._rows.num_episodes
+
+    def add(self, first_episode: int, scores: StageScores) -> None:
+        """Adds the scores of a stack of tasks whose first is the episode of that number."""
+        self.stages = list(scores)
+        self.names = list(scores[self.stages[0]])
+        at_stages = [torch.stack([score.to(torch.float64) for score in found.values()], -1) for found in scores.values()]
+        rows = torch.stack(at_stages, 1)
+        numbers = torch.arange(first_episode, first_episode + len(rows)).to(rows)
+        self._rows.update(torch.cat([numbers[:, None, None].expand(-1, rows.shape[1], 1), rows], -1))
+
+    def rows(self) -> Tensor:
+        """The number of each episode and its scores, of all processes, of shape (episodes, stages, 1 + scores)."""
+        return self._rows.compute()

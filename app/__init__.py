@@ -10,12 +10,12 @@ def load(ckpt_path: str, device: str | None = None, **options: Any) -> "Predicto
     """What a checkpoint has learned, ready to adapt to classes or functions of a person's own.
 
     Args:
-        ckpt_path: of a run of this application; it alone says what the method, the network and the inputs are.
+        ckpt_path: of a run of this application; it alone says what the algorithm, the network and the inputs are.
         device: where to compute, null for a GPU where there is one.
-        options: of the method that are to differ from the run's, such as `transductive=False` or `eval_inner_steps=20`.
+        options: of the algorithm that are to differ from the run's, such as `transductive=False` or `eval_inner_steps=20`.
 
     Raises:
-        InputError: there is no such file, it is no checkpoint of this version, or an option is not the method's.
+        InputError: there is no such file, it is no checkpoint of this version, or an option is not the algorithm's.
     """
     from app.deploy.checkpoint import restored
 

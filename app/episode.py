@@ -10,7 +10,7 @@ class Episode(NamedTuple):
 
     Attributes:
         support_x: inputs of the support set, of shape (ways * shots, *input), class after class.
-        support_y: labels in 0..ways-1, of shape (ways * shots,), or regression targets, of shape (shots, *output); for methods
+        support_y: labels in 0..ways-1, of shape (ways * shots,), or regression targets, of shape (shots, *output); for algorithms
             with `global_labels`, those of training tasks number all training classes.
         query_x: inputs of the query set, of shape (ways * queries, *input).
         query_y: labels or targets of the query set.

@@ -15,7 +15,7 @@ from app.runs.run import CHECKPOINT_FORMAT
 
 
 class RunIdentity(Callback):
-    """Keeps in the checkpoint what it takes to go on with the run, and to deploy its model without the data.
+    """Keeps in the checkpoint what it takes to go on with the run, and to deploy what was learned without the data.
 
     That is the run's id and config, and the shapes and the reading of inputs and targets. The loggers get config, git commit
     and the data's hash, and `environment.json` what the fit runs on.

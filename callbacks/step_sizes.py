@@ -11,7 +11,7 @@ from app.lightning_internals import is_logged
 class StepSizes(Callback):
     """Logs mean and standard deviation of the learned step sizes of each layer, at every log interval.
 
-    Only for a method that has some (`learned_step_sizes`), such as Meta-SGD; with others it does nothing.
+    Only for an algorithm that has some (`learned_step_sizes`), such as Meta-SGD; with others it does nothing.
     """
 
     @torch.no_grad()

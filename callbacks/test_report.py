@@ -49,7 +49,7 @@ class TestReport(Callback):
             "algorithm": type(pl_module).__name__,
             "data": type(trainer.datamodule).__name__,
             **trainer.datamodule.describe_task(),
-            **pl_module.describe_method(),
+            **pl_module.describe_algorithm(),
             "score": pl_module.score_name,
             **whole,
             **({"calibration": evaluation["calibration"]} if "calibration" in evaluation else {}),
@@ -158,7 +158,7 @@ def _by_score(result: Table, results: dict[str, Any], names: list[str]) -> Table
 
 
 def _rows(part: dict[str, Any], names: list[str], algorithm: str, all_stages: bool) -> Iterator[list[str]]:
-    """Label and cells of each row: the stages, then other predictors, each with the method's score minus its own."""
+    """Label and cells of each row: the stages, then other predictors, each with the algorithm's score minus its own."""
     stages = part[names[0]]["inner_steps"]
     for position in range(len(stages)) if all_stages else [len(stages) - 1]:
         if stages[-1] > MANY_STEPS and stages[position] & (stages[position] - 1) and stages[position] != stages[-1]:

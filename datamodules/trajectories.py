@@ -26,7 +26,7 @@ class Trajectories(SplitImages):
     The support set of a training episode is a trajectory: `num_classes` classes, one after the other, `num_images` images of
     each. Its query set is `num_others` other images of each of these classes, the trajectory's own where `repeats_support`, and
     `num_remembered` images of any training class, none of the trajectory. Labels are the numbers of the classes in the train
-    split, or, for methods of ordinary episodes, in the trajectory.
+    split, or, for algorithms of ordinary episodes, in the trajectory.
 
     An evaluation episode is one class order: n classes of the split without replacement, `shots` images of each, class after
     class, and `queries` held-out ones of each as the query set; labels 0..n-1 in the order of appearance. The lengths n take
@@ -52,7 +52,7 @@ class Trajectories(SplitImages):
         test_episodes: class orders scored by `test`, of all lengths together.
         num_workers: loader processes.
         seed: of the episodes; linked to `seed_everything`.
-        global_labels: whether training labels are the numbers of the classes in the train split; linked to the method.
+        global_labels: whether training labels are the numbers of the classes in the train split; linked to the algorithm.
     """
 
     task_type: Literal["classification"] = "classification"
@@ -131,7 +131,7 @@ class Trajectories(SplitImages):
     def check(self) -> None:
         if self.num_remembered and not self.global_labels:
             raise InputError(
-                f"--data.num_remembered {self.num_remembered} asks for images of all training classes, and the method learns "
+                f"--data.num_remembered {self.num_remembered} asks for images of all training classes, and the algorithm learns "
                 "those of one trajectory at a time; give 0"
             )
         for split in SPLITS:

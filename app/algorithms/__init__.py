@@ -1,4 +1,4 @@
-"""The few-shot methods, one a file, found by themselves, in the field's families. May import learners and all below."""
+"""The few-shot algorithms, one a file, found by themselves, in the field's families. May import learners and all below."""
 
 from app.discovery import import_modules
 

@@ -51,7 +51,7 @@ DEFAULTS = Path(__file__).parents[2] / "configs" / "default.yaml"
 
 
 def has_global_labels(class_path: str) -> bool:
-    """Whether a method is trained on all classes at once."""
+    """Whether a learner is trained on all classes at once."""
     return resolve_name(class_path).global_labels
 
 
@@ -94,7 +94,7 @@ class MetaCLI(LightningCLI):
         for name in TASK:
             linked = partial(self._linked, name)
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", compute_fn=linked, apply_on="instantiate")
-        # The method alone knows what it is trained on. Data sets without classes have no such argument.
+        # The learner alone knows what it is trained on. Data sets without classes have no such argument.
         parser.link_arguments("model.class_path", "data.init_args.global_labels", compute_fn=has_global_labels)
         parser.link_arguments("data", "model.init_args.stream", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)

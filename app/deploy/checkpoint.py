@@ -27,14 +27,14 @@ def restored(ckpt_path: str, device: str | None = None, options: dict[str, Any] 
         raise InputError(f"--ckpt_path {ckpt_path} {is_what}; give the file of a checkpoint, such as DIR/checkpoints/best.ckpt")
     checkpoint = read_checkpoint(path)
     check_format(checkpoint, path)
-    model = build(checkpoint, path, options or {})
-    model.on_load_checkpoint(checkpoint)
+    algorithm = build(checkpoint, path, options or {})
+    algorithm.on_load_checkpoint(checkpoint)
     task, inputs = checkpoint["task"], checkpoint["inputs"]
     if task["task_type"] == "classification" and len(task["input_shape"]) == 3:
         reading = Pictures(tuple(task["input_shape"]), **inputs)
     else:
         reading = Columns.numbered(task["input_shape"], task["output_size"], **inputs)
-    return Predictor(model.to(_device(device)).eval(), reading, str(path))
+    return Predictor(algorithm.to(_device(device)).eval(), reading, str(path))
 
 
 def check_format(checkpoint: dict[str, Any], path: Path) -> None:
@@ -49,12 +49,12 @@ def check_format(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def build(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]) -> MetaAlgorithm:
-    """The method of a checkpoint with its weights.
+    """The algorithm of a checkpoint with its weights.
 
     Args:
         checkpoint: as it was read.
         path: of its file, for messages.
-        options: of the method, instead of those in the checkpoint.
+        options: of the algorithm, instead of those in the checkpoint.
     """
     config, task = checkpoint["config"]["model"], checkpoint["task"]
     name = checkpoint["algorithm"]
@@ -76,7 +76,7 @@ def build(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]) -> Me
     parser.add_subclass_arguments(MetaAlgorithm, "model", fail_untyped=False, required=True)
     try:
         parsed = parser.parse_object({"model": {"class_path": config["class_path"], "init_args": arguments}})
-        model = parser.instantiate_classes(parsed).model
+        algorithm = parser.instantiate_classes(parsed).model
     except ArgumentError as error:
         given = " ".join(f"--model.{option} {value}" for option, value in options.items())
         text = " ".join(str(error).split())
@@ -86,16 +86,16 @@ def build(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]) -> Me
     except ValueError as error:
         raise (cause(error, InputError) or error) from None
     state = checkpoint["state_dict"]
-    model.to(next(tensor.dtype for tensor in state.values() if tensor.is_floating_point()))
-    own = model.state_dict()
+    algorithm.to(next(tensor.dtype for tensor in state.values() if tensor.is_floating_point()))
+    own = algorithm.state_dict()
     if differing := [key for key in own.keys() | state.keys() if _shape(own, key) != _shape(state, key)]:
         first = min(differing)
         raise InputError(
             f"{path} does not fit this version's {name}: {first} is {_shape(state, first)} there and {_shape(own, first)} here; "
             "leave out options of the network, or use the version that wrote it"
         )
-    model.load_state_dict(state)
-    return model.requires_grad_(False)
+    algorithm.load_state_dict(state)
+    return algorithm.requires_grad_(False)
 
 
 def _options_of(cls: type) -> set[str]:

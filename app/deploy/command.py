@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Predict:
     """Adapts a checkpoint to labelled examples, and predicts others; the checkpoint alone says what it takes.
 
-    Pictures are made as those of training, whatever their size and mode. A transductive method (MAML by default) normalises all
-    queries together, as `test` does: --model.transductive false predicts each by itself. Any other option of the method
+    Pictures are made as those of training, whatever their size and mode. A transductive algorithm (MAML by default) normalises
+    all queries together, as `test` does: --model.transductive false predicts each by itself. Any other option of the algorithm
     that does not change its network may follow in the same way, such as --model.eval_inner_steps 20.
 
     Args:
@@ -104,7 +104,7 @@ class Predict:
 
     def _table(self, predictor: Predictor) -> int:
         reading = predictor.reading
-        if predictor.model.task_type == "classification":
+        if predictor.algorithm.task_type == "classification":
             raise InputError(f"{self.ckpt_path} classifies vectors, which no table gives here; use app.load in Python")
         if self.threshold:
             raise InputError("--threshold is for classes, and the checkpoint is of a regression; leave it out")
@@ -152,7 +152,7 @@ class Predict:
             write_picture(self.picture, draw())
 
     def _say(self, adapted: Adapted, counted: str, score: str | None, query_x: np.ndarray) -> None:
-        lines = [("adapted", f"{type(adapted.model).__name__}, {counted}"), ("predictions", str(self.out))]
+        lines = [("adapted", f"{type(adapted.algorithm).__name__}, {counted}"), ("predictions", str(self.out))]
         lines += [("picture", str(self.picture))] if self.picture.exists() else []
         lines += [("score", score)] if score else []
         if adapted.transductive:
@@ -165,7 +165,7 @@ class Predict:
 
 
 def _name(predictor: Predictor) -> str:
-    return type(predictor.model).__name__
+    return type(predictor.algorithm).__name__
 
 
 def predict(args: list[str]) -> int:
@@ -187,7 +187,7 @@ def predict(args: list[str]) -> int:
 
 
 def _model_options(args: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """The arguments without those of the method, and these by their names."""
+    """The arguments without those of the algorithm, and these by their names."""
     rest, options, waiting = [], {}, iter(args)
     for argument in waiting:
         if not argument.startswith("--model."):

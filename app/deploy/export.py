@@ -31,19 +31,19 @@ class Program(nn.Module):
 
 
 @torch.no_grad()
-def export(outputs: Outputs, method: str, path: str, inputs: Tensor, dtype: torch.dtype, unit: Tensor | float) -> None:
+def export(outputs: Outputs, algorithm: str, path: str, inputs: Tensor, dtype: torch.dtype, unit: Tensor | float) -> None:
     """Writes the program to a file, reads it back and compares.
 
     Args:
         outputs: probabilities of queries, or means and, where there are some, standard deviations.
-        method: what messages call it.
+        algorithm: what messages call it.
         path: of the file.
         inputs: some queries as `outputs` takes them.
         dtype: that the program takes.
         unit: by which a difference of outputs is divided before it is judged.
 
     Raises:
-        InputError: the method cannot be exported, or the program differs.
+        InputError: the algorithm cannot be exported, or the program differs.
     """
     target = Path(path)
     if target.suffix != ".pt2":
@@ -58,7 +58,7 @@ def export(outputs: Outputs, method: str, path: str, inputs: Tensor, dtype: torc
         )
     except Exception as error:  # torch.export raises errors of many kinds
         raise InputError(
-            f"{method} cannot be exported by this version of torch ({_first_line(error)}); leave --export out"
+            f"{algorithm} cannot be exported by this version of torch ({_first_line(error)}); leave --export out"
         ) from error
     beside = target.with_name(f".{target.stem}.part.pt2")  # torch.export.save insists on the ending
     try:
@@ -66,7 +66,7 @@ def export(outputs: Outputs, method: str, path: str, inputs: Tensor, dtype: torc
         torch.export.save(program, beside)
         loaded = torch.export.load(beside).module()
         for rows in (inputs, torch.cat([inputs, inputs])):
-            _compare(unit, loaded(rows), outputs(rows), f"{method} with this version of torch; leave --export out")
+            _compare(unit, loaded(rows), outputs(rows), f"{algorithm} with this version of torch; leave --export out")
         digits = f"numbers with more digits than {inputs.dtype} has; subtract a constant before training, or leave --export out"
         _compare(unit, loaded(inputs), outputs(given), digits)
         beside.replace(target)

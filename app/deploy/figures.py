@@ -143,7 +143,7 @@ def curves(adapted: Adapted, support: Table, query: Table, found: Regression, ti
     ends = np.concatenate([support.x, query.x])
     low, high = ends.min(), ends.max()
     x = np.linspace(low, high, 300)[:, None] if high > low else ends[:1]
-    # Of a transductive method the line is that of the queries themselves: more of them would change what it says.
+    # Of a transductive algorithm the line is that of the queries themselves: more of them would change what it says.
     line = found if adapted.transductive else adapted.predict(x)
     x, order = (query.x, query.x[:, 0].argsort()) if adapted.transductive else (x, np.arange(len(x)))
     figure, grid = _panels(reading.y, title)

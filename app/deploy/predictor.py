@@ -1,4 +1,4 @@
-"""A learned method, adapted to a support set and asked about queries."""
+"""A learned algorithm, adapted to a support set and asked about queries."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ class Regression(NamedTuple):
 
     Attributes:
         mean: of shape (queries, targets).
-        std: standard deviations of the same shape, null where the method predicts none.
+        std: standard deviations of the same shape, null where the algorithm predicts none.
     """
 
     mean: Tensor
@@ -53,13 +53,13 @@ class Predictor:
     """What a checkpoint has learned; `adapt` makes it a predictor of one task.
 
     Args:
-        model: the method, in evaluation mode.
-        reading: how inputs and targets are made into what the method was trained on.
+        algorithm: in evaluation mode.
+        reading: how inputs and targets are made into what the algorithm was trained on.
         name: what messages call the checkpoint.
     """
 
-    def __init__(self, model: MetaAlgorithm, reading: Pictures | Columns, name: str = "the checkpoint"):
-        self.model, self.reading, self.name = model, reading, name
+    def __init__(self, algorithm: MetaAlgorithm, reading: Pictures | Columns, name: str = "the checkpoint"):
+        self.algorithm, self.reading, self.name = algorithm, reading, name
 
     def adapt(self, support_x: Any, support_y: Any) -> "Adapted":
         """The predictor of the task that these examples are of.
@@ -73,7 +73,7 @@ class Predictor:
             InputError: the shapes, the labels or the number of classes do not suit the checkpoint.
         """
         x = self.reading.inputs(support_x, "support_x")
-        if self.model.task_type == "classification":
+        if self.algorithm.task_type == "classification":
             labels = _labels(support_y)
             classes = self.check_classes(labels)
             y = torch.tensor([classes.index(label) for label in labels])
@@ -81,13 +81,13 @@ class Predictor:
             y, classes = self.reading.targets(support_y, "support_y"), []
         if len(y) != len(x):
             raise InputError(f"support_x has {len(x)} rows and support_y {len(y)}; give one of each for every example")
-        return Adapted(self, x.to(self.model.device), y.to(self.model.device), classes)
+        return Adapted(self, x.to(self.algorithm.device), y.to(self.algorithm.device), classes)
 
     def check_classes(self, labels: list[Any]) -> list[Any]:
-        """The classes, sorted: that is the order in which the method numbers them.
+        """The classes, sorted: that is the order in which the algorithm numbers them.
 
         Raises:
-            InputError: there are fewer than two, or a number that the method cannot tell apart.
+            InputError: there are fewer than two, or a number that the algorithm cannot tell apart.
         """
         try:
             classes = sorted(set(labels))
@@ -98,20 +98,20 @@ class Predictor:
         if len(classes) < 2:
             found = f"only class {classes[0]!r}" if classes else "no class"
             raise InputError(f"the support set has {found}; give examples of at least 2 classes")
-        ways = self.model.output_size
-        if len(classes) != ways and not self.model.any_ways:
+        ways = self.algorithm.output_size
+        if len(classes) != ways and not self.algorithm.any_ways:
             raise InputError(
-                f"{self.name} is of {type(self.model).__name__} with a learned head of {ways} classes, and the support set has "
-                f"{len(classes)}; give {ways}, or a checkpoint of a method without such a head, for example ProtoNet"
+                f"{self.name} is of {type(self.algorithm).__name__} with a learned head of {ways} classes, and the support set "
+                f"has {len(classes)}; give {ways}, or a checkpoint of an algorithm without such a head, for example ProtoNet"
             )
         return classes
 
 
 class Adapted:
-    """A method adapted to one support set.
+    """An algorithm adapted to one support set.
 
     Args:
-        predictor: the learned method.
+        predictor: the learned algorithm.
         support_x: inputs as `Predictor.reading` gives them.
         support_y: numbers of the classes, or targets in their own units.
         classes: names of the classes in the order of their numbers.
@@ -121,27 +121,29 @@ class Adapted:
     """
 
     def __init__(self, predictor: Predictor, support_x: Tensor, support_y: Tensor, classes: list[Any]):
-        self.model, self.reading, self.classes = predictor.model, predictor.reading, classes
-        self.params = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
-        self.transductive = self.model.transductive and any(isinstance(part, TaskBatchNorm) for part in self.model.modules())
-        self.model.check_inputs(self._scaled(support_x))
+        self.algorithm, self.reading, self.classes = predictor.algorithm, predictor.reading, classes
+        self.params = {name: parameter.detach() for name, parameter in self.algorithm.named_parameters()}
+        self.transductive = self.algorithm.transductive and any(
+            isinstance(part, TaskBatchNorm) for part in self.algorithm.modules()
+        )
+        self.algorithm.check_inputs(self._scaled(support_x))
         with torch.no_grad(), self._ways():
-            adapted = self.model.adapt(self.params, self._scaled(support_x), self._scaled_targets(support_y))
+            adapted = self.algorithm.adapt(self.params, self._scaled(support_x), self._scaled_targets(support_y))
             # Copies: views would keep alive, and write into an exported program, all of what they are views of.
             self.adapted = tree_map(_copy, adapted)
 
     def predict(self, query_x: Any, threshold: float | None = None) -> Classification | Regression:
         """What the queries are.
 
-        A transductive method normalises all queries of one call together, as `test` does those of an episode: what it says of
+        A transductive algorithm normalises all queries of one call together, as `test` does those of an episode: what it says of
         one depends on the others. `app.load(..., transductive=False)` predicts each by itself.
 
         Args:
             query_x: in the form of `support_x`.
             threshold: the label is `other` where no class is at least so probable; null for the most probable class always.
         """
-        x = self.reading.inputs(query_x, "query_x").to(self.model.device)
-        self.model.check_inputs(self._scaled(x))
+        x = self.reading.inputs(query_x, "query_x").to(self.algorithm.device)
+        self.algorithm.check_inputs(self._scaled(x))
         if threshold is not None:
             if isinstance(threshold, str) or not 0 < threshold < 1:
                 raise InputError(f"threshold is {threshold!r}; give a probability between 0 and 1")
@@ -153,7 +155,7 @@ class Adapted:
         joined = tuple(torch.cat(part).cpu() for part in zip(*found, strict=True))
         if not all(part.isfinite().all() for part in joined):
             raise InputError("the predictions are not finite: the adaptation diverged; lower inner_lr or eval_inner_steps")
-        if self.model.task_type == "regression":
+        if self.algorithm.task_type == "regression":
             return Regression(joined[0], joined[1] if len(joined) > 1 else None)
         (probabilities,) = joined
         best, number = probabilities.max(-1)
@@ -169,11 +171,11 @@ class Adapted:
             inputs: pixels from 0 to 1, or the columns of a table in their own units; of shape (queries, *input).
         """
         with self._ways():
-            outputs = self.model.predict(self.params, self.adapted, self._scaled(inputs))
-            if self.model.task_type == "classification":
-                return (self.model.probabilities(outputs),)
+            outputs = self.algorithm.predict(self.params, self.adapted, self._scaled(inputs))
+            if self.algorithm.task_type == "classification":
+                return (self.algorithm.probabilities(outputs),)
         mean, std = self.reading.scale("y", inputs.device)
-        means, *deviations = outputs.to(mean).split(self.model.output_size, -1)
+        means, *deviations = outputs.to(mean).split(self.algorithm.output_size, -1)
         return tuple(part.to(inputs.dtype) for part in (means * std + mean, *(deviation * std for deviation in deviations)))
 
     def _scaled(self, inputs: Tensor) -> Tensor:
@@ -183,19 +185,19 @@ class Adapted:
         return inputs.to(next(iter(self.params.values())).dtype)
 
     def _scaled_targets(self, targets: Tensor) -> Tensor:
-        if self.model.task_type == "classification":
+        if self.algorithm.task_type == "classification":
             return targets
         mean, std = self.reading.scale("y", targets.device)
         return ((targets - mean) / std).to(next(iter(self.params.values())).dtype)
 
     @contextmanager
     def _ways(self) -> Iterator[None]:
-        """Inside, the method classifies as many classes as this task has."""
-        trained, self.model.output_size = self.model.output_size, len(self.classes) or self.model.output_size
+        """Inside, the algorithm classifies as many classes as this task has."""
+        trained, self.algorithm.output_size = self.algorithm.output_size, len(self.classes) or self.algorithm.output_size
         try:
             yield
         finally:
-            self.model.output_size = trained
+            self.algorithm.output_size = trained
 
     def export(self, path: str, query_x: Any) -> None:
         """Writes this predictor as a program of torch.export, which needs nothing of this application.
@@ -205,20 +207,20 @@ class Adapted:
             query_x: some queries, which the program and `predict` must agree on.
 
         Raises:
-            InputError: the method cannot be exported, or the program differs.
+            InputError: the algorithm cannot be exported, or the program differs.
         """
         twin, inputs = self.on_cpu(), self.reading.inputs(query_x, "query_x").cpu()
-        # Targets in the units that the method was trained on: those of the table may be billions or billionths.
+        # Targets in the units that the algorithm was trained on: those of the table may be billions or billionths.
         unit = self.reading.scale("y", inputs.device)[1] if isinstance(self.reading, Columns) else 1.0
         dtype = next(iter(twin.params.values())).dtype
-        export(twin.outputs, type(self.model).__name__, path, inputs, dtype, unit)
+        export(twin.outputs, type(self.algorithm).__name__, path, inputs, dtype, unit)
 
     def on_cpu(self) -> "Adapted":
         """This predictor on the CPU, where every machine can run what is written of it."""
-        if self.model.device.type == "cpu":
+        if self.algorithm.device.type == "cpu":
             return self
         twin = copy(self)
-        twin.model = deepcopy(self.model).cpu()
+        twin.algorithm = deepcopy(self.algorithm).cpu()
         twin.params, twin.adapted = tree_map(_cpu, (self.params, self.adapted))
         return twin
 

@@ -1,4 +1,4 @@
-"""What a meta-learning method is, and the outer step that all share."""
+"""What a meta-learning algorithm is, and the outer step that all share."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -30,9 +30,9 @@ Metrics = dict[str, Tensor]
 
 
 class MetaAlgorithm(EpisodicLearner):
-    """Base of all methods: a subclass writes one task (`adapt`, `predict`), vmap adds the task axis.
+    """Base of all algorithms: a subclass writes one task (`adapt`, `predict`), vmap adds the task axis.
 
-    A method that is for classification or regression alone says so in `task_types`, one that learns all training classes at
+    An algorithm that is for classification or regression alone says so in `task_types`, one that learns all training classes at
     once in `global_labels`: the labels of its training tasks are then the numbers of the classes within the train split. One
     that is tested on streams of any number of classes says so in `learns_streams`, and one whose checkpoint can classify any
     number of classes in `any_ways`.
@@ -89,13 +89,13 @@ class MetaAlgorithm(EpisodicLearner):
         if self.train_output_size != self.output_size:
             raise InputError(
                 f"--data.train_ways {self.train_output_size} differs from --data.ways {self.output_size}, the outputs of "
-                f"{type(self).__name__}'s head; make them equal, or choose a method without a head, such as ProtoNet"
+                f"{type(self).__name__}'s head; make them equal, or choose an algorithm without a head, such as ProtoNet"
             )
         net = backbone(self.input_shape, self.output_size)
         if any(isinstance(module, DropBlock) for module in net.modules()):
             raise InputError(
                 f"--model.backbone.drop_rate is above 0, and {type(self).__name__} cannot drop features in its inner loop; "
-                "give 0, or choose a method without one, such as ProtoNet"
+                "give 0, or choose an algorithm without one, such as ProtoNet"
             )
         return net
 
@@ -103,14 +103,14 @@ class MetaAlgorithm(EpisodicLearner):
 
     @abstractmethod
     def adapt(self, params: Params, support_x: Tensor, support_y: Tensor) -> Any:
-        """Whatever the method derives from a support set; pure and differentiable in `params`."""
+        """Whatever the algorithm derives from a support set; pure and differentiable in `params`."""
 
     @abstractmethod
     def predict(self, params: Params, adapted: Any, query_x: Tensor) -> Tensor:
         """Logits or regression outputs of the queries."""
 
     def adaptation(self, params: Params, support_x: Tensor, support_y: Tensor) -> Iterator[Any]:
-        """Yields what the method knows at each stage of the adaptation, before it first and the result of `adapt` last."""
+        """Yields what the algorithm knows at each stage of the adaptation, before it first and the result of `adapt` last."""
         yield self.adapt(params, support_x, support_y)
 
     def task_loss(self, params: Params, episode: Episode) -> tuple[Tensor, Metrics]:
@@ -128,7 +128,7 @@ class MetaAlgorithm(EpisodicLearner):
             scores[stage] = {self.score_name: score, "loss": loss}
         return scores, outputs
 
-    # All tasks; a method under vmap draws no random numbers, and does not ask for their number
+    # All tasks; what runs under vmap draws no random numbers, and does not ask for the number of an episode
 
     def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Any:
         """`adapt` for a stack of tasks."""
@@ -200,7 +200,7 @@ class MetaAlgorithm(EpisodicLearner):
         """Whether the training step at hand is one of those that are logged."""
         return is_logged(self.trainer)
 
-    # What methods use
+    # What algorithms use
 
     def loss_function(self, option: str, name: LossName | None) -> Callable[..., Tensor]:
         """The loss of that name, or the default of the task type."""
@@ -209,9 +209,9 @@ class MetaAlgorithm(EpisodicLearner):
         return LOSSES[name or DEFAULT_LOSS[self.task_type]]
 
     def check_inputs(self, inputs: Tensor) -> None:
-        """Raises an InputError where inputs, as `adapt` and `predict` get them, are none that the method can take."""
+        """Raises an InputError where inputs, as `adapt` and `predict` get them, are none that the algorithm can take."""
 
-    def describe_method(self) -> dict[str, Any]:
+    def describe_algorithm(self) -> dict[str, Any]:
         """What `results.json` says about the way of predicting."""
         return {"transductive": self.transductive}
 
@@ -229,10 +229,10 @@ class MetaAlgorithm(EpisodicLearner):
         return self.module_params("net", params)
 
     def module_params(self, module: str, params: Params) -> Params:
-        """The share that a module of the method has in the meta-parameters, named as in the module."""
+        """The share that a module of the algorithm has in the meta-parameters, named as in the module."""
         prefix = f"{module}."
         return {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
 
     def call_module(self, module: str, params: Params, *inputs: Tensor) -> Tensor:
-        """A module of the method, by its name, with its share of these meta-parameters."""
+        """A module of the algorithm, by its name, with its share of these meta-parameters."""
         return functional_call(self.get_submodule(module), self.module_params(module, params), inputs)

@@ -1,4 +1,4 @@
-"""What the methods share that take a stack of tasks at once, instead of one task under vmap."""
+"""What the algorithms share that take a stack of tasks at once, instead of one task under vmap."""
 
 from abc import abstractmethod
 from typing import Any
@@ -15,7 +15,7 @@ from app.torch_internals import tree_map
 
 
 class StackedAlgorithm(MetaAlgorithm):
-    """Base of the methods that encode the inputs of all tasks in one ordinary batch, or whose layers vmap has no rule for.
+    """Base of the algorithms that encode the inputs of all tasks in one ordinary batch, or whose layers vmap has no rule for.
 
     A subclass writes `adapt_tasks` and `predict_tasks`; what the first returns is a tensor, or a tuple of tensors, with a
     leading task axis. One that draws random numbers takes them from `generators`, by the number of the first task.
@@ -30,7 +30,7 @@ class StackedAlgorithm(MetaAlgorithm):
 
     @abstractmethod
     def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Any:
-        """Whatever the method derives from the support sets; pure and differentiable in `params`."""
+        """Whatever the algorithm derives from the support sets; pure and differentiable in `params`."""
 
     @abstractmethod
     def predict_tasks(self, params: Params, adapted: Any, query_x: Tensor, first_episode: int = 0) -> Tensor:

@@ -43,7 +43,7 @@ class RecordedRun(NamedTuple):
 
     @property
     def names(self) -> tuple[str, str]:
-        """The method and the data set."""
+        """The algorithm, or a stream's method, and the data set."""
         found = []
         for section in ("model", "data"):
             content = self.config.get(section) or {}

@@ -127,7 +127,7 @@ def resize_to_checkpoint(data: Namespace, checkpoint: dict[str, Any], path: Path
 
 
 def check_fits(checkpoint: dict[str, Any], path: Path, model: LightningModule) -> None:
-    """Raises an InputError where the checkpoint is of another algorithm or architecture than the model."""
+    """Raises an InputError where the checkpoint is of another learner or architecture."""
     algorithm = type(model).__name__
     if checkpoint["algorithm"] != algorithm:
         raise InputError(f"{path} is of {checkpoint['algorithm']}, --model is {algorithm}; use the config.yaml of its run")

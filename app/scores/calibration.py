@@ -37,7 +37,7 @@ class Calibration(MulticlassCalibrationError):
     def compute(self) -> dict[str, Any]:
         """`error`, `num_queries` and `bins`, a list of {"confidence", "accuracy", "count", "from", "to"} of those not empty.
 
-        Where a method has diverged a confidence is not a number: neither is the error then, and there are no bins.
+        Where an algorithm has diverged a confidence is not a number: neither is the error then, and there are no bins.
         """
         # In float64: float32 sums of many queries depend on their order, and so on the number of devices.
         confidences, right = (dim_zero_cat(state).double() for state in (self.confidences, self.accuracies))

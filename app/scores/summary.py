@@ -16,7 +16,7 @@ def summarise(rows: Tensor, names: list[str], data: EpisodicDataModule, split: s
 
     Returns:
         `num_episodes`, `scores` {name: {"mean", "ci95": of each stage}} and `references` {predictor: {name: {"mean", "ci95",
-        "difference_mean", "difference_ci95"}}}, where the difference is that of each episode, the method's score after the
+        "difference_mean", "difference_ci95"}}}, where the difference is that of each episode, the algorithm's score after the
         adaptation minus the predictor's; in `test` also `groups`, the same for each group of episodes alone.
 
     Args:

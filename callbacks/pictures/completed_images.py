@@ -19,7 +19,7 @@ MISSING = (0.0, 0.0, 0.5)  # blue where a pixel is not given
 class CompletedImages(PictureCallback):
     """Draws images of the split with the pixels given, the mean that is predicted, its standard deviation, and the truth.
 
-    Only for data sets that can give whole images by `whole_image(split, index)`; with others it does nothing. A method that
+    Only for data sets that can give whole images by `whole_image(split, index)`; with others it does nothing. An algorithm that
     predicts no standard deviation gets no picture of it.
 
     Args:

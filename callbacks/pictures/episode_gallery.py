@@ -15,8 +15,8 @@ from datamodules.base.episodic import EpisodicDataModule
 class EpisodeGallery(PictureCallback):
     """Draws episodes with what the adapted learner predicts: images with true and predicted labels, or fitted curves.
 
-    A curve has a band of two standard deviations where the method predicts one, and the true posterior beside it where the data
-    set knows that.
+    A curve has a band of two standard deviations where the algorithm predicts one, and the true posterior beside it where the
+    data set knows that.
 
     Args:
         num_episodes: how many, each the first of an evaluation batch; in `test` one of each group where the data set has groups.

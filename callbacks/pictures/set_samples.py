@@ -1,4 +1,4 @@
-"""What a generative model of sets draws for a set."""
+"""What an algorithm that models sets draws for a set."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class SetSamples(PictureCallback):
-    """Draws the classes of an episode, all images of each, and beside them images that the model samples for that set.
+    """Draws the classes of an episode, all images of each, and beside them images that the algorithm samples for that set.
 
-    Only for a method with `sample(params, adapted, count, generator)`, on images; with others it does nothing.
+    Only for an algorithm with `sample(params, adapted, count, generator)`, on images; with others it does nothing.
 
     Args:
         num_samples: images sampled for each set.

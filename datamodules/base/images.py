@@ -85,7 +85,7 @@ class ImageEpisodes(SplitImages):
         num_workers: loader processes.
         seed: of the episodes; linked to `seed_everything`.
         global_labels: the label of a training image is the number of its class within the train split, instead of within its
-            task; linked to the method.
+            task; linked to the algorithm.
     """
 
     task_type: Literal["classification"] = "classification"

@@ -152,10 +152,10 @@ def test_the_chosen_rates_are_in_the_checkpoint_and_in_the_results(tmp_path):
     whole.fit(algorithm, datamodule=data)
     whole.save_checkpoint(tmp_path / "a.ckpt")
     other, data = run(OML)
-    assert "no validation took place" in other.describe_method()["deployment_lrs"]
+    assert "no validation took place" in other.describe_algorithm()["deployment_lrs"]
     assert other.deployment_lr("accuracy", 6) == LRS[1]
     trainer().test(other, datamodule=data, ckpt_path=tmp_path / "a.ckpt", verbose=False, weights_only=False)
-    assert other.chosen_lrs == algorithm.chosen_lrs == other.describe_method()["deployment_lrs"]
+    assert other.chosen_lrs == algorithm.chosen_lrs == other.describe_algorithm()["deployment_lrs"]
 
 
 def test_the_rate_of_the_nearest_length():

@@ -124,7 +124,7 @@ def test_python_gives_what_the_command_line_gives(runs, episodes):
 def test_options_of_the_method(runs, episodes):
     assert "transductive" not in predict(runs["MAML"], episodes[0], "--model.transductive", "false").out
     assert predict(runs["MAML"], episodes[0], "--model.eval_inner_steps=3").status == 0
-    assert app.load(checkpoint(runs["MAML"]), eval_inner_steps=3).model.eval_inner_steps == 3
+    assert app.load(checkpoint(runs["MAML"]), eval_inner_steps=3).algorithm.eval_inner_steps == 3
     with pytest.raises(InputError, match=r"^--model.eval_inner_steps is -3; give at least 1$"):
         app.load(checkpoint(runs["MAML"]), eval_inner_steps=-3)
 

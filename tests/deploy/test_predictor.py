@@ -27,7 +27,7 @@ def predictor_of(method, task=None, **options):
 @each_method
 def test_equals_the_method_itself(method):
     predictor, episode = predictor_of(method)
-    algorithm, params = predictor.model, dict(predictor.model.named_parameters())
+    algorithm, params = predictor.algorithm, dict(predictor.algorithm.named_parameters())
     expected = algorithm.predict(params, algorithm.adapt(params, episode.support_x, episode.support_y), episode.query_x)
     if algorithm.task_type == "regression":
         found = predictor.adapt(episode.support_x, episode.support_y).predict(episode.query_x)
@@ -53,13 +53,13 @@ def test_other_numbers_of_classes_and_uneven_shots(method):
     tasks = random_tasks(1, ways=5)
     support_x, support_y, query_x, _ = (part.sigmoid() if part.is_floating_point() else part for part in take(tasks, 0))
     support_x, support_y = support_x[:-1], support_y[:-1]
-    if not predictor.model.any_ways:
+    if not predictor.algorithm.any_ways:
         with pytest.raises(InputError, match="a learned head of 3 classes, and the support set has 5"):
             predictor.adapt(support_x, support_y)
         return
     found = predictor.adapt(support_x, support_y).predict(query_x)
     assert found.probabilities.shape == (len(query_x), 5) and set(found.labels) <= set(range(5))
-    assert predictor.model.output_size == 3  # as it was: the next support set may be of another size
+    assert predictor.algorithm.output_size == 3  # as it was: the next support set may be of another size
     two = predictor.adapt(support_x[:3], support_y[:3]).predict(query_x)
     assert two.probabilities.shape == (len(query_x), 2)
 
@@ -206,7 +206,7 @@ EXPORTED = {
 @pytest.mark.parametrize("name, options", EXPORTED.items(), ids=EXPORTED)
 def test_export(name, options, tmp_path):
     predictor, episode = predictor_of(name.split(",")[0], **options)
-    for module in predictor.model.modules():
+    for module in predictor.algorithm.modules():
         if isinstance(module, TaskBatchNorm) and module.running_mean is not None:
             module.running_mean.uniform_(-1, 1)
     adapted = predictor.adapt(episode.support_x, episode.support_y)
@@ -225,10 +225,10 @@ def test_a_program_is_written_from_the_cpu(monkeypatch):
     adapted = predictor.adapt(episode.support_x, episode.support_y)
     assert adapted.on_cpu() is adapted
     with monkeypatch.context() as patched:
-        patched.setattr(type(predictor.model), "device", torch.device("cuda", 0))
+        patched.setattr(type(predictor.algorithm), "device", torch.device("cuda", 0))
         twin = adapted.on_cpu()
-    assert twin.model is not adapted.model
-    tensors = [{tensor.data_ptr() for tensor in one.model.parameters()} for one in (adapted, twin)]
+    assert twin.algorithm is not adapted.algorithm
+    tensors = [{tensor.data_ptr() for tensor in one.algorithm.parameters()} for one in (adapted, twin)]
     assert not tensors[0] & tensors[1]
     assert_close(twin.predict(episode.query_x).probabilities, adapted.predict(episode.query_x).probabilities)
 
@@ -236,7 +236,7 @@ def test_a_program_is_written_from_the_cpu(monkeypatch):
 def test_a_method_that_cannot_be_exported(tmp_path, monkeypatch):
     predictor, episode = predictor_of("ProtoNet")
     adapted = predictor.adapt(episode.support_x, episode.support_y)
-    monkeypatch.setattr(type(predictor.model), "probabilities", lambda self, outputs: outputs[: int(outputs.sum())])
+    monkeypatch.setattr(type(predictor.algorithm), "probabilities", lambda self, outputs: outputs[: int(outputs.sum())])
     with pytest.raises(InputError, match=r"ProtoNet cannot be exported .* leave --export out"):
         adapted.export(str(tmp_path / "adapted.pt2"), episode.query_x)
     assert not any(tmp_path.iterdir())

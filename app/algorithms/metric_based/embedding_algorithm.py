@@ -1,4 +1,4 @@
-"""What the methods share that compare examples by the features of one embedding network."""
+"""What the algorithms share that compare examples by the features of one embedding network."""
 
 from abc import abstractmethod
 from typing import Any
@@ -14,7 +14,7 @@ from app.learners.stacked_algorithm import StackedAlgorithm
 
 
 class EmbeddingAlgorithm(StackedAlgorithm):
-    """Base of the methods that fit a head to the features of the support set: a subclass writes the head.
+    """Base of the algorithms that fit a head to the features of the support set: a subclass writes the head.
 
     The images of all tasks are encoded in one batch. In training, support set and queries of a task are normalised together, by
     the task's own statistics; in evaluation by running statistics, or, transductively, as in training.

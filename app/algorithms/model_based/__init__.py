@@ -1,1 +1,1 @@
-"""Methods whose network maps a whole support set to its predictions. May import learners and all below."""
+"""Algorithms whose network maps a whole support set to its predictions. May import learners and all below."""

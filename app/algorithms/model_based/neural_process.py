@@ -24,7 +24,7 @@ def latent_gaussian(raw: Tensor) -> Tensor:
 
 
 class NeuralProcess(StackedAlgorithm):
-    """Base of the methods that map a context (the support set) to a Gaussian prediction at each target (the queries).
+    """Base of the algorithms that map a context (the support set) to a Gaussian prediction at each target (the queries).
 
     `predict_tasks` returns means and then standard deviations, of shape (tasks, targets, 2 * output). The score is the
     log-likelihood per target point, in nats, summed over the dimensions of a target.
@@ -157,5 +157,5 @@ class LatentNeuralProcess(NeuralProcess):
             return log_mean_exp(densities.sum(-1), 1) / densities.shape[-1]
         return log_mean_exp(densities, 1).mean(-1)
 
-    def describe_method(self) -> dict[str, Any]:
-        return super().describe_method() | {"likelihood": self.likelihood, "num_eval_samples": self.num_eval_samples}
+    def describe_algorithm(self) -> dict[str, Any]:
+        return super().describe_algorithm() | {"likelihood": self.likelihood, "num_eval_samples": self.num_eval_samples}

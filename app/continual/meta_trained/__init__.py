@@ -1,4 +1,4 @@
-"""Methods that are meta-trained, then learn long streams; found by themselves. May import learners and all below."""
+"""Algorithms that are meta-trained, then learn long streams; found by themselves. May import learners and all below."""
 
 from app.discovery import import_modules
 

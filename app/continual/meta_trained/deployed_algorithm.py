@@ -1,4 +1,4 @@
-"""What the methods share that are trained once, then learn long streams of new classes with their features frozen."""
+"""What the algorithms share that are trained once, then learn long streams of new classes with their features frozen."""
 
 from abc import abstractmethod
 from functools import partial
@@ -24,7 +24,7 @@ from app.scores.losses import accuracy, widened
 
 
 class DeployedAlgorithm(StackedAlgorithm):
-    """Base of the methods whose evaluation is a stream: a new head is fitted to the frozen features, image after image.
+    """Base of the algorithms whose evaluation is a stream: a new head is fitted to the frozen features, image after image.
 
     The support set of a test episode is the stream, in its order, the query set is held out. The scores after it:
 
@@ -44,7 +44,7 @@ class DeployedAlgorithm(StackedAlgorithm):
     task_types = ("classification",)
     learns_streams = True
     any_ways = True
-    sgd = ""  # what the scores of the head by gradient descent end with, where the method has another way to classify
+    sgd = ""  # what the scores of the head by gradient descent end with, where the algorithm has another way to classify
 
     @abstractmethod  # what is learned, a subclass has to say
     def __init__(self, deployment_lrs: tuple[float, ...] = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5), **kwargs):
@@ -182,9 +182,9 @@ class DeployedAlgorithm(StackedAlgorithm):
         super().on_load_checkpoint(checkpoint)
         self.chosen_lrs = checkpoint["chosen_lrs"]
 
-    def describe_method(self) -> dict[str, Any]:
+    def describe_algorithm(self) -> dict[str, Any]:
         chosen = self.chosen_lrs or f"{self.default_lr}, the middle one: no validation took place"
-        return {**super().describe_method(), "deployment": "Adam, one image at a time, one pass", "deployment_lrs": chosen}
+        return {**super().describe_algorithm(), "deployment": "Adam, one image at a time, one pass", "deployment_lrs": chosen}
 
 
 def num_classes(labels: Tensor) -> int:

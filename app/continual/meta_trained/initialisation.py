@@ -1,4 +1,4 @@
-"""What another method has meta-learned, deployed on streams of new classes."""
+"""What another algorithm has meta-learned, deployed on streams of new classes."""
 
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from app.scores.losses import widened
 
 
 class Initialisation(DeployedAlgorithm):
-    """The encoder of a checkpoint of MAML, Reptile, Meta-SGD, ProtoNet or another method, deployed on streams of new classes.
+    """The encoder of a checkpoint of MAML, Reptile, Meta-SGD, ProtoNet or another algorithm, deployed on streams of new classes.
 
     Nothing is learned: the steps of `fit` gather the running statistics of the norms on training images, and its validation
-    chooses the learning rates of the heads, as for every deployed method.
+    chooses the learning rates of the heads, as for every deployed algorithm.
 
     Args:
         checkpoint: of a run of this application; null for an encoder that learned nothing.
@@ -92,6 +92,6 @@ class Initialisation(DeployedAlgorithm):
         nothing = {name: torch.zeros_like(parameter) for name, parameter in params.items()}
         return nothing, {"outer_loss": batch.support_x.new_zeros(())}
 
-    def describe_method(self) -> dict[str, Any]:
+    def describe_algorithm(self) -> dict[str, Any]:
         algorithm = self._source["algorithm"] if self._source else "nothing"
-        return {**super().describe_method(), "learned_by": algorithm}
+        return {**super().describe_algorithm(), "learned_by": algorithm}

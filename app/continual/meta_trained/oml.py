@@ -55,8 +55,8 @@ class OML(DeployedAlgorithm):
         rows = torch.where(belongs.any(1)[..., None], fresh.take_along_dim(row, 1), weight)
         return torch.cat([rows, bias[:, None].expand(len(rows), -1, 1)], -1)
 
-    def describe_method(self) -> dict[str, Any]:
-        return {**super().describe_method(), "order": 1 if self.first_order else 2}
+    def describe_algorithm(self) -> dict[str, Any]:
+        return {**super().describe_algorithm(), "order": 1 if self.first_order else 2}
 
 
 def online_sgd(heads: Tensor, features: Tensor, labels: Tensor, lr: float, first_order: bool = False) -> Tensor:

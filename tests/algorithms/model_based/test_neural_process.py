@@ -141,7 +141,7 @@ def test_bound_and_scores_of_the_latent_ones(cls, likelihood, num_train_samples)
     scores = algorithm.evaluate_tasks(params, batch, "test")[0][0]
     assert_close(scores["log_likelihood"], expected[likelihood])
     assert_close(scores["loss"], losses)
-    assert algorithm.describe_method()["likelihood"] == likelihood
+    assert algorithm.describe_algorithm()["likelihood"] == likelihood
 
 
 @each_latent

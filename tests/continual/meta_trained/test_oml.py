@@ -59,7 +59,7 @@ def test_first_order_differs_from_second(case):
         loss = loss_of(algorithm, params, batch)
         losses.append(loss.item())
         gradients.append(dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True)))
-        assert algorithm.describe_method()["order"] == 2 - first_order
+        assert algorithm.describe_algorithm()["order"] == 2 - first_order
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
     assert relative_error(gradients[1], gradients[0]) > 1e-3
 
@@ -120,8 +120,8 @@ def test_rows_of_the_trajectory_are_new_once():
     algorithm, batch = build("OML")
     params = dict(algorithm.named_parameters())
     features = algorithm.encode(params, batch.support_x)
-    heads = algorithm.initial_heads(params, features, batch.support_y)
-    again = algorithm.initial_heads(params, features, batch.support_y)
+    heads = algorithm.initial_heads(params, features, batch.support_y, 0)
+    again = algorithm.initial_heads(params, features, batch.support_y, 0)
     assert torch.equal(heads, again)
     for task, labels in enumerate(batch.support_y):
         changed = (heads[task, :, :-1] != params["head.weight"]).any(1)

@@ -1,7 +1,5 @@
 """A learned algorithm, adapted to a support set and asked about queries."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import copy, deepcopy
 from math import isnan
 from typing import Any, NamedTuple
@@ -121,13 +119,14 @@ class Adapted:
     """
 
     def __init__(self, predictor: Predictor, support_x: Tensor, support_y: Tensor, classes: list[Any]):
-        self.algorithm, self.reading, self.classes = predictor.algorithm, predictor.reading, classes
+        self.algorithm, self.reading, self.classes = copy(predictor.algorithm), predictor.reading, classes
+        self.algorithm.output_size = len(classes) or predictor.algorithm.output_size  # that of this task
         self.params = {name: parameter.detach() for name, parameter in self.algorithm.named_parameters()}
         self.transductive = self.algorithm.transductive and any(
             isinstance(part, TaskBatchNorm) for part in self.algorithm.modules()
         )
         self.algorithm.check_inputs(self._scaled(support_x))
-        with torch.no_grad(), self._ways():
+        with torch.no_grad():
             adapted = self.algorithm.adapt(self.params, self._scaled(support_x), self._scaled_targets(support_y))
             # Copies: views would keep alive, and write into an exported program, all of what they are views of.
             self.adapted = tree_map(_copy, adapted)
@@ -170,10 +169,9 @@ class Adapted:
         Args:
             inputs: pixels from 0 to 1, or the columns of a table in their own units; of shape (queries, *input).
         """
-        with self._ways():
-            outputs = self.algorithm.predict(self.params, self.adapted, self._scaled(inputs))
-            if self.algorithm.task_type == "classification":
-                return (self.algorithm.probabilities(outputs),)
+        outputs = self.algorithm.predict(self.params, self.adapted, self._scaled(inputs))
+        if self.algorithm.task_type == "classification":
+            return (self.algorithm.probabilities(outputs),)
         mean, std = self.reading.scale("y", inputs.device)
         means, *deviations = outputs.to(mean).split(self.algorithm.output_size, -1)
         return tuple(part.to(inputs.dtype) for part in (means * std + mean, *(deviation * std for deviation in deviations)))
@@ -189,15 +187,6 @@ class Adapted:
             return targets
         mean, std = self.reading.scale("y", targets.device)
         return ((targets - mean) / std).to(next(iter(self.params.values())).dtype)
-
-    @contextmanager
-    def _ways(self) -> Iterator[None]:
-        """Inside, the algorithm classifies as many classes as this task has."""
-        trained, self.algorithm.output_size = self.algorithm.output_size, len(self.classes) or self.algorithm.output_size
-        try:
-            yield
-        finally:
-            self.algorithm.output_size = trained
 
     def export(self, path: str, query_x: Any) -> None:
         """Writes this predictor as a program of torch.export, which needs nothing of this application.

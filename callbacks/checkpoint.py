@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch.optim import Optimizer
 
 from app.errors import InputError
+from app.learners.run_end import ask_nobody_of_time, time_is_up
 from app.lightning_internals import ask_nobody_of_signals, validates_next
 from app.runs.collectives import Agreement
 from app.runs.run import checkpoint_dir
@@ -79,8 +80,8 @@ class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt`: before the first step, every `every_seconds` or `every_steps`, and when fit ends, however it ends.
 
     SIGTERM and the first Ctrl-C stop the run after the current step, and the checkpoint is written; a second Ctrl-C interrupts at
-    once. Several processes stop together: they ask each other about once a second. Of an unexpected exception only a single
-    process writes a checkpoint: the other ranks may not have failed, and would wait.
+    once. Several processes stop together, by a signal or because the time is up: they ask each other about once a second. Of an
+    unexpected exception only a single process writes a checkpoint: the other ranks may not have failed, and would wait.
 
     Args:
         every_seconds: at most so long between two checkpoints.
@@ -98,7 +99,9 @@ class LastCheckpoint(Checkpoint):
         # Here, and not earlier: Lightning's own handler for SIGTERM calls a collective wherever the signal arrives.
         self._handlers = {signum: signal.signal(signum, self._on_signal) for signum in (signal.SIGTERM, signal.SIGINT)}
         self._signum = signal.SIGTERM if trainer.received_sigterm else 0
-        ask_nobody_of_signals(trainer)
+        if trainer.world_size > 1:
+            ask_nobody_of_signals(trainer)
+            ask_nobody_of_time(trainer)
         self._agreement.begin(trainer.datamodule.cursor)
         if not trainer.ckpt_path:
             self._save(trainer)
@@ -125,7 +128,11 @@ class LastCheckpoint(Checkpoint):
     def _save_or_stop(self, trainer: Trainer) -> None:
         cursor, signum, due = trainer.datamodule.cursor, self._signum, time.monotonic() - self._saved_at >= self.every_seconds
         if trainer.world_size > 1:
-            signum, due = self._agreement.greatest(cursor, (signum, int(due)), trainer.strategy.root_device) or (0, 0)
+            own = signum, int(due), int(time_is_up(trainer))
+            signum, due, is_up = self._agreement.greatest(cursor, own, trainer.strategy.root_device) or (0, 0, 0)
+            trainer.should_stop = trainer.should_stop or bool(is_up)
+            if is_up and not signum:  # the checkpoint of the last step is written after its validation
+                return
         if signum or due or cursor - self._saved_step >= self.every_steps:
             self._save(trainer)
         if signum:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from app.errors import InputError
 from app.learners.lr_schedule import ProgressSchedule
 from app.learners.run_end import time_limits
-from app.runs.collectives import reduced
+from app.runs.collectives import Agreement, reduced
 from datamodules.base.resumable import ResumableDataModule
 
 
@@ -39,6 +39,10 @@ class Learner(LightningModule):
     optimizer_option = "--model.optimizer"
     _optimizer: Any
     _lr_scheduler: Any = None
+
+    def __init__(self):
+        super().__init__()
+        self._clocks, self._told_time = Agreement(), 0.0
 
     @property
     @abstractmethod
@@ -77,14 +81,20 @@ class Learner(LightningModule):
         return {}
 
     def progress(self) -> float:
-        """Share of the run that is done, by max_steps or max_time, whichever is further; equal on all ranks."""
+        """Share of the run that is done, by max_steps or max_time, whichever is further.
+
+        Equal on all ranks, which agree on the time about once a second.
+        """
         trainer = self.trainer
         by_steps = trainer.global_step / trainer.max_steps if trainer.max_steps > 0 else 0.0
         limits = [(elapsed, elapsed + left) for elapsed, left in time_limits(trainer) if elapsed + left > 0]
         if not limits:
             return by_steps
         by_time = max(elapsed / limit for elapsed, limit in limits)
-        return max(by_steps, trainer.strategy.broadcast(by_time))
+        if trainer.world_size > 1:
+            told = self._clocks.greatest(trainer.global_step, [by_time], trainer.strategy.root_device) or [self._told_time]
+            by_time = self._told_time = told[0]
+        return max(by_steps, by_time)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["algorithm"] = type(self).__name__

@@ -17,6 +17,18 @@ def time_limits(trainer: Trainer) -> list[tuple[float, float]]:
     return [(elapsed, left) for elapsed, left in limits if left is not None]
 
 
+def time_is_up(trainer: Trainer) -> bool:
+    """Whether a time has ended the run, by the clock of this process."""
+    return any(left <= 0 for _, left in time_limits(trainer))
+
+
+def ask_nobody_of_time(trainer: Trainer) -> None:
+    """Keeps Lightning's timers from telling all processes at every step whether the time is up."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, Timer):
+            callback.on_train_batch_end = lambda *_, **__: None
+
+
 def seconds_left(trainer: Trainer, step: int, seconds_per_step: float) -> float | None:
     """Seconds until the run ends, by whatever ends it first; null where nothing does.
 

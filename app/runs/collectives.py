@@ -48,11 +48,13 @@ class Agreement:
     def __init__(self, every_seconds: float = 1.0, most_steps: int = 16):
         self.every_seconds, self.most_steps = every_seconds, most_steps
 
+        self.begin(-1)
+
     def begin(self, step: int) -> None:
         """Asks first after the step that follows this one."""
         self._steps, self._asked_step, self._asked_at = 1, step, time.monotonic()
 
-    def greatest(self, step: int, numbers: Sequence[int], device: torch.device) -> list[int] | None:
+    def greatest(self, step: int, numbers: Sequence[float], device: torch.device) -> list[float] | None:
         """The greatest of each number over all processes, or null at a step at which nothing is asked.
 
         Args:
@@ -67,5 +69,5 @@ class Agreement:
         within = self.every_seconds * taken / max(now - self._asked_at, 1e-9)
         steps = max(1, min(int(within), 2 * self._steps, self.most_steps))
         *greatest, fewest = reduced(torch.tensor([*numbers, -steps], device=device), "max").tolist()
-        self._steps, self._asked_step, self._asked_at = -fewest, step, now
+        self._steps, self._asked_step, self._asked_at = int(-fewest), step, now
         return greatest

@@ -102,9 +102,11 @@ class CountCollectives(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for name in ("all_reduce", "broadcast", "barrier", "all_gather", "all_gather_object", "broadcast_object_list"):
             setattr(torch.distributed, name, partial(self._counted, name, getattr(torch.distributed, name)))
-        for callback in trainer.callbacks:
-            if isinstance(callback, LastCheckpoint):
-                callback._agreement.every_seconds = 1e9  # steps are as quick as can be
+        for agreement in (
+            pl_module._clocks,
+            *(last._agreement for last in trainer.callbacks if isinstance(last, LastCheckpoint)),
+        ):
+            agreement.every_seconds = 1e9  # steps are as quick as can be
 
     def _counted(self, name: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
         self.counts[name] += 1

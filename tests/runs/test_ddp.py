@@ -225,10 +225,20 @@ def test_processes_wait_for_each_other_seldom(tmp_path):
     options = ["--trainer.max_steps=40", "--trainer.limit_val_batches=0", "--trainer.log_every_n_steps=10"]
     options += ["--trainer.callbacks+=helpers.faults.CountCollectives", f"--trainer.callbacks.path={tmp_path / 'counts'}"]
     options += ["--trainer.callbacks+=LastCheckpoint", "--trainer.callbacks.every_seconds=1000"]
+    options += ["--trainer.max_time=00:10:00:00", "--model.lr_scheduler=LinearDecay"]
     assert end(start_pair(*options, folder=folder)) == [0, 0], output(folder)
     for rank in range(2):
         counts = json.loads((tmp_path / f"counts.{rank}").read_text())
-        assert counts == {"all_reduce": len((10, 20, 30, 40)) + len((1, 3, 7, 15, 31))}
+        logged, signals, schedule = (10, 20, 30, 40), (1, 3, 7, 15, 31), (1, 3, 7, 15, 31)
+        assert counts == {"all_reduce": len([*logged, *signals, *schedule])}
+
+
+def test_time_ends_both_processes_together(tmp_path):
+    folder = tmp_path / "run"
+    options = ["--trainer.max_steps=1000000", "--trainer.max_time=00:00:00:02", "--trainer.limit_val_batches=1"]
+    assert end(start_pair(*options, "--trainer.val_check_interval=1000000", folder=folder)) == [0, 0], output(folder)
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}  # it was validated at its end
+    assert 0 < last(folder)["global_step"] < 1000000
 
 
 def test_signal_to_one_of_two_processes_stops_both(tmp_path):

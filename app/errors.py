@@ -7,6 +7,17 @@ class InputError(ValueError):
     """Wrong input: one line that names the option, both numbers and the remedy; `train.py` prints it without a traceback."""
 
 
+class UsageError(InputError):
+    """A command line that cannot be understood: at most three lines, the first of them what is wrong.
+
+    Args:
+        lines: one by one.
+    """
+
+    def __init__(self, *lines: str):
+        super().__init__("\n".join(" ".join(line.split()) for line in lines))
+
+
 def cause(error: BaseException | None, *kinds: type[BaseException]) -> BaseException | None:
     """The first of these kinds among an error and its causes, or null: jsonargparse wraps the errors of constructors."""
     while error is not None and not isinstance(error, kinds):

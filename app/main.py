@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from app.command_line.allocator import keep_freed_memory
 from app.command_line.cli import MetaCLI
 from app.deploy.command import predict
-from app.errors import InputError, cause
+from app.errors import InputError, UsageError, cause
 from app.runs.processes import is_rank_zero
 from app.runs.run import discard_empty_run_dir
 from callbacks.checkpoint import Stopped
@@ -42,9 +42,9 @@ def main() -> int:
         if wrong is None:
             raise
         if is_rank_zero():
-            print(f"error: {' '.join(str(wrong).split())}", file=sys.stderr)
+            print(f"error: {wrong if isinstance(wrong, UsageError) else ' '.join(str(wrong).split())}", file=sys.stderr)
             discard_empty_run_dir()
-        return 1
+        return 2 if isinstance(wrong, UsageError) else 1
     except Stopped as stopped:
         return 128 + stopped.signum
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import pytest
 from helpers.command_line import ROOT
 
-INTERNALS = ("app/torch_internals.py", "app/lightning_internals.py")
+INTERNALS = ("app/torch_internals.py", "app/lightning_internals.py", "app/jsonargparse_internals.py")
 
 
 @contextmanager
@@ -189,11 +189,30 @@ def methods_of_the_command_line() -> None:
         assert callable(getattr(LightningCLI, name)), name
 
 
+# jsonargparse
+
+
+def typed_options() -> None:
+    from jsonargparse import ArgumentParser
+
+    from app.jsonargparse_internals import typed_options
+
+    class Sized:
+        def __init__(self, size: int, name: str | None = None):
+            pass
+
+    parser = ArgumentParser()
+    parser.add_class_arguments(Sized, "sized")
+    found = {name: (hint, action.required, action.default) for name, (action, hint) in typed_options(parser).items()}
+    assert found == {"sized.size": (int, True, None), "sized.name": (str | None, False, None)}
+
+
 CASES: dict[Callable[[], None], str] = {
     **dict.fromkeys(
         (only_vmap, mapped_tensors, with_tensors, trees, lists_of_tensors, compile_program, fresh_compiler_cache), "torch"
     ),
     **dict.fromkeys((steps_of_a_fit, never_anonymous, methods_of_the_command_line), "lightning"),
+    typed_options: "jsonargparse",
 }
 
 

@@ -13,6 +13,7 @@ CORE = {
     "app.discovery",
     "app.csv_files",
     "app.shown",
+    "app.jsonargparse_internals",
     "app.lightning_internals",
     "app.torch_internals",
 }

@@ -1,1 +1,5 @@
-"""What a person types: the verbs, what may be left out, what is said of a wrong one. May import all of app but deploy."""
+"""What a person types, from words to a run; it may import all of app but deploy.
+
+`command` reads a command line into what it is, `config_files` and `section` put configs and options on top of one another,
+`rules` adds what follows from them, `checked` makes values of words and says what is wrong, and `cli` runs the verb.
+"""

@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile
 from lightning import Trainer
-from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -22,9 +21,12 @@ import app.continual.methods  # noqa: F401
 import callbacks  # noqa: F401
 import datamodules  # noqa: F401
 from app.command_line.accelerator import usable
-from app.command_line.arguments import TASK, refuse_derived, with_defaults
-from app.command_line.needed_callbacks import merged, needed_callbacks
+from app.command_line.checked import options_of_run
+from app.command_line.classes import has_global_labels
+from app.command_line.command import read_command
+from app.command_line.needed_callbacks import merged, needed_callbacks, wanted
 from app.command_line.parser import MetaParser
+from app.command_line.rules import TASK, shown_defaults
 from app.command_line.summary import print_summary, resume_command
 from app.errors import InputError
 from app.learners.learner import Learner
@@ -43,16 +45,8 @@ from app.runs.run import (
 from app.runs.tracking import check_logger
 from callbacks.checkpoint import AtomicCheckpointIO, Stopped
 from callbacks.inner_precision import refuse_float16
-from callbacks.progress_lines import ProgressLines
 from callbacks.rank_watch import RankWatch
 from datamodules.base.resumable import ResumableDataModule
-
-DEFAULTS = Path(__file__).parents[2] / "configs" / "default.yaml"
-
-
-def has_global_labels(class_path: str) -> bool:
-    """Whether a learner is trained on all classes at once."""
-    return resolve_name(class_path).global_labels
 
 
 class MetaCLI(LightningCLI):
@@ -63,7 +57,8 @@ class MetaCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str]):
-        self.then_test, args = with_defaults(args, self.subcommands())
+        self.command = read_command(args, self.subcommands())
+        self.then_test = self.command.verb is None
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(
             Learner,
@@ -73,10 +68,7 @@ class MetaCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
-            parser_kwargs={
-                "description": "Meta-learning: without a verb, fit and then test; predict: see predict --help.",
-                **{verb: {"default_config_files": [str(DEFAULTS)]} for verb in self.subcommands()},
-            },
+            parser_kwargs={"description": "Meta-learning: without a verb, fit and then test; predict: see predict --help."},
             args=args,
         )
 
@@ -91,6 +83,7 @@ class MetaCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.set_defaults(shown_defaults())
         for name in TASK:
             linked = partial(self._linked, name)
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", compute_fn=linked, apply_on="instantiate")
@@ -105,11 +98,13 @@ class MetaCLI(LightningCLI):
         return self.checkpoint.get("task", {}).get(name, value) if for_all_classes and self.subcommand != "fit" else value
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
-        refuse_derived(args)
-        self.config = parser.parse_args(args)
-        seed = self.config[self.config.subcommand].seed_everything
-        if not 0 <= seed < 2**32:
-            raise InputError(f"--seed_everything is {seed}; give 0 to {2**32 - 1}")
+        verb = self.command.verb or "fit"
+        if self.command.help:
+            parser.parse_args(self.command.for_help())
+        self.config = parser.parse_object({"subcommand": verb, verb: options_of_run(self.command, self._parser(verb))})
+        if self.command.prints_config:
+            print(self._parser(verb).dump(self.config[verb], skip_unset=False), end="")
+            raise SystemExit(0)
 
     def _parse_ckpt_path(self) -> None:
         """The config says what the model is; the checkpoint is checked against it."""
@@ -144,19 +139,11 @@ class MetaCLI(LightningCLI):
             if "id" in logger.init_args:
                 logger.init_args.id = self.run_id
         refuse_float16(config.trainer.precision)
-        if config.trainer.accumulate_grad_batches != 1:
-            raise InputError(
-                f"--trainer.accumulate_grad_batches {config.trainer.accumulate_grad_batches} would break exact resuming; "
-                "raise --data.meta_batch_size, and bound the memory by --model.tasks_per_chunk"
-            )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
-        run_dir, chosen = Path(config.default_root_dir), config.callbacks or []
-        unwanted: tuple[type, ...] = (ProgressBar, ProgressLines) if config.enable_progress_bar is False else ()
-        unwanted += (ModelSummary,) if config.enable_model_summary is False else ()
-        chosen = [callback for callback in chosen if not isinstance(callback, unwanted)]
-        resolved = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
+        run_dir, chosen = Path(config.default_root_dir), wanted(config)
+        resolved = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.subcommand]
         needed = needed_callbacks(self.model, self.datamodule, run_dir, self.run_id, resolved)
         config.callbacks = merged(needed, chosen)
         plugins = config.plugins or []
@@ -258,4 +245,4 @@ class MetaCLI(LightningCLI):
         config.ckpt_path = None  # the run's config serves `test` and `fit --ckpt_path last` alike
         path = Path(self.trainer.default_root_dir) / "config.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._parser(self.subcommand).save(config, path, skip_none=False, overwrite=True, multifile=False)
+        self._parser(self.subcommand).save(config, path, skip_unset=False, overwrite=True, multifile=False)

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning import Callback
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 
 from app.continual.learner import ContinualLearner
 from app.learners.learner import Learner
@@ -12,6 +14,7 @@ from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from callbacks.exact_kernels import ExactKernels
 from callbacks.finite_guard import FiniteGuard
 from callbacks.inner_precision import InnerPrecision
+from callbacks.progress_lines import ProgressLines
 from callbacks.rank_watch import RankWatch
 from callbacks.replica_check import ReplicaCheck
 from callbacks.run_identity import RunIdentity
@@ -45,6 +48,13 @@ def needed_callbacks(
         BestCheckpoint(checkpoint_dir(run_dir), *model.monitor),
         LastCheckpoint(),
     ]
+
+
+def wanted(trainer: Namespace) -> list[Callback]:
+    """The callbacks of a config, without those that its other options switch off."""
+    unwanted: tuple[type, ...] = (ProgressBar, ProgressLines) if trainer.enable_progress_bar is False else ()
+    unwanted += (ModelSummary,) if trainer.enable_model_summary is False else ()
+    return [callback for callback in trainer.callbacks or [] if not isinstance(callback, unwanted)]
 
 
 def merged(needed: list[Callback], chosen: list[Callback]) -> list[Callback]:

@@ -2,15 +2,17 @@
 
 import sys
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
+from app.command_line.checked import Checked
+from app.command_line.classes import options_of_parser
+from app.command_line.command import Command, read_command
 from app.command_line.parser import MetaParser
+from app.command_line.words import plain
 from app.csv_files import write_csv
 from app.deploy.checkpoint import restored
 from app.deploy.figures import curves, is_ours, sheet, values, write_picture
@@ -18,7 +20,7 @@ from app.deploy.inputs import Pictures
 from app.deploy.pictures import read_query, read_support
 from app.deploy.predictor import OTHER, Adapted, Predictor
 from app.deploy.table import read_table
-from app.errors import InputError
+from app.errors import InputError, UsageError
 from app.shown import drawing
 
 if TYPE_CHECKING:
@@ -174,29 +176,14 @@ def predict(args: list[str]) -> int:
     Args:
         args: the command line after the verb.
     """
-    args, options = _model_options(args)
+    command = read_command(["predict", *args], ["predict"])
     parser = MetaParser(prog="train.py predict", description=Predict.__doc__.split("Args:")[0])
     parser.add_class_arguments(Predict, sub_configs=False)
-    names = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
-    for argument in args:
-        if argument.startswith("--") and (option := argument.split("=")[0]) not in names:
-            near = get_close_matches(option, names, n=3, cutoff=0.5)
-            raise InputError(f"unknown option {option}; the nearest are {', '.join(near) or 'none'}, all are in predict --help")
-    parsed = parser.parse_args(args)
-    return Predict(**{name: value for name, value in vars(parsed).items()}).run(options)
-
-
-def _model_options(args: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """The arguments without those of the algorithm, and these by their names."""
-    rest, options, waiting = [], {}, iter(args)
-    for argument in waiting:
-        if not argument.startswith("--model."):
-            rest.append(argument)
-            continue
-        name, equals, value = argument.removeprefix("--model.").partition("=")
-        value = value if equals else next(waiting, None)
-        try:
-            options[name] = yaml.safe_load(value)
-        except (AttributeError, yaml.YAMLError) as error:
-            raise InputError(f"--model.{name} has no value that can be read; give one after it") from error
-    return rest, options
+    if command.help:
+        parser.parse_args(["--help"])
+    if command.configs:
+        raise UsageError("unknown option --config; the checkpoint alone says what the method and the inputs are")
+    of_method = {name.removeprefix("model."): plain(value) for name, value in command.options if name.startswith("model.")}
+    own = Command(options=[(name, value) for name, value in command.options if not name.startswith("model.")])
+    options = Checked(options_of_parser(parser), "all options: train.py predict --help").whole(own.layer())
+    return Predict(**options).run(of_method)

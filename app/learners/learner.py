@@ -108,10 +108,11 @@ def subclasses(base: type) -> list[type]:
     return [cls for child in base.__subclasses__() for cls in (child, *subclasses(child))]
 
 
+def is_concrete(cls: type) -> bool:
+    """Whether nothing of a class is left to write."""
+    return not any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
+
+
 def concrete_subclasses(base: type) -> list[type]:
     """All subclasses in which nothing is left to write."""
-
-    def is_concrete(cls: type) -> bool:
-        return not any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
-
     return [cls for cls in subclasses(base) if is_concrete(cls)]

@@ -16,6 +16,8 @@ from app.lightning_internals import never_anonymous
 if TYPE_CHECKING:
     from wandb import Settings
 
+PROJECT = "meta-learning"  # of W&B, where neither the command line nor its environment names one
+
 
 def logged_in() -> bool:
     """Whether an API key is at hand, in the environment or in ~/.netrc as `wandb login` writes it."""
@@ -89,7 +91,7 @@ class RunLogger(WandbLogger):
         id: str | None = None,
     ):
         chosen = wandb_settings()
-        project, entity = project or chosen.project or "meta-learning", entity or chosen.entity
+        project, entity = project or chosen.project or PROJECT, entity or chosen.entity
         name, tags = name or chosen.run_name, list(tags or chosen.run_tags or ())
         save_dir = os.environ.get("WANDB_DIR") or save_dir
         _check_names(project, tags, id)

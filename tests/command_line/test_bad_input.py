@@ -13,7 +13,7 @@ from helpers.small import Blots
 from lightning.pytorch.accelerators import MPSAccelerator
 
 FIT = ["fit", *SINUSOID, *QUIET, "--model.inner_lr=0.01", "--trainer.max_steps=4", "--trainer.val_check_interval=2"]
-GLYPHS = ["fit", "--data=Glyphs", *QUIET]
+CSV = ["fit", "--data=CsvRegression", "--data.path=t.csv", "--data.task=t", "--data.x=x", "--data.y=y", *QUIET]
 
 WRONG = {
     "model": ([*FIT, "--model=MMAL"], ["--model MMAL", "did you mean MAML", "MAML, ", "MetaSGD, ", "Reptile"]),
@@ -31,6 +31,14 @@ WRONG = {
     "verb": (["tset", *FIT[1:]], ["tset", "fit, validate, test"]),
     "type": ([*FIT, "--model.inner_steps=three"], ["--model.inner_steps is three", "whole number"]),
     "choice": ([*FIT, "--model.adapted=hed"], ["--model.adapted is hed", "all, head, body"]),
+    "several words": ([*FIT, "--data.queries", "5", "6"], ["--data.queries is 5 6", "a whole number"]),
+    "one of two": ([*CSV, "--data.num_context=7"], ["--data.num_context is 7", "two values", "[3,5]"]),
+    "words of a path": ([*CSV, "--data.path", "my", "table.csv"], ["--data.path is my table.csv", "quotes"]),
+    "no value": ([*FIT, "--model.first_order"], ["--model.first_order has no value"]),
+    "no seed": ([*FIT, "--seed_everything=null"], ["--seed_everything is null", "a whole number"]),
+    "no group": ([*FIT, "--trainer=fast"], ["--trainer is fast", "YAML file"]),
+    "another class": ([*FIT, "--model=datamodules.sinusoid.Sinusoid"], ["--model datamodules.sinusoid.Sinusoid is no Learner"]),
+    "option of no section": ([*FIT, "--model.inner_lr.x=3"], ["--model.inner_lr.x\n"]),
     "no path": (["fit", "--data=ImageFolder", *QUIET], ["--data.path is missing"]),
     "no steps": ([*FIT, "--model.inner_steps=0"], ["--model.inner_steps is 0", "at least 1"]),
     "negative steps": ([*FIT, "--model.inner_steps=-2"], ["--model.inner_steps is -2", "at least 1"]),
@@ -108,7 +116,7 @@ BROKEN = {
     "a list": ("- model\n", ["list", "trainer: {max_steps"]),
     "empty": ("", ["is empty"]),
     "not text": ("\x00\x01", ["cannot be read"]),
-    "unknown section": ("modle:\n  class_path: MAML\n", ["--modle.class_path", "--model"]),
+    "unknown section": ("modle:\n  class_path: MAML\n", ["--modle\n", "--model"]),
     "unknown option": ("trainer:\n  max_step: 3\n", ["--trainer.max_step\n", "--trainer.max_steps"]),
     "option of the model": ("model:\n  class_path: MAML\n  init_args:\n    inner_stps: 3\n", ["inner_stps\n", "inner_steps"]),
 }

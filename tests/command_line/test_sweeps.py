@@ -1,6 +1,5 @@
 """Every sweep under configs/, as wandb reads it and as its agent would start the runs."""
 
-import inspect
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import yaml
 from helpers.command_line import QUIET, ROOT, train
 from lightning import Trainer
 
-from app.runs.tracking import RunLogger
+from app.runs.tracking import PROJECT
 
 SWEEPS = sorted((ROOT / "configs" / "sweep").glob("*.yaml"))
 DISTRIBUTIONS = {"uniform", "int_uniform", "log_uniform_values", "normal"}
@@ -43,7 +42,7 @@ def test_wandb_accepts_it(path: Path):
     sweep = read(path)
     assert (ROOT / sweep["program"]).is_file()
     assert sweep["command"][:3] == ["${env}", "${interpreter}", "${program}"] and sweep["command"][-1] == "${args}"
-    assert sweep["project"] == inspect.signature(RunLogger).parameters["project"].default  # beside the runs that are no sweep's
+    assert sweep["project"] == PROJECT  # beside the runs that are no sweep's
     assert sweep["method"] in ("grid", "random", "bayes")
     assert sweep["metric"].keys() == {"name", "goal"} and sweep["metric"]["goal"] in ("maximize", "minimize")
     for parameter in sweep["parameters"].values():

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from helpers.benchmark_files import IMAGES, NUM_CLASSES, WRITERS, plain, write
 from helpers.command_line import QUIET, Outcome, train
 from helpers.small import Blots
 
-from app.command_line.arguments import with_defaults
 from datamodules.cub200 import CUB200
 from datamodules.mini_imagenet import MiniImagenet
 from datamodules.quickdraw import Quickdraw
@@ -91,18 +89,3 @@ def test_own_pictures(runs, tmp_path):
     outcome = score(runs["MAML"], "--data=ImageFolder", f"--data.path={tmp_path / 'pictures'}")
     assert outcome.status == 0, outcome.err
     assert json.loads((runs["MAML"] / "results.json").read_text())["shots"] == 2
-
-
-def test_only_a_test_keeps_the_task(tmp_path):
-    path = tmp_path / "run.yaml"
-    options = {"ways": 7, "shots": 3, "image_size": 32, "data_dir": "pictures"}
-    path.write_text(yaml.safe_dump({"data": {"class_path": "datamodules.fc100.FC100", "init_args": options}}))
-    given = ["--data.ways=7", "--data.shots=3"]
-    for verb, data, kept in (
-        ("test", "CUB200", ["--data.data_dir=pictures", *given]),
-        ("validate", "ImageFolder", given),
-        ("test", "Sinusoid", []),
-        ("fit", "CUB200", []),
-    ):
-        _, args = with_defaults([verb, "--config", str(path), "--data", data, "--data.shots=1"], {"fit", "validate", "test"})
-        assert args[args.index("--data") : args.index("--data.shots=1")] == ["--data", data, *kept]

@@ -353,7 +353,7 @@ def test_checkpoints_of_other_versions(runs, tmp_path):
 
 
 def test_nothing_given():
-    assert_clear(train("predict"), "--ckpt_path, --support, --query is missing", "predict --help")
+    assert_clear(train("predict"), "--ckpt_path, --support, --query are missing", "predict --help")
 
 
 def test_help():

@@ -30,7 +30,7 @@ class Initialisation(DeployedAlgorithm):
         checkpoint: of a run of this application; null for an encoder that learned nothing.
     """
 
-    def __init__(self, checkpoint: str | None = None, **kwargs):
+    def __init__(self, checkpoint: str | Path | None = None, **kwargs):
         self._source: dict[str, Any] | None = None
         if checkpoint is not None:
             if not Path(checkpoint).is_file():

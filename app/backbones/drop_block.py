@@ -1,34 +1,16 @@
 """Dropout of whole blocks of a feature map, by noise that belongs to the task."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_generators: ContextVar[Callable[[], list[torch.Generator]]] = ContextVar("generators")
-
-
-@contextmanager
-def noise_from(generators: Iterable[torch.Generator]) -> Iterator[None]:
-    """Inside, every DropBlock draws the noise of the tasks in its rows from their generators, one for each task.
-
-    Without a DropBlock the generators are not made at all.
-    """
-    token = _generators.set(cache(lambda: list(generators)))
-    try:
-        yield
-    finally:
-        _generators.reset(token)
+from app.backbones.rows import Rows
 
 
 class DropBlock(nn.Module):
     """Sets square blocks of each channel to zero, and scales what is left of a task up to keep its mean (Ghiasi et al. 2018).
 
-    In training it works inside `noise_from`; in evaluation it is the identity.
+    In training it works inside `Rows` with generators; in evaluation it is the identity.
 
     Args:
         rate: about the share that is dropped, from 0 to 1.
@@ -42,7 +24,7 @@ class DropBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        generators = _generators.get()()
+        generators = Rows.current().noise
         rows, (channels, height, width) = len(x) // len(generators), x.shape[1:]
         size = min(self.block_size, height, width)
         corners = (rows, channels, height - size + 1, width - size + 1)  # where a whole block fits

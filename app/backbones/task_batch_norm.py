@@ -1,62 +1,20 @@
 """Normalisation inside an inner loop."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from app.backbones.batch_statistics import normalise
+from app.backbones.rows import Rows
 from app.inner_loop.task_stack import TaskStack
 from app.scores.losses import widened
 from app.torch_internals import is_transformed
 
-_reference_rows: ContextVar[int | None] = ContextVar("reference_rows", default=None)
-_num_tasks: ContextVar[int] = ContextVar("num_tasks", default=1)
-_one_by_one: ContextVar[bool] = ContextVar("one_by_one", default=False)
-
-
-@contextmanager
-def statistics_from(rows: int) -> Iterator[None]:
-    """Inside, every TaskBatchNorm takes mean and variance from the first `rows` rows of its input and applies them to all.
-
-    With the support set in front of the queries this makes a prediction independent of the other queries
-    (non-transductive; MetaBN of Bronskill et al. 2020, "TaskNorm").
-    """
-    token = _reference_rows.set(rows)
-    try:
-        yield
-    finally:
-        _reference_rows.reset(token)
-
-
-@contextmanager
-def folded(num_tasks: int) -> Iterator[None]:
-    """Inside, the input of every TaskBatchNorm holds the rows of `num_tasks` tasks one after the other, each normalised alone."""
-    token = _num_tasks.set(num_tasks)
-    try:
-        yield
-    finally:
-        _num_tasks.reset(token)
-
-
-@contextmanager
-def one_by_one() -> Iterator[None]:
-    """Inside, every TaskBatchNorm normalises each row by the row's own mean and variance, of all channels and positions.
-
-    For streams, where an image is learned alone: layer normalisation, which has statistics even of a map of one position.
-    """
-    token = _one_by_one.set(True)
-    try:
-        yield
-    finally:
-        _one_by_one.reset(token)
-
 
 class TaskBatchNorm(nn.Module):
-    """Batch normalisation by the statistics of the rows of one task.
+    """Batch normalisation by the statistics of the rows of one task, or as `Rows` says.
 
     Inside an inner loop it is written from mean and variance: `nn.BatchNorm2d` under `vmap(func.grad)` returns wrong second-order
     gradients.
@@ -95,24 +53,24 @@ class TaskBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = widened(x)
-        tasks = TaskStack.current()
-        if _one_by_one.get():
+        rows, tasks = Rows.current(), TaskStack.current()
+        if rows.one_by_one:
             return self._row_by_row(wide).to(x.dtype)
         if self.uses_running_statistics and not self.training:
             result = F.batch_norm(wide, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        elif tasks is not None and not _reference_rows.get() and wide[:, 0].numel() > 1:
+        elif tasks is not None and not rows.reference and wide[:, 0].numel() > 1:
             result = tasks.map_channels(lambda *of_tasks: normalise(*of_tasks, self.eps), wide, self.weight, self.bias)
-        elif is_transformed(wide) or is_transformed(self.weight) or _reference_rows.get():
-            result = self._by_hand(wide)
-        elif wide[:, 0].numel() == _num_tasks.get():  # one value a task, which torch's kernel refuses
+        elif is_transformed(wide) or is_transformed(self.weight) or rows.reference:
+            result = self._by_hand(wide, rows.reference)
+        elif wide[:, 0].numel() == rows.num_tasks:  # one value a task, which torch's kernel refuses
             result = torch.zeros_like(wide) + self.bias.view(1, -1, *(1 for _ in range(2, x.ndim)))
         else:
-            result = self._fused(wide)
+            result = self._fused(wide, rows.num_tasks)
         return result.to(x.dtype)
 
-    def _by_hand(self, x: Tensor) -> Tensor:
+    def _by_hand(self, x: Tensor, reference_rows: int | None) -> Tensor:
         dims, shape = (0, *range(2, x.ndim)), (1, -1, *(1 for _ in range(2, x.ndim)))
-        reference = x[: _reference_rows.get()]
+        reference = x[:reference_rows]
         mean = reference.mean(dims, keepdim=True)
         variance = (reference - mean).square().mean(dims, keepdim=True)
         scale = self.weight.view(shape) * torch.rsqrt(variance + self.eps)
@@ -127,12 +85,10 @@ class TaskBatchNorm(nn.Module):
             normal = F.layer_norm(x, x.shape[1:], eps=self.eps)
         return normal * self.weight.view(shape) + self.bias.view(shape)
 
-    def _fused(self, x: Tensor) -> Tensor:
+    def _fused(self, x: Tensor, num_tasks: int) -> Tensor:
         """The same by torch's own kernel: several times faster, and right where no functorch transform is around it."""
-        statistics = [(torch.zeros_like(self.bias), torch.ones_like(self.bias)) for _ in range(_num_tasks.get())]
-        parts = (
-            x.chunk(len(statistics)) if len(statistics) > 1 else [x]
-        )  # torch.export cannot chunk a number of rows it leaves open
+        statistics = [(torch.zeros_like(self.bias), torch.ones_like(self.bias)) for _ in range(num_tasks)]
+        parts = x.chunk(num_tasks) if num_tasks > 1 else [x]  # torch.export cannot chunk a number of rows it leaves open
         tasks = [
             # With a momentum of 1 the statistics that are handed in become those of the task.
             F.batch_norm(rows, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)

@@ -12,7 +12,7 @@ from torch import Tensor
 from app.backbones import BackboneCallable
 from app.backbones.drop_block import DropBlock
 from app.backbones.mlp import MLP
-from app.backbones.task_batch_norm import one_by_one
+from app.backbones.rows import Rows
 from app.continual.base.method import MethodCallable, class_masks
 from app.continual.methods.fine_tuning import FineTuning
 from app.continual.stream_record import StreamRecord
@@ -128,7 +128,7 @@ class ContinualLearner(Learner):
             self.load_state_dict(self._own_state)
         self.method.masks.copy_(class_masks(trainer.datamodule))
 
-    @one_by_one()  # an image's features depend on no other image
+    @Rows(one_by_one=True)  # an image's features depend on no other image
     def training_step(self, batch: StreamBatch, batch_idx: int) -> Tensor:
         batch = batch._replace(x=batch.x.to(next(self.parameters()).dtype))
         stream, cursor = self.trainer.datamodule, self.trainer.datamodule.cursor
@@ -194,7 +194,7 @@ class ContinualLearner(Learner):
         training, asked = self.method.training, self.method.predict_seconds
         self.method.eval()
         chunks = zip(images.split(ROWS), task.split(ROWS) if self.method.masked else repeat(None), strict=False)
-        with one_by_one():
+        with Rows(one_by_one=True):
             logits = torch.cat([self.method.predict(as_inputs(rows), of_rows) for rows, of_rows in chunks])
         self.method.train(training)
         self.record.seconds += self.method.predict_seconds - asked

@@ -13,7 +13,7 @@ from torch import nn
 
 from app.algorithms.optimisation_based.maml import MAML
 from app.algorithms.optimisation_based.meta_sgd import MetaSGD
-from app.backbones.task_batch_norm import statistics_from
+from app.backbones.rows import Rows
 from app.episode import Episode
 from app.inner_loop.params import Params
 
@@ -99,7 +99,7 @@ def plain_first_order(algorithm: MAML, batch: Episode, reduction: str) -> Params
         if algorithm.transductive:
             outputs = net(query_x)
         else:
-            with statistics_from(len(support_x)):
+            with Rows(reference=len(support_x)):
                 outputs = net(torch.cat([support_x, query_x]))[len(support_x) :]
         gradients = torch.autograd.grad(F.cross_entropy(outputs, query_y), list(weights.values()))
         for name, gradient in zip(weights, gradients, strict=True):

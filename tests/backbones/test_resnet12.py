@@ -13,7 +13,8 @@ from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
 from app.algorithms.metric_based.protonet import ProtoNet
 from app.algorithms.optimisation_based.maml import MAML
 from app.backbones import Conv4, ResNet12
-from app.backbones.drop_block import DropBlock, noise_from
+from app.backbones.drop_block import DropBlock
+from app.backbones.rows import Rows
 from app.episode import Episode
 from app.errors import InputError
 from datamodules.sinusoid import Sinusoid
@@ -70,7 +71,7 @@ def test_shape_of_the_feature_map(network, size):
 def test_drop_block_drops_whole_blocks(block_size):
     rows, channels, side = 40, 5, 7
     x = torch.rand(2 * rows, channels, side, side, dtype=torch.float64) + 1
-    with noise_from(generators(0, 1)):
+    with Rows(generators=generators(0, 1)):
         y = DropBlock(0.2, block_size)(x)
     kept, size = y != 0, min(block_size, side)
     # Every pixel that is dropped lies in a block all of which is dropped.
@@ -85,7 +86,7 @@ def test_drop_block_drops_whole_blocks(block_size):
 
 
 def test_drop_block_is_ordinary_dropout_of_that_rate_in_single_pixels():
-    with noise_from(generators(0)):
+    with Rows(generators=generators(0)):
         y = DropBlock(0.3, 1)(torch.ones(100, 10, 10, 10))
     assert (y == 0).float().mean() == pytest.approx(0.3, abs=0.005)
     assert y.mean() == pytest.approx(1, abs=1e-5)
@@ -93,12 +94,12 @@ def test_drop_block_is_ordinary_dropout_of_that_rate_in_single_pixels():
 
 def test_the_noise_is_the_task_s():
     drop, x = DropBlock(0.3, 2), torch.rand(6, 2, 5, 5)
-    with noise_from(generators(5, 6, 7)):
+    with Rows(generators=generators(5, 6, 7)):
         first, second = drop(x), drop(x)
     assert not torch.equal(first, second)
-    with noise_from(generators(6)):
+    with Rows(generators=generators(6)):
         assert torch.equal(drop(x[2:4]), first[2:4])
-    with noise_from(generators(6)):
+    with Rows(generators=generators(6)):
         assert torch.equal(drop(x[2:4].double()) == 0, first[2:4] == 0)
     assert drop.eval()(x) is x
     with pytest.raises(LookupError):
@@ -106,7 +107,7 @@ def test_the_noise_is_the_task_s():
 
 
 def test_everything_dropped_is_zero():
-    with noise_from(generators(0)):
+    with Rows(generators=generators(0)):
         assert torch.equal(DropBlock(0.9999, 1)(torch.ones(1, 1, 2, 2)), torch.zeros(1, 1, 2, 2))
 
 

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from app.backbones.task_batch_norm import TaskBatchNorm, folded, statistics_from, update_running_statistics
+from app.backbones.rows import Rows
+from app.backbones.task_batch_norm import TaskBatchNorm, update_running_statistics
 
 SHAPES = [(6, 3), (6, 3, 5), (6, 3, 4, 5)]
 
@@ -47,35 +48,35 @@ def test_starts_as_a_plain_normalisation_and_has_no_running_statistics():
     assert set(norm.state_dict()) == {"weight", "bias"}
 
 
-def test_statistics_from_the_first_rows():
+def test_statistics_of_the_first_rows():
     norm, x = norm_and_rows()
     first = x[:4]
     mean, variance = first.mean((0, 2, 3)), first.var((0, 2, 3), correction=0)
     expected = F.batch_norm(x, mean, variance, norm.weight, norm.bias, training=False, eps=norm.eps)
-    with statistics_from(4):
+    with Rows(reference=4):
         assert_close(norm(x), expected, rtol=1e-12, atol=1e-12)
     assert (norm(x) - expected).abs().max() > 0.1
 
 
-def test_statistics_from_makes_the_other_rows_independent():
+def test_statistics_of_the_first_rows_make_the_others_independent():
     norm, x = norm_and_rows()
     changed = x.clone()
     changed[5] += 100
-    with statistics_from(4):
+    with Rows(reference=4):
         assert torch.equal(norm(changed)[:5], norm(x)[:5])
         assert_close(norm(x[[0, 1, 2, 3, 5]])[4], norm(x)[5], rtol=1e-14, atol=1e-14)
     assert not torch.equal(norm(changed)[:5], norm(x)[:5])
 
 
-def test_statistics_from_ends_with_its_block():
+def test_what_the_rows_are_ends_with_its_block():
     norm, x = norm_and_rows()
     expected = norm(x)
-    with statistics_from(4):
+    with Rows(reference=4):
         inside = norm(x)
-        with statistics_from(2):
+        with Rows(reference=2):
             assert not torch.equal(norm(x), inside)
         assert torch.equal(norm(x), inside)
-    with pytest.raises(KeyError), statistics_from(4):
+    with pytest.raises(KeyError), Rows(reference=4):
         raise KeyError
     assert torch.equal(norm(x), expected)
 
@@ -92,7 +93,7 @@ def test_statistics_of_bfloat16_are_float32():
 def test_folded_tasks_are_normalised_alone():
     norm, x = norm_and_rows((6, 3, 4, 5))
     expected = torch.cat([norm(x[:3]), norm(x[3:])])
-    with folded(2):
+    with Rows(num_tasks=2):
         together = norm(x)
     assert_close(together, expected, rtol=1e-12, atol=1e-12)
     assert (norm(x) - expected).abs().max() > 1e-3
@@ -107,7 +108,7 @@ def test_running_statistics_are_those_of_batch_norm(chunks):
     for task, rows in enumerate(x.chunk(2)):
         F.batch_norm(rows, means[task], variances[task], training=True)
     for rows in x.chunk(chunks):
-        with folded(2 // chunks):
+        with Rows(num_tasks=2 // chunks):
             norm(rows)
     update_running_statistics(norm, 2, lambda tensor: tensor)
     assert_close(norm.running_mean, means.mean(0), rtol=1e-12, atol=1e-12)
@@ -127,5 +128,5 @@ def test_running_statistics_that_are_kept_but_not_used():
 
 def test_one_value_of_a_task():
     norm, x = norm_and_rows((2, 3))
-    with folded(2):
+    with Rows(num_tasks=2):
         assert torch.equal(norm(x), norm.bias.expand(2, 3))

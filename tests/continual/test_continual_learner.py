@@ -18,7 +18,7 @@ from helpers.small import trainer
 from helpers.streams import METHODS, Patterns
 
 from app.backbones.conv4 import Conv4
-from app.backbones.task_batch_norm import one_by_one
+from app.backbones.rows import Rows
 from app.continual.learner import ContinualLearner
 from app.continual.methods import er, gdumb, joint
 from callbacks.stream_report import StreamReport, tables
@@ -323,6 +323,6 @@ def test_what_is_predicted_for_an_image_depends_on_no_other_image():
     together = learner.accuracies(stream)["task"][0]
     images, y = stream.samples(0, "test")
     learner.method.eval()
-    with one_by_one():
+    with Rows(one_by_one=True):
         alone = torch.cat([learner.method.predict(image[None] / 255) for image in images])
     assert float((alone[:, :2].argmax(1) == y).double().mean()) == pytest.approx(float(together))

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from app.backbones import BackboneCallable
-from app.backbones.drop_block import noise_from
-from app.backbones.task_batch_norm import folded
+from app.backbones.rows import Rows
 from app.inner_loop.params import Params
 from app.learners.stacked_algorithm import StackedAlgorithm
 
@@ -61,7 +60,7 @@ class EmbeddingAlgorithm(StackedAlgorithm):
 
     def embed(self, params: Params, images: Tensor, first_episode: int = 0) -> Tensor:
         """Features of images of shape (tasks, rows, *input), of shape (tasks, rows, *features)."""
-        with folded(len(images)), noise_from(self.generators(len(images), first_episode)):
+        with Rows(num_tasks=len(images), generators=self.generators(len(images), first_episode)):
             return self.network(self.net_params(params), images.flatten(0, 1)).unflatten(0, (len(images), -1))
 
     def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Any:

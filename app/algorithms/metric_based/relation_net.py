@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
 from app.backbones import BackboneCallable
 from app.backbones.conv4 import Conv4, initialise
-from app.backbones.task_batch_norm import TaskBatchNorm, folded
+from app.backbones.rows import Rows
+from app.backbones.task_batch_norm import TaskBatchNorm
 from app.errors import InputError, check_at_least
 from app.inner_loop.params import Params
 from app.scores.losses import LossName, widened
@@ -90,5 +91,5 @@ class RelationModule(nn.Module):
         convolved = (F.conv2d(maps.flatten(0, 1), half, padding=1).unflatten(0, maps.shape[:2]) for maps, half in halves)
         of_query, of_class = convolved
         pairs = of_query[:, :, None] + of_class[:, None]
-        with folded(len(queries)):
+        with Rows(num_tasks=len(queries)):
             return self.score(pairs.flatten(0, 2)).view(pairs.shape[:3])

@@ -11,7 +11,7 @@ from torch.func import vmap
 from app.algorithms.model_based.gaussian import kl_divergence, sample, standard
 from app.algorithms.model_based.pose import posed
 from app.algorithms.model_based.statistician_networks import StatisticianNetworks
-from app.backbones.task_batch_norm import folded
+from app.backbones.rows import Rows
 from app.episode import Episode
 from app.errors import InputError, check_at_least
 from app.inner_loop.params import Params
@@ -130,7 +130,7 @@ class NeuralStatistician(StackedAlgorithm):
         membership = self._membership(labels, images)
         noise = self._noise(tasks, *membership.shape[1:], first_episode)
         targets = self._targets(self._posed(images, labels, noise.pose))
-        with folded(tasks):
+        with Rows(num_tasks=tasks):
             features = self._features(params, targets)
             reconstruction, context, latents = self.bound_terms(params, targets, features, membership, noise)
         alpha = self._alpha()

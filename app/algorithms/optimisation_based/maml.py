@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from app.backbones.task_batch_norm import statistics_from
+from app.backbones.rows import Rows
 from app.episode import Episode
 from app.errors import InputError, check_at_least
 from app.inner_loop.gradient_descent import gradient_descent
@@ -214,5 +214,5 @@ class MAML(MetaAlgorithm):
         rows = len(adapted.support_x)
         if not rows:
             return self.network(adapted.weights, query_x)
-        with statistics_from(rows):
+        with Rows(reference=rows):
             return self.network(adapted.weights, torch.cat([adapted.support_x, query_x]))[rows:]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from app.backbones import BackboneCallable, default_backbone
-from app.backbones.task_batch_norm import one_by_one
+from app.backbones.rows import Rows
 from app.continual.meta_trained.oml import OML
 from app.inner_loop.gradient_descent import gradient_and_value
 from app.inner_loop.params import Params
@@ -108,12 +108,12 @@ class ANML(OML):
     def _features(self, network: Params, images: Tensor) -> Tensor:
         """Features before the gates; the weights may be among others."""
         own = {name: weight for name, weight in network.items() if name != "heads"}
-        with self.inner_autocast(), one_by_one():
+        with self.inner_autocast(), Rows(one_by_one=True):
             return widened(functional_call(self.net.network, own, (images,)).flatten(1))
 
     def _gates(self, params: Params, images: Tensor) -> Tensor:
         """Gates of images of shape (tasks, rows, *input)."""
-        with one_by_one():
+        with Rows(one_by_one=True):
             gates = self.part(params, "modulator", images.flatten(0, 1))
         return widened(gates).sigmoid().unflatten(0, images.shape[:2])
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from app.backbones import BackboneCallable
-from app.backbones.drop_block import noise_from
-from app.backbones.task_batch_norm import one_by_one
+from app.backbones.rows import Rows
 from app.continual.meta_trained.deployment import class_means, deployed_heads, fresh_rows, nearest_mean, with_constant
 from app.episode import Episode
 from app.errors import InputError
@@ -68,7 +67,7 @@ class DeployedAlgorithm(StackedAlgorithm):
 
     def encode(self, params: Params, images: Tensor, first_episode: int = 0) -> Tensor:
         """Features of images of shape (tasks, rows, *input) and a constant, of shape (tasks, rows, features + 1)."""
-        with one_by_one(), noise_from(self.generators(len(images), first_episode)):
+        with Rows(one_by_one=True, generators=self.generators(len(images), first_episode)):
             features = functional_call(self.net, self.net_params(params), (images.flatten(0, 1),))
         return with_constant(widened(features.flatten(1))).unflatten(0, images.shape[:2])
 

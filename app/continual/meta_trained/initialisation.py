@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from app.backbones import BackboneCallable, default_backbone
-from app.backbones.task_batch_norm import folded, update_running_statistics
+from app.backbones.rows import Rows
+from app.backbones.task_batch_norm import update_running_statistics
 from app.continual.meta_trained.deployed_algorithm import DeployedAlgorithm
 from app.continual.meta_trained.deployment import with_constant
 from app.episode import Episode
@@ -81,7 +82,7 @@ class Initialisation(DeployedAlgorithm):
     def encode(self, params: Params, images: Tensor, first_episode: int = 0) -> Tensor:
         if params is self._untrained:  # the running statistics are not its own
             return super().encode(params, images, first_episode)
-        with folded(len(images)):
+        with Rows(num_tasks=len(images)):
             features = functional_call(self.net, self.net_params(params), (images.flatten(0, 1),))
         return with_constant(widened(features.flatten(1))).unflatten(0, images.shape[:2])
 

@@ -7,7 +7,8 @@ from helpers.small import NETWORKS, Blots, algorithm_for, flat, relative_error
 from torch.func import functional_call, vmap
 from torch.testing import assert_close
 
-from app.backbones.task_batch_norm import TaskBatchNorm, one_by_one
+from app.backbones.rows import Rows
+from app.backbones.task_batch_norm import TaskBatchNorm
 from app.continual.meta_trained.anml import ANML
 from app.continual.meta_trained.oml import OML, online_sgd
 from app.episode import Episode
@@ -81,7 +82,7 @@ def plain(algorithm, params, episode, number):
     def outputs(weights, images, slow):
         weights = slow | weights
         net = {name.removeprefix("net."): weight for name, weight in weights.items() if name.startswith("net.")}
-        with one_by_one():
+        with Rows(one_by_one=True):
             features = functional_call(algorithm.net, net, (images,))
         return features @ weights["head.weight"].T + weights["head.bias"]
 
@@ -158,7 +159,7 @@ def test_norm_of_rows_one_by_one(shape):
     mean, variance = x.mean(dims, keepdim=True), x.var(dims, correction=0, keepdim=True)
     weight, bias = (parameter.view(-1, *(1 for _ in range(2, x.ndim))) for parameter in (norm.weight, norm.bias))
     expected = (x - mean) / (variance + norm.eps).sqrt() * weight + bias
-    with one_by_one():
+    with Rows(one_by_one=True):
         assert_close(norm(x), expected, rtol=1e-10, atol=1e-10)
         assert_close(vmap(norm)(x[:, None])[:, 0], expected, rtol=1e-10, atol=1e-10)
     assert (norm(x) - expected).abs().max() > 1e-3

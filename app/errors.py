@@ -1,6 +1,6 @@
 """The error that a person's input causes, as opposed to a defect of the program."""
 
-from math import inf
+from math import inf, isfinite
 
 
 class InputError(ValueError):
@@ -52,3 +52,10 @@ def check_not_negative(section: str, **options: float) -> None:
     for name, value in options.items():
         if not 0 <= value < inf:
             raise InputError(f"--{section}.{name} is {value}; give a number of at least 0")
+
+
+def check_finite(section: str, **options: float | None) -> None:
+    """Raises an InputError where one of the options of a section is not finite; null is always allowed."""
+    for name, value in options.items():
+        if value is not None and not isfinite(value):
+            raise InputError(f"--{section}.{name} is {value}; give a finite number")

@@ -1,17 +1,20 @@
-"""The differentiable inner loop."""
+"""The differentiable inner loop: the gradient of a task, and the descent."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from app.inner_loop.inner_optimizers import GradientDescent, InnerOptimizer
 from app.inner_loop.observation import observe
 from app.inner_loop.params import Params, detached
 from app.inner_loop.recomputation import recomputed
+from app.inner_loop.step_rules import StepRule
 from app.inner_loop.task_stack import TaskStack
 
 INNER_GRADIENT_NORM = "inner_gradient_norm"  # of each inner step, observed
@@ -43,46 +46,68 @@ def gradient_and_value(
     return gradient, value
 
 
-def gradient_descent(
-    loss: Callable[[Params, Any, int], Tensor],
-    weights: Params,
-    rule: Callable[[Any, int, Params, Params], Params],
-    num_steps: int,
-    shared: Any = None,
-    first_order: bool = False,
-    optimizer: InnerOptimizer | None = None,
-    precision: AbstractContextManager | None = None,
-    recompute: bool = False,
-) -> Iterator[Params]:
-    """Yields the weights after 0, 1, ..., num_steps gradient steps on `loss`, each a differentiable function of the first.
+class InnerState(NamedTuple):
+    """Where an inner loop stands.
 
-    Args:
-        loss: of the support set, a function of the adapted weights, of `shared` and of the number of the step.
-        weights: where the descent starts.
-        rule: the weights after a step, a function of `shared`, the number of the step, the weights and the direction in which
-            the loss rises.
-        num_steps: gradient steps.
-        shared: all other tensors that loss and rule depend on, in nested dicts and tuples.
+    Attributes:
+        weights: after the steps so far.
+        moments: of the inner optimiser.
+        loss: before the last step, a constant; null before the first.
+    """
+
+    weights: Params
+    moments: tuple[Params, ...]
+    loss: Tensor | None
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """Gradient descent on the loss of a task: every state is a differentiable function of the weights at the start.
+
+    Attributes:
+        loss: a function of the adapted weights, of `shared` and of the number of the step.
+        rule: makes the weights after a step of those before it and of the direction in which the loss rises.
+        optimizer: makes that direction of the gradients so far.
         first_order: gradients are constants to the outer gradient (FOMAML, Finn et al. 2017, section 5.2); every other tensor
             that `loss` uses must then be detached by the caller.
-        optimizer: makes a direction of the gradients so far; null for the gradient itself.
-        precision: of the loss and its gradient, whose matrix products are autocast as well.
         recompute: the outer gradient computes each step once more, and keeps nothing but its weights until then.
+        precision: of the loss and its gradient, whose matrix products are autocast as well.
     """
-    optimizer, precision = optimizer or GradientDescent(), precision or nullcontext()
-    device = next(iter(weights.values())).device.type
 
-    def one_step(step: int, state: tuple[Params, Any], shared: Any) -> tuple[Params, Any]:
-        weights, moments = state
-        with precision:
-            gradient, _ = gradient_and_value(loss, weights, shared, step, first_order=first_order)
+    loss: Callable[[Params, Any, int], Tensor]
+    rule: StepRule
+    optimizer: InnerOptimizer = field(default_factory=GradientDescent)
+    first_order: bool = False
+    recompute: bool = False
+    precision: AbstractContextManager = field(default_factory=nullcontext)
+
+    def states(
+        self, weights: Params, num_steps: int, shared: Any = (), rule_params: Params | None = None
+    ) -> Iterator[InnerState]:
+        """Yields where the loop stands after 0, 1, ..., num_steps steps.
+
+        Args:
+            weights: where it starts.
+            num_steps: gradient steps.
+            shared: all other tensors that the loss depends on, in nested dicts and tuples.
+            rule_params: of the rule, by the names it has for them; null for its own.
+        """
+        device = next(iter(weights.values())).device.type
+        state = InnerState(weights, self.optimizer.start(weights), None)
+        yield state
+        for step in range(num_steps):
+            take = partial(self._take, step, device)
+            take = partial(recomputed, take) if self.recompute else take
+            weights, moments, loss = take(state.weights, state.moments, shared, rule_params or {})
+            state = InnerState(weights, moments, loss.detach())
+            yield state
+
+    def _take(
+        self, step: int, device: str, weights: Params, moments: tuple[Params, ...], shared: Any, rule_params: Params
+    ) -> tuple[Params, tuple[Params, ...], Tensor]:
+        with self.precision:
+            gradient, loss = gradient_and_value(self.loss, weights, shared, step, first_order=self.first_order)
         with torch.autocast(device, enabled=False):  # the matrices of a rule are small
-            direction, moments = optimizer(step, gradient, moments)
-            return rule(shared, step, weights, direction), moments
-
-    state = weights, optimizer.start(weights)
-    yield weights
-    for step in range(num_steps):
-        take = partial(one_step, step)
-        state = recomputed(take, state, shared) if recompute else take(state, shared)
-        yield state[0]
+            direction, moments = self.optimizer(step, gradient, moments)
+            weights = functional_call(self.rule, rule_params, (step, weights, direction))
+        return weights, moments, loss.detach()  # no gradient is recomputed for the loss

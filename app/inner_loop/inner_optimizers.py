@@ -1,8 +1,12 @@
 """The direction in which the inner loop descends: of the last gradient alone, or of all so far."""
 
+from functools import partial
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+from app.errors import InputError
 from app.inner_loop.params import Params
 
 BETA2 = 0.999
@@ -58,20 +62,24 @@ class Adam(InnerOptimizer):
 
     Args:
         momentum: beta1.
+        eps: added to the root.
+        squares: mean squares to start from, null for none.
+        num_before: steps that these come from.
     """
 
-    def __init__(self, momentum: float):
-        self.momentum = momentum
+    def __init__(self, momentum: float, eps: float = EPS, squares: Params | None = None, num_before: int | Tensor = 0):
+        self.momentum, self.eps, self.squares, self.num_before = momentum, eps, squares, num_before
 
     def start(self, weights: Params) -> tuple[Params, ...]:
-        return tuple({name: torch.zeros_like(weight) for name, weight in weights.items()} for _ in range(2))
+        means, zeros = ({name: torch.zeros_like(weight) for name, weight in weights.items()} for _ in range(2))
+        return means, zeros if self.squares is None else self.squares
 
     def __call__(self, step: int, gradient: Params, moments: tuple[Params, ...]) -> tuple[Params, tuple[Params, ...]]:
         means, squares = moments
         means = {name: self.momentum * means[name] + (1 - self.momentum) * slope for name, slope in gradient.items()}
         squares = {name: BETA2 * squares[name] + (1 - BETA2) * slope.square() for name, slope in gradient.items()}
-        first, second = 1 - self.momentum ** (step + 1), 1 - BETA2 ** (step + 1)
-        direction = {name: mean / first / (_root(squares[name] / second) + EPS) for name, mean in means.items()}
+        first, second = 1 - self.momentum ** (step + 1), 1 - BETA2 ** (self.num_before + step + 1)
+        direction = {name: mean / first / (_root(squares[name] / second) + self.eps) for name, mean in means.items()}
         return direction, (means, squares)
 
 
@@ -81,4 +89,16 @@ def _root(x: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
 
 
-INNER_OPTIMIZERS = {"sgd": lambda momentum: GradientDescent(), "momentum": Momentum, "adam": Adam}
+def inner_optimizer(name: Literal["sgd", "momentum", "adam"], momentum: float) -> InnerOptimizer:
+    """The inner optimiser of that name.
+
+    Args:
+        name: as on the command line.
+        momentum: of momentum, or adam's beta1.
+
+    Raises:
+        InputError: the momentum is not from 0 to below 1.
+    """
+    if not 0 <= momentum < 1:
+        raise InputError(f"--model.inner_momentum is {momentum}; give a number from 0 to below 1")
+    return {"sgd": GradientDescent, "momentum": partial(Momentum, momentum), "adam": partial(Adam, momentum)}[name]()

@@ -5,6 +5,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from app.errors import check_finite
 from app.inner_loop.params import Params
 
 
@@ -45,14 +46,14 @@ class ConstantStep(StepRule):
     """One step size for all weights, in evaluation perhaps another (Finn et al. 2017).
 
     Args:
-        weights: that the inner loop adapts.
         lr: step size in training.
-        eval_lr: step size in evaluation.
+        eval_lr: step size in evaluation, null for `lr`.
     """
 
-    def __init__(self, weights: Params, lr: float, eval_lr: float):
-        super().__init__(weights)
-        self.lr, self.eval_lr = lr, eval_lr
+    def __init__(self, lr: float, eval_lr: float | None = None):
+        super().__init__({})
+        check_finite("model", inner_lr=lr, eval_inner_lr=eval_lr)
+        self.lr, self.eval_lr = lr, lr if eval_lr is None else eval_lr
 
     def moves(self, step: int, direction: Params) -> Params:
         lr = self.lr if self.training else self.eval_lr

@@ -82,7 +82,7 @@ def plain_first_order(algorithm: MAML, batch: Episode, reduction: str) -> Params
     """
     params = dict(algorithm.named_parameters())
     total = {name: torch.zeros_like(weight) for name, weight in params.items()}
-    names = algorithm.adapted_names()
+    names = list(algorithm.adapted_weights())
     for task in range(len(batch.query_x)):
         support_x, support_y, query_x, query_y = take(batch, task)
         net = copy.deepcopy(algorithm.net)
@@ -94,7 +94,7 @@ def plain_first_order(algorithm: MAML, batch: Episode, reduction: str) -> Params
             with torch.no_grad():
                 for position, (name, gradient) in enumerate(zip(names, gradients, strict=True)):
                     sizes = params.get(f"step_sizes.{position}")
-                    weights[name] -= (algorithm.inner_lr if sizes is None else sizes) * gradient
+                    weights[name] -= (algorithm.step_sizes.lr if sizes is None else sizes) * gradient
                     passed[name] += gradient
         if algorithm.transductive:
             outputs = net(query_x)
@@ -132,9 +132,10 @@ def mean_gradient(params: Params, batch: Episode, outer_loss: Callable[[Episode]
 def test_equals_learn2learn(float64, l2l, network, method, steps, first_order):
     algorithm = method_on(network, method, steps, first_order=first_order)
     net, batch = copy.deepcopy(algorithm.net), random_tasks()
-    learner = l2l.algorithms.MAML(net.head if method == "ANIL" else net, algorithm.inner_lr, first_order)
     params = {f"net.{name}": weight for name, weight in net.named_parameters()}
-    if method == "MetaSGD":
+    if method != "MetaSGD":
+        learner = l2l.algorithms.MAML(net.head if method == "ANIL" else net, algorithm.step_sizes.lr, first_order)
+    else:
         step_sizes = nn.ParameterList(nn.Parameter(sizes.detach().clone()) for sizes in algorithm.step_sizes)
         learner = l2l.algorithms.MetaSGD(net, first_order=first_order, lrs=step_sizes)
         params |= {f"step_sizes.{position}": sizes for position, sizes in enumerate(step_sizes)}

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
 from app.algorithms.metric_based.protonet import ProtoNet
-from app.algorithms.optimisation_based.maml import MAML
+from app.algorithms.optimisation_based.inner_loop_algorithm import InnerLoopAlgorithm
 from app.backbones import Conv4, ResNet12
 from app.backbones.drop_block import DropBlock
 from app.backbones.rows import Rows
@@ -134,7 +134,7 @@ def test_dropping_is_for_methods_without_an_inner_loop(cls):
     data.setup()
     if issubclass(cls, EmbeddingAlgorithm):
         assert any(isinstance(module, DropBlock) for module in algorithm_for(cls, data, backbone=DROPPING).modules())
-    elif issubclass(cls, MAML):
+    elif issubclass(cls, InnerLoopAlgorithm):
         with pytest.raises(InputError, match=f"drop_rate is above 0, and {cls.__name__} cannot .*; give 0, or choose"):
             algorithm_for(cls, data, backbone=DROPPING)
 

@@ -5,8 +5,9 @@ import torch
 from torch.func import vmap
 from torch.testing import assert_close
 
-from app.inner_loop.gradient_descent import gradient_descent
+from app.inner_loop.gradient_descent import InnerLoop
 from app.inner_loop.params import detached
+from app.inner_loop.step_rules import ConstantStep, StepRule
 
 CURVATURE = {"a": torch.tensor([1.0, 3.0], dtype=torch.float64), "b": torch.tensor([[0.5]], dtype=torch.float64)}
 MINIMUM = {"a": torch.tensor([2.0, -1.0], dtype=torch.float64), "b": torch.tensor([[4.0]], dtype=torch.float64)}
@@ -19,12 +20,20 @@ def bowl(weights, minimum=MINIMUM):
     return sum((CURVATURE[name] * (weights[name] - minimum[name]).square()).sum() for name in weights) / 2
 
 
-def descend(weights, loss=bowl, step_size=lambda name: STEP_SIZE, num_steps=STEPS, first_order=False, **options):
-    def rule(shared, step, weights, direction):
-        return {name: weight - step_size(name) * direction[name] for name, weight in weights.items()}
+class ByName(StepRule):
+    """A step size for every name."""
 
-    steps = gradient_descent(lambda weights, *_: loss(weights), weights, rule, num_steps, (), first_order, **options)
-    return list(steps)
+    def __init__(self, step_size):
+        super().__init__({})
+        self.step_size = step_size
+
+    def moves(self, step, direction):
+        return {name: self.step_size(name) * slope for name, slope in direction.items()}
+
+
+def descend(weights, loss=bowl, step_size=lambda name: STEP_SIZE, num_steps=STEPS, first_order=False):
+    loop = InnerLoop(lambda weights, *_: loss(weights), ByName(step_size), first_order=first_order)
+    return [state.weights for state in loop.states(weights, num_steps)]
 
 
 def shrinking(name, steps, step_size=STEP_SIZE):
@@ -50,8 +59,18 @@ def test_no_step_yields_the_start_alone():
 
 
 def test_states_are_made_when_asked_for():
-    steps = gradient_descent(lambda *_: pytest.fail("computed too early"), START, lambda *_: START, 1)
-    assert next(steps) is START
+    states = InnerLoop(lambda *_: pytest.fail("computed too early"), ByName(lambda name: STEP_SIZE)).states(START, 1)
+    assert next(states).weights is START
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_state_knows_the_loss_before_its_step(recompute):
+    loop = InnerLoop(lambda weights, shared, step: bowl(weights) + step * shared, ConstantStep(STEP_SIZE), recompute=recompute)
+    states = list(loop.states(fresh(), 3, torch.tensor(10.0, dtype=torch.float64)))
+    assert states[0].loss is None
+    for step in range(3):
+        assert_close(states[step + 1].loss, (bowl(states[step].weights) + 10 * step).detach())
+        assert not states[step + 1].loss.requires_grad
 
 
 @pytest.mark.parametrize("steps", range(STEPS + 1))

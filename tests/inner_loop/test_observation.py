@@ -35,7 +35,7 @@ def test_the_inner_gradient_norm_is_that_of_the_inner_gradients(method, stacking
     model.log_dict = lambda values, **kwargs: logged.update(values)
     batch = [data.episode("train", index) for index in range(4)]
     start = {name: weight.detach().clone() for name, weight in model.net.named_parameters()}
-    sizes = [size.detach().clone() for size in model.learned_step_sizes().values()] or [model.inner_lr] * len(start)
+    sizes = [size.detach().clone() for size in model.learned_step_sizes().values()] or [0.3] * len(start)
     trainer(max_steps=1, log_every_n_steps=1).fit(model, data)
     norms = []
     for episode in batch:

@@ -23,12 +23,15 @@ from helpers.small import (
 )
 from torch.testing import assert_close
 
+from app.algorithms.optimisation_based.alfa import ALFA
+from app.algorithms.optimisation_based.cavia import CAVIA
+from app.algorithms.optimisation_based.inner_loop_algorithm import InnerLoopAlgorithm
 from app.algorithms.optimisation_based.maml import MAML
 from app.algorithms.optimisation_based.meta_sgd import MetaSGD
+from app.algorithms.optimisation_based.unrolled_algorithm import UnrolledAlgorithm
 from app.backbones import Conv4
 from app.episode import Episode
 from app.errors import InputError
-from app.inner_loop.step_rules import GeneratedStep
 from app.learners.episodic_learner import stages_to_score
 from app.scores.episode_scores import mean_and_ci95
 from datamodules.sinusoid import Sinusoid
@@ -273,11 +276,11 @@ def test_squared_error_of_classes(method):
     assert_close(loss, (outputs - torch.eye(3)[query_y]).square().mean())
     assert metrics["accuracy"] == (outputs.argmax(-1) == query_y).double().mean()
     weights = dict(algorithm.net.named_parameters())
-    names = algorithm.adapted_names() if isinstance(algorithm, MAML) else []
-    if names and set(names) <= set(weights) and not isinstance(algorithm.step_sizes, GeneratedStep):
+    names = list(algorithm.adapted_weights() if isinstance(algorithm, UnrolledAlgorithm) else weights)
+    if isinstance(algorithm, InnerLoopAlgorithm) and not isinstance(algorithm, ALFA | CAVIA):
         inner = (algorithm.net(support_x) - torch.eye(3)[support_y]).square().mean()
         gradient = torch.autograd.grad(inner, [weights[name] for name in names])
-        sizes = algorithm.step_sizes if isinstance(algorithm, MetaSGD) else [algorithm.inner_lr] * len(names)
+        sizes = algorithm.step_sizes if isinstance(algorithm, MetaSGD) else [0.1] * len(names)
         for name, slope, size in zip(names, gradient, sizes, strict=True):
             expected = weights[name] - size * slope
             assert_close(adapted.weights[name], expected, rtol=1e-5, atol=1e-6)

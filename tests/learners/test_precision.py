@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from helpers.small import METHODS, ONE_OF_EACH_BASE, flat, relative_error, small_run, task_of, trainer
 
-from app.algorithms.optimisation_based.maml import MAML
+from app.algorithms.optimisation_based.inner_loop_algorithm import InnerLoopAlgorithm
 from app.backbones import Conv4
 from callbacks.inner_precision import InnerPrecision
 
 each_base = pytest.mark.parametrize("method", ONE_OF_EACH_BASE)
-WITH_INNER_LOOP = [name for name, (cls, _) in METHODS.items() if issubclass(cls, MAML)]
+WITH_INNER_LOOP = [name for name, (cls, _) in METHODS.items() if issubclass(cls, InnerLoopAlgorithm)]
 
 
 def params_of(algorithm):

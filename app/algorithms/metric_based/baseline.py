@@ -1,7 +1,6 @@
 """The baseline of few-shot classification."""
 
 from collections.abc import Iterator
-from math import isfinite
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +8,7 @@ from torch.func import vmap
 
 from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
 from app.episode import Episode
-from app.errors import InputError, check_at_least
+from app.errors import check_at_least, check_finite
 from app.inner_loop.params import Params
 from app.learners.episodic_learner import Evaluated, stages_to_score
 from app.learners.meta_algorithm import Metrics
@@ -39,8 +38,7 @@ class Baseline(EmbeddingAlgorithm):
 
     def __init__(self, inner_lr: float = 0.01, eval_inner_steps: int = 100, transductive: bool = False, **kwargs):
         super().__init__(transductive=transductive, **kwargs)
-        if not isfinite(inner_lr):
-            raise InputError(f"--model.inner_lr is {inner_lr}; give a finite number")
+        check_finite("model", inner_lr=inner_lr)
         check_at_least(1, "model", eval_inner_steps=eval_inner_steps)
         self.inner_lr, self.eval_inner_steps = inner_lr, eval_inner_steps
         self.head = nn.Linear(self.net.num_features, self.train_output_size, bias=self.has_bias)

@@ -1,10 +1,11 @@
 """ALFA."""
 
-from app.algorithms.optimisation_based.maml import MAML
+from app.algorithms.optimisation_based.learned_initialisation import LearnedInitialisation
+from app.errors import check_finite
 from app.inner_loop.step_rules import GeneratedStep
 
 
-class ALFA(MAML):
+class ALFA(LearnedInitialisation):
     """MAML whose step sizes and weight decay are generated at every inner step from where the task stands (Baik et al. 2020).
 
     A small network sees the mean of every weight tensor and of its gradient. What it generates multiplies a step size and a
@@ -18,5 +19,6 @@ class ALFA(MAML):
     """
 
     def __init__(self, inner_lr: float = 0.1, inner_steps: int = 5, inner_decay: float = 5e-4, **kwargs):
-        super().__init__(inner_lr=inner_lr, inner_steps=inner_steps, eval_inner_lr=None, **kwargs)
+        super().__init__(inner_steps=inner_steps, **kwargs)
+        check_finite("model", inner_lr=inner_lr)
         self.step_sizes = GeneratedStep(self.adapted_weights(), inner_lr, inner_decay, inner_steps)

@@ -4,11 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from app.algorithms.optimisation_based.maml import MAML
+from app.algorithms.optimisation_based.unrolled_algorithm import UnrolledAlgorithm
 from app.backbones import BackboneCallable
 from app.backbones.task_batch_norm import TaskBatchNorm
 from app.errors import InputError, check_at_least
 from app.inner_loop.params import Params
+from app.inner_loop.step_rules import ConstantStep
 
 
 class ContextNetwork(nn.Module):
@@ -56,7 +57,7 @@ class ContextNetwork(nn.Module):
         return functional_call(self.backbone, film, (x,))
 
 
-class CAVIA(MAML):
+class CAVIA(UnrolledAlgorithm):
     """Adapts context parameters alone, an input of a network that all tasks share (Zintgraf et al. 2019).
 
     An MLP gets them beside its input, a convolutional network in one of its norms. The authors' linear layer makes the scale,
@@ -65,14 +66,24 @@ class CAVIA(MAML):
     Args:
         inner_lr: step size of the inner loop.
         inner_steps: gradient steps of the inner loop in training.
+        eval_inner_lr: step size at evaluation, null for `inner_lr`.
         num_context: context parameters; 5 for sine waves and 100 for mini-ImageNet in the paper.
         film_layer: the norm that they scale and shift, numbered from 0; the third block's in the paper.
     """
 
-    def __init__(self, inner_lr: float = 1.0, inner_steps: int = 2, num_context: int = 100, film_layer: int = 2, **kwargs):
+    def __init__(
+        self,
+        inner_lr: float = 1.0,
+        inner_steps: int = 2,
+        eval_inner_lr: float | None = None,
+        num_context: int = 100,
+        film_layer: int = 2,
+        **kwargs,
+    ):
         check_at_least(1, "model", num_context=num_context)
         self.num_context, self.film_layer = num_context, film_layer
-        super().__init__(inner_lr=inner_lr, inner_steps=inner_steps, adapted="all", **kwargs)
+        super().__init__(inner_steps=inner_steps, **kwargs)
+        self.step_sizes = ConstantStep(inner_lr, eval_inner_lr)
 
     def build_net(self, backbone: BackboneCallable) -> nn.Module:
         def with_context(input_shape: tuple[int, ...], output_size: int) -> nn.Module:
@@ -80,11 +91,5 @@ class CAVIA(MAML):
 
         return super().build_net(with_context)
 
-    def adapted_names(self) -> list[str]:
-        return ["context"]
-
     def adapted_weights(self) -> Params:
         return {"context": self.net.context}
-
-    def initial_weights(self, params: Params) -> Params:
-        return self.adapted_weights()

@@ -1,20 +1,39 @@
 """Implicit MAML."""
 
+from collections.abc import Iterator
 from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
 from app.algorithms.optimisation_based.conjugate_gradients import conjugate_gradients
-from app.algorithms.optimisation_based.maml import MAML, FastWeights, Support
+from app.algorithms.optimisation_based.inner_loop_algorithm import FastWeights, InnerLoopAlgorithm
 from app.episode import Episode
 from app.errors import check_above_zero, check_at_least
+from app.inner_loop.gradient_descent import InnerLoop
+from app.inner_loop.inner_optimizers import inner_optimizer as optimizer_of
 from app.inner_loop.params import Params
+from app.inner_loop.step_rules import ConstantStep
 from app.learners.meta_algorithm import Metrics
 
 
-class IMAML(MAML):
+class Support(NamedTuple):
+    """All tensors but the adapted weights that the inner loss depends on.
+
+    Attributes:
+        start: the initialisation, towards which the weights are pulled.
+        inputs: of the support set.
+        targets: of the support set.
+    """
+
+    start: Params
+    inputs: Tensor
+    targets: Tensor
+
+
+class IMAML(InnerLoopAlgorithm):
     """Learns an initialisation by the implicit gradient of the optimum near it (Rajeswaran, Finn, Kakade, Levine 2019).
 
     The inner loop descends on the support loss plus a pull towards the initialisation. Where it ends near the optimum, the outer
@@ -24,6 +43,9 @@ class IMAML(MAML):
     Args:
         inner_lr: step size of the inner loop.
         inner_steps: gradient steps of the inner loop in training; enough to come near the optimum.
+        eval_inner_lr: step size at evaluation, null for `inner_lr`.
+        inner_optimizer: what the inner loop makes of its gradients.
+        inner_momentum: momentum, or adam's beta1, from 0 to below 1.
         proximal: lambda, the strength of the pull: half of it times the squared distance is added to the support loss.
         eval_proximal: the same at evaluation, null for `proximal`; the authors' program takes 0.
         cg_steps: conjugate gradients, each a product with the Hessian.
@@ -34,38 +56,35 @@ class IMAML(MAML):
         self,
         inner_lr: float = 0.1,
         inner_steps: int = 16,
+        eval_inner_lr: float | None = None,
+        inner_optimizer: Literal["sgd", "momentum", "adam"] = "sgd",
+        inner_momentum: float = 0.9,
         proximal: float = 2.0,
         eval_proximal: float | None = None,
         cg_steps: int = 5,
         cg_damping: float = 1.0,
         **kwargs,
     ):
-        super().__init__(
-            inner_lr=inner_lr,
-            inner_steps=inner_steps,
-            adapted="all",
-            first_order=True,
-            checkpoint_inner_steps=False,
-            compile=False,
-            **kwargs,
-        )
+        super().__init__(inner_steps=inner_steps, **kwargs)
         check_above_zero("model", proximal=proximal)
         check_at_least(0, "model", eval_proximal=eval_proximal, cg_damping=cg_damping)
         check_at_least(1, "model", cg_steps=cg_steps)
+        self.step = ConstantStep(inner_lr, eval_inner_lr)
+        self.inner_optimizer = optimizer_of(inner_optimizer, inner_momentum)
         self.proximal, self.eval_proximal = proximal, proximal if eval_proximal is None else eval_proximal
         self.cg_steps, self.cg_damping = cg_steps, cg_damping
 
-    def rule_params(self, params: Params) -> Params:
-        """The initialisation, towards which every step is pulled."""
-        return self.net_params(params)
+    def adaptation(self, params: Params, support_x: Tensor, support_y: Tensor) -> Iterator[FastWeights]:
+        support = Support(self.net_params(params), support_x, support_y)
+        loop = InnerLoop(self.pulled_loss, self.step, self.inner_optimizer, first_order=True, precision=self.inner_autocast())
+        for state in loop.states(support.start, self.num_inner_steps, support):
+            yield FastWeights(state.weights, self.kept(support_x))
 
-    def next_weights(self, support: Support, step: int, weights: Params, direction: Params) -> Params:
-        return self.step_sizes(step, weights, direction)
-
-    def support_loss(self, weights: Params, support: Support, step: int) -> Tensor:
+    def pulled_loss(self, weights: Params, support: Support, step: int) -> Tensor:
+        """The support loss and the pull towards the initialisation."""
         strength = self.proximal if self.training else self.eval_proximal
-        distance = sum((weight - support.rule[name]).square().sum() for name, weight in weights.items())
-        return super().support_loss(weights, support, step) + strength / 2 * distance
+        distance = sum((weight - support.start[name]).square().sum() for name, weight in weights.items())
+        return self.loss_of(self.network(weights, support.inputs), support.targets) + strength / 2 * distance
 
     def outer_gradient(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Params, Metrics]:
         total: Params | None = None
@@ -89,8 +108,8 @@ class IMAML(MAML):
             return loss, {"outer_loss": loss, self.score_name: self.score(outputs, episode.query_y)}
 
         slope, metrics = torch.func.grad(query_loss, has_aux=True)(adapted.weights)
-        support = self.support(params, episode.support_x, episode.support_y)
-        inner_gradient = torch.func.grad(lambda weights: self.support_loss(weights, support, self.inner_steps))
+        support = Support(self.net_params(params), episode.support_x, episode.support_y)
+        inner_gradient = torch.func.grad(lambda weights: self.pulled_loss(weights, support, self.inner_steps))
         with self.inner_autocast():
             _, hessian_product = torch.func.vjp(inner_gradient, adapted.weights)  # symmetric, so from either side
 

@@ -51,9 +51,10 @@ class MAMLPP(MAML):
         for option, share in (("multi_step_share", multi_step_share), ("first_order_share", first_order_share)):
             if not 0 <= share <= 1:
                 raise InputError(f"--model.{option} is {share}; give a number from 0 to 1")
-        if learned_step_sizes and self.eval_inner_lr != inner_lr:
+        eval_lr = self.step_sizes.eval_lr
+        if learned_step_sizes and eval_lr != inner_lr:
             raise InputError(
-                f"--model.eval_inner_lr {self.eval_inner_lr} has no effect where step sizes are learned; leave it out, or give "
+                f"--model.eval_inner_lr {eval_lr} has no effect where step sizes are learned; leave it out, or give "
                 "--model.learned_step_sizes false"
             )
         self.multi_step_share, self.first_order_share = multi_step_share, first_order_share
@@ -73,9 +74,9 @@ class MAMLPP(MAML):
         norms = {name for name, module in self.net.named_modules() if isinstance(module, TaskBatchNorm)}
         return [name for name, _ in self.net.named_parameters() if name.rsplit(".", 1)[0] in norms]
 
-    def adapted_names(self) -> list[str]:
+    def adapted_weights(self) -> Params:
         norms = set(self._norm_names())
-        return [name for name in super().adapted_names() if name not in norms]
+        return {name: weight for name, weight in super().adapted_weights().items() if name not in norms}
 
     def frozen_weights(self, params: Params) -> Params:
         return super().frozen_weights(params) | {key: params[key] for key in self._norms.values()}

@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from app.algorithms.optimisation_based.maml import MAML
+from app.algorithms.optimisation_based.learned_initialisation import LearnedInitialisation
+from app.errors import check_finite
 from app.inner_loop.step_rules import CurvatureStep, DiagonalCurvatureStep, MetaCurvatureStep, OutputCurvatureStep
 
 RULES: dict[str, type[CurvatureStep]] = {
@@ -12,7 +13,7 @@ RULES: dict[str, type[CurvatureStep]] = {
 }
 
 
-class MetaCurvature(MAML):
+class MetaCurvature(LearnedInitialisation):
     """MAML whose inner gradients are multiplied by a learned Kronecker product of small matrices (Park and Oliva 2019).
 
     The matrices have the sizes of a layer's axes: a head on more than some thousand features makes a large one.
@@ -32,5 +33,6 @@ class MetaCurvature(MAML):
         curvature: Literal["kronecker", "diagonal_kronecker", "output"] = "kronecker",
         **kwargs,
     ):
-        super().__init__(inner_lr=inner_lr, inner_steps=inner_steps, eval_inner_lr=None, **kwargs)
+        super().__init__(inner_steps=inner_steps, **kwargs)
+        check_finite("model", inner_lr=inner_lr)
         self.step_sizes = RULES[curvature](self.adapted_weights(), inner_lr)

@@ -1,7 +1,7 @@
 """Reptile."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -9,18 +9,34 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.func import vmap
 
-from app.algorithms.optimisation_based.maml import MAML, FastWeights
+from app.algorithms.optimisation_based.inner_loop_algorithm import FastWeights, InnerLoopAlgorithm
 from app.episode import Episode
 from app.errors import check_at_least
-from app.inner_loop.gradient_descent import gradient_and_value
+from app.inner_loop.gradient_descent import InnerLoop
+from app.inner_loop.inner_optimizers import Adam, GradientDescent
 from app.inner_loop.params import Params, detached
+from app.inner_loop.step_rules import ConstantStep
 from app.learners.lr_schedule import LinearDecay
 from app.learners.meta_algorithm import Metrics
 
-BETA2, EPS = 0.999, 1e-8
+EPS = 1e-8
 
 
-class Reptile(MAML):
+class Minibatches(NamedTuple):
+    """A support set and the rows of it that each inner step takes.
+
+    Attributes:
+        inputs: of the support set.
+        targets: of the support set.
+        rows: of shape (steps, size).
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    rows: Tensor
+
+
+class Reptile(InnerLoopAlgorithm):
     """Moves the initialisation towards the weights that ordinary training on each task ends in (Nichol, Achiam, Schulman 2018).
 
     The outer learning rate is Reptile's outer step size: the outer optimiser is plain SGD and its schedule falls linearly to 0.
@@ -53,22 +69,15 @@ class Reptile(MAML):
         **kwargs,
     ):
         super().__init__(
-            inner_lr=inner_lr,
             inner_steps=inner_steps,
-            eval_inner_lr=eval_inner_lr,
             eval_inner_steps=eval_inner_steps,
-            adapted="all",
-            first_order=True,
-            inner_momentum=0.0,
-            checkpoint_inner_steps=False,
-            compile=False,
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
             **kwargs,
         )
         sizes = {"inner_batch_size": inner_batch_size, "eval_inner_batch_size": eval_inner_batch_size}
         check_at_least(1, "model", or_null="for the whole support set", **sizes)
-        self.inner_optimizer = inner_optimizer
+        self.step, self.inner_optimizer = ConstantStep(inner_lr, eval_inner_lr), inner_optimizer
         self.inner_batch_size = inner_batch_size
         self.eval_inner_batch_size = eval_inner_batch_size or inner_batch_size
         if inner_optimizer == "adam":
@@ -77,55 +86,46 @@ class Reptile(MAML):
             self.register_buffer("adam_steps", torch.zeros((), dtype=torch.float64))
 
     def outer_gradient(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Params, Metrics]:
-        start = detached(self.net_params(params))
+        start, loop = detached(self.net_params(params)), self.inner_loop()
         seed = int(torch.randint(2**31, ()))  # of the generator on the CPU, which every training step seeds
-        minibatches = self.minibatches(self.inner_steps, batch.support_x.shape[1], self.inner_batch_size, seed)
-        moments = self._moments()
+        rows = self.minibatches(self.inner_steps, batch.support_x.shape[1], self.inner_batch_size, seed)
 
         def task(episode: Episode) -> tuple[Params, Params, Metrics]:
-            *_, (weights, second_moment, inner_loss) = self._descend(start, moments, episode, minibatches)
-            adapted = FastWeights(weights, self.kept(episode.support_x))
-            outputs = self.predict(params, adapted, episode.query_x)
-            metrics = {"outer_loss": self.outer_loss(outputs, episode.query_y), "inner_loss": inner_loss}
-            return weights, second_moment, metrics | {self.score_name: self.score(outputs, episode.query_y)}
+            losses = []
+            for state in loop.states(start, self.inner_steps, Minibatches(episode.support_x, episode.support_y, rows)):
+                losses.append(state.loss)
+            outputs = self.predict(params, FastWeights(state.weights, self.kept(episode.support_x)), episode.query_x)
+            metrics = {"outer_loss": self.outer_loss(outputs, episode.query_y), "inner_loss": torch.stack(losses[1:]).mean()}
+            squares = state.moments[-1] if state.moments else {}
+            return state.weights, squares, metrics | {self.score_name: self.score(outputs, episode.query_y)}
 
         with torch.no_grad():
             results = [vmap(task)(chunk) for chunk in self.chunks(batch)]
-            weights, moments, metrics = (
+            weights, squares, metrics = (
                 {name: torch.cat([result[part][name] for result in results]).mean(0) for name in results[0][part]}
                 for part in range(3)
             )
-            self._keep_moments(moments)
+            self._keep_moments(squares)
         return {f"net.{name}": start[name] - weights[name] for name in start}, metrics
 
     def adaptation(self, params: Params, support_x: Tensor, support_y: Tensor) -> Iterator[FastWeights]:
-        minibatches = self.minibatches(self.eval_inner_steps, len(support_x), self.eval_inner_batch_size, seed=0)
-        episode = Episode(support_x, support_y, support_x, support_y)
-        for weights, _, _ in self._descend(self.net_params(params), self._moments(), episode, minibatches):
-            yield FastWeights(weights, self.kept(support_x))
+        rows = self.minibatches(self.eval_inner_steps, len(support_x), self.eval_inner_batch_size, seed=0)
+        support = Minibatches(support_x, support_y, rows)
+        for state in self.inner_loop().states(self.net_params(params), self.eval_inner_steps, support):
+            yield FastWeights(state.weights, self.kept(support_x))
 
-    def _descend(
-        self, weights: Params, moments: Params, episode: Episode, minibatches: Tensor
-    ) -> Iterator[tuple[Params, Params, Tensor]]:
-        """Yields weights, Adam's second moments and the mean of the losses so far, before and after each minibatch."""
-        inner_lr = self.inner_lr if self.training else self.eval_inner_lr
-        losses = torch.zeros((), dtype=torch.float32, device=episode.support_x.device)
-        yield weights, moments, losses
-        for step, rows in enumerate(minibatches):
+    def inner_loop(self) -> InnerLoop:
+        """Ordinary training, its Adam with the second moments of the tasks before."""
+        optimizer = GradientDescent()
+        if self.inner_optimizer == "adam":
+            squares = {name: self.get_buffer(_moment_name(name)) for name, _ in self.net.named_parameters()}
+            optimizer = Adam(0.0, EPS, squares, self.adam_steps)
+        return InnerLoop(self.minibatch_loss, self.step, optimizer, first_order=True, precision=self.inner_autocast())
 
-            def loss(weights: Params, rows: Tensor) -> Tensor:
-                outputs = self.network(weights, episode.support_x[rows])
-                return self.inner_loss(outputs, episode.support_y[rows], reduction=self.inner_reduction)
-
-            with self.inner_autocast():  # around the gradient too: its matrix products are autocast as well
-                gradient, value = gradient_and_value(loss, weights, rows, first_order=True)
-            losses = losses + value / len(minibatches)
-            if self.inner_optimizer == "adam":
-                moments = {name: BETA2 * moment + (1 - BETA2) * gradient[name].square() for name, moment in moments.items()}
-                correction = 1 - BETA2 ** (self.adam_steps + step + 1)
-                gradient = {name: g / ((moments[name] / correction).sqrt() + EPS).to(g.dtype) for name, g in gradient.items()}
-            weights = {name: weight - inner_lr * gradient[name] for name, weight in weights.items()}
-            yield weights, moments, losses
+    def minibatch_loss(self, weights: Params, support: Minibatches, step: int) -> Tensor:
+        """What an inner step descends on."""
+        rows = support.rows[step]
+        return self.loss_of(self.network(weights, support.inputs[rows]), support.targets[rows])
 
     def minibatches(self, num: int, rows: int, size: int | None, seed: int) -> Tensor:
         """Rows of the support set for each inner step, of shape (num, size): the shuffled set, again and again.
@@ -143,17 +143,12 @@ class Reptile(MAML):
         shuffles = [generator.permutation(rows) for _ in range(-(-num * size // rows))]
         return torch.from_numpy(np.concatenate(shuffles)[: num * size].reshape(num, size)).to(self.device, non_blocking=True)
 
-    def _moments(self) -> Params:
-        if self.inner_optimizer == "sgd":
-            return {}
-        return {name: self.get_buffer(_moment_name(name)) for name, _ in self.net.named_parameters()}
-
-    def _keep_moments(self, moments: Params) -> None:
-        if self.inner_optimizer == "sgd":
-            return
-        for name, moment in moments.items():
+    def _keep_moments(self, squares: Params) -> None:
+        """Goes on from these second moments, the mean over all devices; of sgd there are none."""
+        for name, moment in squares.items():
             self.get_buffer(_moment_name(name)).copy_(self.mean_over_processes(moment))
-        self.adam_steps += self.inner_steps
+        if squares:
+            self.adam_steps += self.inner_steps
 
 
 def _moment_name(name: str) -> str:

@@ -10,8 +10,9 @@ from torch.func import functional_call, vmap
 from app.backbones import BackboneCallable, default_backbone
 from app.backbones.rows import Rows
 from app.continual.meta_trained.oml import OML
-from app.inner_loop.gradient_descent import gradient_and_value
+from app.inner_loop.gradient_descent import InnerLoop
 from app.inner_loop.params import Params
+from app.inner_loop.step_rules import ConstantStep
 from app.scores.losses import widened
 
 
@@ -75,7 +76,7 @@ class ANML(OML):
         **kwargs,
     ):
         super().__init__(backbone=partial(GatedNet, network=backbone, modulator=modulator), inner_lr=inner_lr, **kwargs)
-        self.adapted = adapted
+        self.adapted, self.step = adapted, ConstantStep(inner_lr)
 
     def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Any:
         if not self.training or self.adapted == "head":
@@ -85,19 +86,18 @@ class ANML(OML):
         return Adapted(*vmap(self._inner_loop, (None, 0, 0, 0, 0))(network, heads, gates, support_x, support_y))
 
     def _inner_loop(self, network: Params, heads: Tensor, gates: Tensor, images: Tensor, labels: Tensor) -> tuple[Params, Tensor]:
-        weights = {**network, "heads": heads}
         if self.first_order:
             gates = gates.detach()
 
-        def loss(weights: Params, row: int) -> Tensor:
+        def loss(weights: Params, shared: tuple, row: int) -> Tensor:
             features = self._features(weights, images[row, None])
             return F.cross_entropy(logits(features * gates[row], weights["heads"]), labels[row, None])
 
-        for row in range(len(images)):
-            gradient, _ = gradient_and_value(loss, weights, row, first_order=self.first_order)
-            weights = {name: weight - self.inner_lr * gradient[name] for name, weight in weights.items()}
-        heads = weights.pop("heads")
-        return weights, heads
+        loop = InnerLoop(loss, self.step, first_order=self.first_order)
+        for state in loop.states({**network, "heads": heads}, len(images)):
+            fast = dict(state.weights)
+        heads = fast.pop("heads")
+        return fast, heads
 
     def predict_tasks(self, params: Params, adapted: Any, query_x: Tensor, first_episode: int = 0) -> Tensor:
         if not isinstance(adapted, Adapted):

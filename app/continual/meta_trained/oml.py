@@ -1,6 +1,5 @@
 """Online-aware meta-learning."""
 
-from math import isfinite
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 
 from app.continual.meta_trained.deployed_algorithm import DeployedAlgorithm
 from app.continual.meta_trained.deployment import one_hot
-from app.errors import InputError
+from app.errors import check_finite
 from app.inner_loop.params import Params
 
 
@@ -29,8 +28,7 @@ class OML(DeployedAlgorithm):
 
     def __init__(self, inner_lr: float = 0.03, first_order: bool = False, learns_head: bool = True, **kwargs):
         super().__init__(**kwargs)
-        if not isfinite(inner_lr):
-            raise InputError(f"--model.inner_lr is {inner_lr}; give a finite number")
+        check_finite("model", inner_lr=inner_lr)
         self.inner_lr, self.first_order, self.learns_head = inner_lr, first_order, learns_head
         self.head = nn.Linear(self.net.num_features, self.train_output_size)
         nn.init.kaiming_normal_(self.head.weight)

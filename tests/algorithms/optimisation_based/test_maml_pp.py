@@ -115,7 +115,7 @@ def test_steps_beyond_those_of_training_are_as_the_last():
     support_x, support_y, *_ = take(random_tasks(), 0)
     params = dict(algorithm.named_parameters())
     *_, before, last = algorithm.adaptation(params, support_x, support_y)
-    names = algorithm.adapted_names()
+    names = list(algorithm.adapted_weights())
     sizes = {name: size[-1] for name, size in zip(names, algorithm.step_sizes, strict=True)}
     gradient = torch.func.grad(lambda adapted: F.cross_entropy(algorithm.network(before.weights | adapted, support_x), support_y))
     slopes = gradient({name: before.weights[name] for name in names})

@@ -99,7 +99,7 @@ def test_equals_finite_differences(float64, curvature, network):
     gradient = gradient_of(algorithm, batch)
     assert difference_error(algorithm, batch, gradient) < 1e-7
     learned = [gradient[name] for name in gradient if name.startswith("step_sizes")]
-    assert len(learned) >= len(algorithm.adapted_names()) and all(slope.norm() > 0 for slope in learned)
+    assert len(learned) >= len(algorithm.adapted_weights()) and all(slope.norm() > 0 for slope in learned)
 
 
 @each_rule

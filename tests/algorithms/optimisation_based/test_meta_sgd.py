@@ -19,7 +19,7 @@ def meta_sgd(seed=0, **kwargs):
 
 
 def sizes_by_name(algorithm):
-    return dict(zip(algorithm.adapted_names(), algorithm.step_sizes, strict=True))
+    return dict(zip(list(algorithm.adapted_weights()), algorithm.step_sizes, strict=True))
 
 
 @pytest.mark.parametrize("adapted", ["all", "head", "body"])

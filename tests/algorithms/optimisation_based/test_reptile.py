@@ -53,7 +53,7 @@ class Plain:
     def __init__(self, algorithm, episode, minibatches, second_moments=None, steps_before=0):
         self.net = copy.deepcopy(algorithm.net)
         weights = list(self.net.parameters())
-        lr = algorithm.inner_lr if algorithm.training else algorithm.eval_inner_lr
+        lr = algorithm.step.lr if algorithm.training else algorithm.step.eval_lr
         if algorithm.inner_optimizer == "sgd":
             optimizer = torch.optim.SGD(weights, lr=lr)
         else:

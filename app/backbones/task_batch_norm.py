@@ -99,6 +99,12 @@ class TaskBatchNorm(nn.Module):
         return torch.cat(tasks)
 
 
+def norm_parameters(network: nn.Module) -> list[str]:
+    """Names of the weights and biases of a network's TaskBatchNorms."""
+    norms = {name for name, module in network.named_modules() if isinstance(module, TaskBatchNorm)}
+    return [name for name, _ in network.named_parameters() if name.rpartition(".")[0] in norms]
+
+
 @torch.no_grad()
 def update_running_statistics(network: nn.Module, num_tasks: int, mean_over_processes: Callable[[Tensor], Tensor]) -> None:
     """Moves the running statistics towards the mean of what the tasks of an outer step had, over all processes.

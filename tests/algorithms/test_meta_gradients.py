@@ -14,10 +14,12 @@ from torch import nn
 from app.algorithms.optimisation_based.maml import MAML
 from app.algorithms.optimisation_based.meta_sgd import MetaSGD
 from app.backbones.rows import Rows
+from app.backbones.task_batch_norm import norm_parameters
 from app.episode import Episode
 from app.inner_loop.params import Params
 
 METHODS = {"MAML": {}, "ANIL": {"adapted": "head"}, "BOIL": {"adapted": "body"}, "MetaSGD": None}
+METHODS["fixed_norms"] = {"adapts_norms": False}
 CASES = [(1, "mean", True), (3, "sum", True), (1, "sum", False), (3, "mean", False)]  # steps, reduction, transductive
 LR = {"mean": 0.4, "sum": 0.4 / 6}
 
@@ -65,6 +67,16 @@ def test_one_step_of_anil_adapts_the_head_alone(float64):
     before = algorithm.net_params(dict(algorithm.named_parameters()))
     after = algorithm.adapt(dict(algorithm.named_parameters()), *take(batch, 0)[:2]).weights
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize(("network", "norms"), [("Conv4_stride", 8), ("MLP_norms", 4), ("MLP", 0)])
+def test_one_step_that_leaves_the_norms_alone(float64, network, norms):
+    algorithm, batch = method_on(network, "fixed_norms"), random_tasks()
+    before = algorithm.net_params(dict(algorithm.named_parameters()))
+    after = algorithm.adapt(dict(algorithm.named_parameters()), *take(batch, 0)[:2]).weights
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert len(same) == norms and same == set(norm_parameters(algorithm.net))
+    assert gradient_of(algorithm, batch).keys() == dict(algorithm.named_parameters()).keys()  # the outer loop learns them
 
 
 def test_one_step_of_boil_adapts_the_body_alone(float64):

@@ -7,16 +7,41 @@ from torch.func import functional_call
 from app.algorithms.optimisation_based.unrolled_algorithm import UnrolledAlgorithm
 from app.backbones import BackboneCallable
 from app.backbones.task_batch_norm import TaskBatchNorm
+from app.backbones.task_pool import TaskMaxPool2d
 from app.errors import InputError, check_at_least
 from app.inner_loop.params import Params
 from app.inner_loop.step_rules import ConstantStep
 
 
+class Filmed(nn.Module):
+    """A layer whose output is scaled and shifted, each channel by a number of its own (FiLM, Perez et al. 2018).
+
+    Args:
+        layer: of a network of images.
+        num_channels: of its output.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, layer: nn.Module, num_channels: int):
+        super().__init__()
+        self.layer = layer
+        # What the context makes of them takes their place.
+        self.register_buffer("scale", torch.ones(num_channels), persistent=False)
+        self.register_buffer("shift", torch.zeros(num_channels), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        scale, shift = (vector.to(y.dtype).view(-1, *(1 for _ in y.shape[2:])) for vector in (self.scale, self.shift))
+        return scale * y + shift
+
+
 class ContextNetwork(nn.Module):
     """A backbone with context parameters, zero at the start of every task.
 
-    They join the input of a network without norms; of one with norms they scale and shift the output of a norm (FiLM, Perez et
-    al. 2018), by a linear layer that does neither while they are zero.
+    They join the input of a network without norms; of one with norms they scale and shift the output of a norm, or of the pooling
+    that follows it, by a linear layer.
 
     Args:
         backbone: makes the network.
@@ -36,39 +61,42 @@ class ContextNetwork(nn.Module):
         self.backbone = backbone(input_shape, output_size)
         norms = [name for name, module in self.backbone.named_modules() if isinstance(module, TaskBatchNorm)]
         if not norms:
-            self.norm = None
+            self.filmed = None
             self.backbone = backbone((torch.Size(input_shape).numel() + num_context,), output_size)
             return
         if not 0 <= film_layer < len(norms):
             raise InputError(f"--model.film_layer is {film_layer}, and the backbone has {len(norms)} norms, numbered from 0")
-        self.norm = norms[film_layer]
-        num_channels = len(self.backbone.get_submodule(self.norm).bias)
+        block, _, name = norms[film_layer].rpartition(".")
+        layers = dict(self.backbone.get_submodule(block).named_children())
+        num_channels = len(layers[name].bias)
+        following = list(layers)[list(layers).index(name) + 1 :]
+        if following and isinstance(layers[following[0]], TaskMaxPool2d):
+            name = following[0]
+        setattr(self.backbone.get_submodule(block), name, Filmed(layers[name], num_channels))
+        self.filmed = f"{block}.{name}"
         self.film = nn.Linear(num_context, 2 * num_channels)
-        nn.init.zeros_(self.film.bias)
+        nn.init.kaiming_uniform_(self.film.weight, nonlinearity="linear")
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.norm is None:
+        if self.filmed is None:
             x = x.flatten(1)
             return self.backbone(torch.cat([x, self.context.expand(x.shape[0], -1).to(x.dtype)], 1))
-        norm = self.backbone.get_submodule(self.norm)
         scale, shift = self.film(self.context).chunk(2)
-        # What a scale and a shift make of a norm's own weight and bias.
-        film = {f"{self.norm}.weight": (1 + scale) * norm.weight, f"{self.norm}.bias": (1 + scale) * norm.bias + shift}
-        return functional_call(self.backbone, film, (x,))
+        return functional_call(self.backbone, {f"{self.filmed}.scale": scale, f"{self.filmed}.shift": shift}, (x,))
 
 
 class CAVIA(UnrolledAlgorithm):
     """Adapts context parameters alone, an input of a network that all tasks share (Zintgraf et al. 2019).
 
-    An MLP gets them beside its input, a convolutional network in one of its norms. The authors' linear layer makes the scale,
-    here it makes what the scale has more than 1, so that an unadapted network is an ordinary one.
+    An MLP gets them beside its input, a convolutional network by a scale and a shift of one of its blocks, after norm and pooling
+    as in the authors' program.
 
     Args:
         inner_lr: step size of the inner loop.
         inner_steps: gradient steps of the inner loop in training.
         eval_inner_lr: step size at evaluation, null for `inner_lr`.
         num_context: context parameters; 5 for sine waves and 100 for mini-ImageNet in the paper.
-        film_layer: the norm that they scale and shift, numbered from 0; the third block's in the paper.
+        film_layer: the norm of the block that they scale and shift, numbered from 0; the third block's in the paper.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ from lightning.pytorch.cli import LRSchedulerCallable
 from torch import Tensor, nn
 
 from app.algorithms.optimisation_based.maml import MAML
-from app.backbones.task_batch_norm import TaskBatchNorm
+from app.backbones.task_batch_norm import norm_parameters
 from app.episode import Episode
 from app.errors import InputError
 from app.inner_loop.params import Params
@@ -69,10 +69,7 @@ class MAMLPP(MAML):
 
     def _norm_names(self) -> list[str]:
         """Names of the weights that have a value for each step."""
-        if not self.per_step_norms:
-            return []
-        norms = {name for name, module in self.net.named_modules() if isinstance(module, TaskBatchNorm)}
-        return [name for name, _ in self.net.named_parameters() if name.rsplit(".", 1)[0] in norms]
+        return norm_parameters(self.net) if self.per_step_norms else []
 
     def adapted_weights(self) -> Params:
         norms = set(self._norm_names())

@@ -20,14 +20,12 @@ def cavia(network, **kwargs):
 
 
 def film(net, context, x):
-    """Blocks of convolution, norm, ReLU and pooling; the second norm is scaled and shifted."""
+    """Blocks of convolution, norm, pooling and ReLU; the second block is scaled and shifted before its ReLU."""
     scale, shift = (F.linear(context, net.film.weight, net.film.bias)).chunk(2)
     convolutions = [module.weight for module in net.backbone.modules() if isinstance(module, torch.nn.Conv2d)]
     for block, weight in enumerate(convolutions):
-        x = F.batch_norm(F.conv2d(x, weight, padding=1), None, None, training=True)
-        if block == 1:
-            x = (1 + scale)[:, None, None] * x + shift[:, None, None]
-        x = F.max_pool2d(F.relu(x), 2)
+        x = F.max_pool2d(F.batch_norm(F.conv2d(x, weight, padding=1), None, None, training=True), 2)
+        x = F.relu(scale[:, None, None] * x + shift[:, None, None] if block == 1 else x)
     return net.backbone.head(x.flatten(1))
 
 
@@ -63,17 +61,11 @@ def test_equals_finite_differences(float64, network, transductive):
     assert difference_error(algorithm, batch, gradient_of(algorithm, batch)) < 1e-7
 
 
-@pytest.mark.parametrize("network", ["Conv4_stride", "ResNet12"])
-def test_before_adaptation_it_is_the_backbone(network):
-    algorithm, x = cavia(network), take(random_tasks(), 0).support_x
-    torch.testing.assert_close(algorithm.net(x), algorithm.net.backbone(x))
-
-
 def test_only_the_shared_network_is_learned():
     algorithm = cavia("Conv4_stride")
     assert not any("context" in name for name in algorithm.state_dict())
     backbone = MAML(input_shape=(1, 16, 16), output_size=WAYS, backbone=NETWORKS["Conv4_stride"]).state_dict()
-    names = {name.replace("net.backbone.", "net.") for name in algorithm.state_dict()}
+    names = {name.replace("net.backbone.", "net.").replace(".layer.", ".") for name in algorithm.state_dict()}
     assert names == {*backbone, "net.film.weight", "net.film.bias"}
 
 

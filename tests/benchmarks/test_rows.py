@@ -1,6 +1,7 @@
 """The queue of published rows: what is next, what goes on, and what a record says."""
 
 import json
+import shlex
 import time
 from pathlib import Path
 
@@ -223,3 +224,15 @@ def test_a_stream_is_one_command_that_puts_itself_on_record(place, monkeypatch):
     found = [{"method": method, "seeds": 5} for method in methods_of("permuted_mnist")]
     assert stream.is_recorded({"kind": "stream", "rows": found}) and not stream.is_recorded({"kind": "stream", "rows": found[1:]})
     assert stream.steps == 5 * len(found) and not stream.is_recorded(None)
+
+
+@pytest.mark.slow
+def test_the_command_line_of_every_row_is_understood(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    wrong = {}
+    for row in read_rows():
+        if isinstance(row, Row):
+            done = train(*row.fit("DIR"), *shlex.split(row.test), "--print_config")
+            if done.status:
+                wrong[row.name] = done.err
+    assert not wrong

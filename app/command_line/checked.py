@@ -69,7 +69,7 @@ class Checked:
 
     def _of_run(self, place: str, value: Any, given: Section) -> Any:
         if place in self.known:
-            return self._value(place, value, self.known[place])
+            return self.value(place, value, self.known[place])
         inside = value.options if isinstance(value, Section) else value
         names = list(self.known)
         for section in CLASSES:
@@ -79,7 +79,14 @@ class Checked:
                 names += [f"{section}.{name}" for name in options_of(component)]
         self._unknown(f"{place}.{next(iter(inside))}" if isinstance(inside, dict) and inside else place, names)
 
-    def _value(self, place: str, value: Any, option: Option) -> Any:
+    def value(self, place: str, value: Any, option: Option) -> Any:
+        """The value of one option.
+
+        Args:
+            place: its whole name.
+            value: what was given.
+            option: what it takes.
+        """
         try:
             return value_of(value, option.hint, lambda section: self._chosen(place, section, option.hint, option.default))
         except Mismatch:
@@ -107,7 +114,7 @@ class Checked:
             if name not in options:
                 own = [f"{place}.{one}" for one in options if (place, one) not in DERIVED]
                 self._not_of(place, name, component, hint, own)
-        values = {name: self._value(f"{place}.{name}", value, options[name]) for name, value in section.options.items()}
+        values = {name: self.value(f"{place}.{name}", value, options[name]) for name, value in section.options.items()}
         required = [name for name, option in options.items() if option.required and (place, name) not in DERIVED]
         if missing := [f"{place}.{name}" for name in required if name not in values]:
             self._missing(missing)

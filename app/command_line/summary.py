@@ -32,12 +32,12 @@ def print_summary(trainer: Trainer) -> None:
     loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
     for logger in loggers:
         if logger.offline:
-            pieces = " ".join(shlex.quote(str(piece)) for piece in logger.pieces)
+            pieces = [shlex.quote(str(piece)) for piece in logger.pieces or [run_dir / "wandb"]]
             tool = "uv run wandb" if "UV" in os.environ else "wandb"
             lines += [
-                ("W&B (offline)", pieces),
-                ("view", f"{tool} leet {pieces.split()[-1] if pieces else run_dir / 'wandb'}"),
-                ("upload", f"{tool} login && {tool} sync {pieces}"),
+                ("W&B (offline)", " ".join(pieces)),
+                ("view", f"{tool} leet {pieces[-1]}"),
+                ("upload", f"{tool} login && {tool} sync {' '.join(pieces)}"),
             ]
         else:
             lines.append(("W&B", str(logger.experiment.url)))

@@ -101,8 +101,8 @@ def _one_of(value: Any, choices: tuple[Any, ...]) -> Any:
 
 
 def _scalar(value: Any, kind: type) -> Any:
-    if type(value) is kind:
-        return value
+    if type(value) is kind or (kind is float and type(value) is int):
+        return kind(value) if kind is float else value
     if kind is NoneType and isinstance(value, Word) and words.NULL.fullmatch(value):
         return None
     readers = {bool: words.boolean, int: words.integer, float: words.number}
@@ -126,7 +126,7 @@ def _sequence(value: Any, hint: Any, choose: Callable[[Section], Any]) -> list[A
     value = unpacked(value)
     if isinstance(value, Word):  # with brackets, and no list
         raise Mismatch
-    items = value if isinstance(value, list) else [value]
+    items = list(value) if isinstance(value, list | tuple) else [value]
     inner = get_args(hint) or (Any,)
     if get_origin(hint) is tuple and inner[-1] is not Ellipsis:
         if len(items) != len(inner):

@@ -1,16 +1,18 @@
 """From a checkpoint to a predictor."""
 
-import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import ArgumentError
-from lightning.pytorch.cli import LightningArgumentParser
 
 import app.algorithms
 import app.continual.meta_trained  # noqa: F401
+from app.command_line.checked import Checked
+from app.command_line.classes import options_of
+from app.command_line.parser import MetaParser, shortened
+from app.command_line.section import from_mapping
 from app.deploy.inputs import Columns, Pictures
 from app.deploy.predictor import Predictor
 from app.errors import InputError, cause
@@ -64,25 +66,23 @@ def build(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]) -> Me
         raise InputError(
             f"{path} is of {name}, which learns from a stream and adapts to no support set; give one of MAML or its kin"
         )
-    known = _options_of(cls)
+    known = options_of(cls)
+    checked = Checked({}, f"all options: train.py fit --model.help {name}")
     for option in options:
         if option not in known or option in task:
             if option.startswith("backbone."):
                 raise InputError(f"--model.{option}: the network is that of the checkpoint; leave it out")
-            near = get_close_matches(option, known - task.keys(), n=3, cutoff=0.5)
+            near = get_close_matches(option, known.keys() - task.keys(), n=3, cutoff=0.5)
             raise InputError(f"--model.{option} is no option of {name}; the nearest are {', '.join(near) or 'none'}")
-    arguments = (config.get("init_args") or {}) | {key: value for key, value in task.items() if key in known} | options
-    parser = LightningArgumentParser(exit_on_error=False)
+    given = {option: checked.value(f"model.{option}", from_mapping(value), known[option]) for option, value in options.items()}
+    arguments = (config.get("init_args") or {}) | {key: value for key, value in task.items() if key in known} | given
+    parser = MetaParser(exit_on_error=False)
     parser.add_subclass_arguments(MetaAlgorithm, "model", fail_untyped=False, required=True)
     try:
         parsed = parser.parse_object({"model": {"class_path": config["class_path"], "init_args": arguments}})
         algorithm = parser.instantiate_classes(parsed).model
     except ArgumentError as error:
-        given = " ".join(f"--model.{option} {value}" for option, value in options.items())
-        text = " ".join(str(error).split())
-        wanted = re.findall(r"Expected an? (?:typing\.)?(Literal\[[^\]]*\]|<class '\w+'>)", text)
-        reason = f"expected {' or '.join(dict.fromkeys(wanted))}" if wanted else text[:200]
-        raise InputError(f"{given or path}: this version's {name} does not take these options ({reason}); change them") from error
+        raise InputError(f"{path}: this version's {name} does not take its options ({shortened(str(error))})") from error
     except ValueError as error:
         raise (cause(error, InputError) or error) from None
     state = checkpoint["state_dict"]
@@ -96,12 +96,6 @@ def build(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]) -> Me
         )
     algorithm.load_state_dict(state)
     return algorithm.requires_grad_(False)
-
-
-def _options_of(cls: type) -> set[str]:
-    parser = LightningArgumentParser()
-    parser.add_class_arguments(cls, "model", fail_untyped=False)
-    return {key.removeprefix("model.") for key in vars(parser.get_defaults().model)}
 
 
 def _shape(state: dict[str, torch.Tensor], key: str) -> tuple[int, ...] | str:

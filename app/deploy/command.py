@@ -12,7 +12,6 @@ from app.command_line.checked import Checked
 from app.command_line.classes import options_of_parser
 from app.command_line.command import Command, read_command
 from app.command_line.parser import MetaParser
-from app.command_line.words import plain
 from app.csv_files import write_csv
 from app.deploy.checkpoint import restored
 from app.deploy.figures import curves, is_ours, sheet, values, write_picture
@@ -183,7 +182,7 @@ def predict(args: list[str]) -> int:
         parser.parse_args(["--help"])
     if command.configs:
         raise UsageError("unknown option --config; the checkpoint alone says what the method and the inputs are")
-    of_method = {name.removeprefix("model."): plain(value) for name, value in command.options if name.startswith("model.")}
+    of_method = {name.removeprefix("model."): value for name, value in command.options if name.startswith("model.")}
     own = Command(options=[(name, value) for name, value in command.options if not name.startswith("model.")])
     options = Checked(options_of_parser(parser), "all options: train.py predict --help").whole(own.layer())
     return Predict(**options).run(of_method)

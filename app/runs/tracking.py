@@ -1,5 +1,6 @@
 """Weights & Biases: offline without a login, one run however often it is resumed."""
 
+import glob
 import json
 import os
 from importlib.util import find_spec
@@ -150,7 +151,7 @@ class RunLogger(WandbLogger):
     @property
     def pieces(self) -> list[Path]:
         """The folders of this run's data, one for each process that added to it, oldest first."""
-        return sorted((Path(self.save_dir) / "wandb").glob(f"*run-*-{self.version}"))
+        return sorted((Path(self.save_dir) / "wandb").glob(f"*run-*-{glob.escape(str(self.version))}"))
 
 
 def _check_names(project: str, tags: list[str], run_id: str | None) -> None:

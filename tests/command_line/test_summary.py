@@ -1,26 +1,33 @@
-"""The last lines of a run: how good it is, where everything lies, and how to go on."""
+"""The last lines of a run: each command in them runs as it is printed."""
 
 import shlex
+from pathlib import Path
+from types import SimpleNamespace
 
-import pytest
-from helpers.command_line import QUIET, SINUSOID, train
-
-
-def last_lines(out: str) -> dict[str, str]:
-    """What the summary says, by its labels, in its order."""
-    lines = [line.strip().partition("  ") for line in out.splitlines()]
-    names = [name for name, _, _ in lines]
-    return {name: text for name, _, text in lines[len(names) - 1 - names[::-1].index("score") :]}
+from app.command_line.summary import print_summary
+from app.runs.tracking import RunLogger
 
 
-@pytest.mark.parametrize(("verb", "score"), [("", "test mse "), ("fit", "val/mse ")])
-def test_the_score_comes_first(verb, score, tmp_path):
-    run = [*SINUSOID, *QUIET, "--model.inner_lr=0.01", "--trainer.max_steps=1", "--trainer.val_check_interval=1"]
-    done = train(*([verb] if verb else []), *run, f"--trainer.default_root_dir={tmp_path / 'a run'}")
-    assert done.status == 0
-    said = last_lines(done.out)
-    results = [] if verb else ["results"]
-    assert list(said) == ["score", "run", "checkpoints", *results, "resume", "report", "test"]
-    assert said["score"].startswith(score) and (verb or "8 episodes" in said["score"])
-    assert str(tmp_path / "a run" / "config.yaml") in shlex.split(said["resume"])
-    assert shlex.split(said["report"])[-1] == str(tmp_path / "a run")
+class Offline(RunLogger):
+    """A logger without W&B."""
+
+    offline, version = True, "5way [1]"
+
+    def __init__(self, save_dir: Path):
+        self._save_dir = str(save_dir)
+
+
+def test_a_folder_with_spaces(tmp_path, capsys):
+    run = tmp_path / "my run"
+    pieces = [run / "wandb" / f"offline-run-{time}-5way [1]" for time in ("1", "2")]
+    for folder in (*pieces, run / "checkpoints"):
+        folder.mkdir(parents=True)
+    for name in ("config.yaml", "checkpoints/last.ckpt"):
+        (run / name).touch()
+    print_summary(SimpleNamespace(default_root_dir=str(run), loggers=[Offline(run)], callbacks=[]))
+    lines = dict(line.strip().split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    words = {name: shlex.split(text) for name, text in lines.items()}
+    assert words["view"][-2:] == ["leet", str(pieces[-1])]
+    assert words["upload"][-3:] == ["sync", *map(str, pieces)]
+    assert words["resume"][-4:] == ["--config", str(run / "config.yaml"), "--ckpt_path", "last"]
+    assert words["test"][-3:] == [str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]

@@ -288,7 +288,7 @@ PICTURES = {
     "no value": (None, ["--model.transductive"], ["--model.transductive has no value"]),
     "option": (None, ["--querry=x"], ["--querry", "--query"]),
     "option of the method": (None, ["--model.transductiv=false"], ["--model.transductiv", "transductive"]),
-    "value of the method": (None, ["--model.eval_inner_steps=many"], ["eval_inner_steps many"]),
+    "value of the method": (None, ["--model.eval_inner_steps=many"], ["--model.eval_inner_steps is many", "a whole number"]),
     "network": (None, ["--model.backbone={class_path: app.backbones.Conv4, init_args: {width: 4}}"], ["does not fit", "MAML"]),
 }
 

@@ -150,13 +150,14 @@ def main(args: list[str] | None = None) -> int:
     )
     parser.add_argument("--hours", type=float, help="end in good order after so many hours (default: when all are done)")
     parser.add_argument("--data_dir", default="data", help="folder of the files of Omniglot and the other pictures")
-    parser.add_argument("--processes", type=int, default=1, help="rows side by side, which share the cores (default 1)")
+    parser.add_argument("--processes", type=int, help="rows side by side, which share the cores (default 2)")
     parser.add_argument("--threads", type=int, help="of each process (default: the cores, shared)")
     options = parser.parse_args(args)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, cores // max(1, options.processes)) if options.threads is None else options.threads
+    processes = min(2, cores) if options.processes is None else options.processes
+    threads = max(1, cores // max(1, processes)) if options.threads is None else options.threads
     try:
-        for name, value in (("processes", options.processes), ("threads", threads)):
+        for name, value in (("processes", processes), ("threads", threads)):
             if value < 1:
                 raise ValueError(f"--{name} is {value}; give at least 1")
         if options.hours is not None and not options.hours > 0:
@@ -177,7 +178,7 @@ def main(args: list[str] | None = None) -> int:
                 f"the load was up to {max(measured):.0f} on {cores} cores: at rest it takes less; delete {RUNS / MEASURED}"
             )
         return 0
-    return run(Queue(rows, data_dir, options.processes, threads, not options.interim), options.hours)
+    return run(Queue(rows, data_dir, processes, threads, not options.interim), options.hours)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def place(tmp_path, commands, monkeypatch) -> Path:
 
 
 def test_rows_are_trained_tested_and_recorded(place, commands, capsys):
-    assert rows.main(["--threads", "1"]) == 0
+    assert rows.main(["--processes", "1"]) == 0
     assert [command[0] for command in commands] == ["fit", "test", "test"]  # two rows of one training
     record = read_record("one")
     assert record["steps"] == record["budget"] == 12 and record["ended"] == "after its last step"

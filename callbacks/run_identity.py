@@ -20,25 +20,36 @@ class RunIdentity(Callback):
     That is the run's id and config, and the shapes and the reading of inputs and targets. The loggers get config, git commit
     and the data's hash, and `environment.json` what the fit runs on.
 
+    The run's `config.yaml` is written when training starts: what could not be resumed leaves the one that was there.
+
     Args:
         run_id: of the W&B run; a resumed fit gets the one in its checkpoint.
         config: the resolved config of the run.
+        config_file: the same as the text of a file that the command line reads.
+        parent_id: of the run that this one has left, by going back to an earlier checkpoint; null for most runs.
     """
 
-    def __init__(self, run_id: str, config: dict[str, Any]):
-        self.run_id, self.config = run_id, config
+    def __init__(self, run_id: str, config: dict[str, Any], config_file: str, parent_id: str | None = None):
+        self.run_id, self.config, self.config_file, self.parent_id = run_id, config, config_file, parent_id
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        facts = {"git_commit": git_commit(), "data_manifest_hash": trainer.datamodule.manifest_hash}
+        facts = {"git_commit": git_commit(), "data_manifest_hash": trainer.datamodule.manifest_hash, "parent_run": self.parent_id}
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config | facts)
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir)
-            folder.mkdir(parents=True, exist_ok=True)
+            self.write_config(folder)
             (folder / "environment.json").write_text(json.dumps(environment(trainer) | facts, indent=2) + "\n")
 
+    def write_config(self, folder: Path) -> None:
+        """Writes `config.yaml` whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = folder / ".config.yaml.part"
+        beside.write_text(self.config_file, encoding="utf-8")
+        beside.replace(folder / "config.yaml")
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["run_id"], checkpoint["config"] = self.run_id, self.config
+        checkpoint["run_id"], checkpoint["parent_id"], checkpoint["config"] = self.run_id, self.parent_id, self.config
         data, shapes = trainer.datamodule, ("input_shape", "output_size", "train_output_size", "task_type")
         checkpoint["format"] = CHECKPOINT_FORMAT
         checkpoint["task"] = {name: getattr(data, name) for name in shapes}

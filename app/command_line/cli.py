@@ -1,7 +1,6 @@
 """The command line: Lightning's verbs over our algorithms and data sets."""
 
 import gc
-import os
 import signal
 import sys
 from functools import partial
@@ -32,20 +31,20 @@ from app.errors import InputError
 from app.learners.learner import Learner
 from app.learners.suitability import check_suits
 from app.runs.metrics_file import MetricsFile
-from app.runs.processes import comes_back, is_rank_zero, job_from_outside
+from app.runs.processes import is_rank_zero, job_from_outside
 from app.runs.run import (
     check_data,
     check_fits,
     checkpoint_dir,
-    find_checkpoint,
-    new_run_dir,
-    read_checkpoint,
     resize_to_checkpoint,
 )
+from app.runs.same_training import check_same_training
+from app.runs.session import Session
 from app.runs.tracking import check_logger
 from callbacks.checkpoint import AtomicCheckpointIO, Stopped
 from callbacks.inner_precision import refuse_float16
 from callbacks.rank_watch import RankWatch
+from callbacks.run_identity import RunIdentity
 from datamodules.base.resumable import ResumableDataModule
 
 
@@ -59,7 +58,6 @@ class MetaCLI(LightningCLI):
     def __init__(self, args: list[str]):
         self.command = read_command(args, self.subcommands())
         self.then_test = self.command.verb is None
-        self.checkpoint: dict[str, Any] | None = None
         super().__init__(
             Learner,
             ResumableDataModule,
@@ -71,6 +69,11 @@ class MetaCLI(LightningCLI):
             parser_kwargs={"description": "Meta-learning: without a verb, fit and then test; predict: see predict --help."},
             args=args,
         )
+
+    @property
+    def checkpoint(self) -> dict[str, Any] | None:
+        """What the command goes on from, or tests."""
+        return self.session.checkpoint
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -115,36 +118,28 @@ class MetaCLI(LightningCLI):
         config = self.config[self.subcommand]
         learner, data = (resolve_name(config[key].class_path) for key in ("model", "data"))
         check_suits(learner, data)
-        run_dir = config.trainer.default_root_dir
-        if comes_back() and self.subcommand == "fit" and run_dir and (checkpoint_dir(run_dir) / "last.ckpt").exists():
-            config.ckpt_path = config.ckpt_path or "last"
-        if config.ckpt_path:
-            path = find_checkpoint(config.ckpt_path, Path(run_dir) if run_dir else None)
-            config.ckpt_path, self.checkpoint = str(path), read_checkpoint(path)
+        names, trainer = (learner.__name__, data.__name__), config.trainer
+        self.session = Session(self.subcommand, config.ckpt_path, trainer.default_root_dir, names, trainer.num_nodes)
+        trainer.default_root_dir = str(self.session.folder)
+        if self.checkpoint:
+            config.ckpt_path = str(self.session.ckpt_path)
             if self.subcommand != "fit":
-                resize_to_checkpoint(config.data, self.checkpoint, path)
-            if not run_dir and path.parent.name == "checkpoints":
-                run_dir = path.parent.parent
-        elif self.subcommand != "fit":
-            raise InputError(f"{self.subcommand} needs --ckpt_path: a file, or last or best with --trainer.default_root_dir DIR")
-        elif run_dir and is_rank_zero() and any(checkpoint_dir(run_dir).glob("*.ckpt")):
-            raise InputError(f"{run_dir} holds a checkpoint already; continue it with --ckpt_path last, or choose another folder")
-        config.trainer.default_root_dir = str(run_dir or new_run_dir(learner.__name__, data.__name__, config.trainer.num_nodes))
-        self.run_id = self.checkpoint["run_id"] if self.checkpoint else os.environ.get("WANDB_RUN_ID") or os.urandom(4).hex()
+                resize_to_checkpoint(config.data, self.checkpoint, self.session.ckpt_path)
         logger = config.trainer.logger
         if hasattr(logger, "class_path"):
             check_logger(logger.class_path)
         if hasattr(logger, "class_path") and "save_dir" in logger.init_args:
             logger.init_args.save_dir = config.trainer.default_root_dir
             if "id" in logger.init_args:
-                logger.init_args.id = self.run_id
+                logger.init_args.id = self.session.run_id
         refuse_float16(config.trainer.precision)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
         run_dir, chosen = Path(config.default_root_dir), wanted(config)
-        resolved = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.subcommand]
-        needed = needed_callbacks(self.model, self.datamodule, run_dir, self.run_id, resolved)
+        self.resolved = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.subcommand]
+        identity = RunIdentity(self.session.run_id, self.resolved, self._config_file(), self.session.parent_id)
+        needed = needed_callbacks(self.model, self.datamodule, run_dir, identity)
         config.callbacks = merged(needed, chosen)
         plugins = config.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
@@ -170,7 +165,7 @@ class MetaCLI(LightningCLI):
             print(f"this run is finished: {self.checkpoint['global_step']} of {end} steps are done")
             raise SystemExit(0)
         if is_rank_zero():
-            self._save_config()
+            self.session.begin()
 
     def before_validate(self) -> None:
         self.datamodule.used_splits = ("val",)
@@ -213,6 +208,7 @@ class MetaCLI(LightningCLI):
             for callback in self.trainer.callbacks:
                 if isinstance(callback, RankWatch):
                     callback.close()
+            self.session.end()
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
@@ -234,15 +230,15 @@ class MetaCLI(LightningCLI):
             check_fits(self.checkpoint, path, self.model)
             if self.subcommand == "fit" and is_rank_zero():
                 check_data(self.checkpoint, path, self.datamodule)
+                check_same_training(self.checkpoint["config"], self.resolved, str(path))
         if is_rank_zero():  # W&B looks for a repository there
             Path(self.trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
         # A full collection walks the libraries' objects for up to a second, again and again: they are here to stay.
         gc.collect()
         gc.freeze()
 
-    def _save_config(self) -> None:
+    def _config_file(self) -> str:
+        """The text of the run's config.yaml, which serves `test` and `fit --ckpt_path last` alike."""
         config = self.config[self.subcommand].clone()
-        config.ckpt_path = None  # the run's config serves `test` and `fit --ckpt_path last` alike
-        path = Path(self.trainer.default_root_dir) / "config.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._parser(self.subcommand).save(config, path, skip_unset=False, overwrite=True, multifile=False)
+        config.ckpt_path = None
+        return self._parser(self.subcommand).dump(config, skip_unset=False)

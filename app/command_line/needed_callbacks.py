@@ -1,7 +1,6 @@
 """The callbacks that every run has, whatever its config says: exactness, the checkpoints and the report depend on them."""
 
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 from lightning import Callback
@@ -24,17 +23,14 @@ from callbacks.test_report import TestReport
 from datamodules.base.resumable import ResumableDataModule
 
 
-def needed_callbacks(
-    model: Learner, data: ResumableDataModule, run_dir: Path, run_id: str, config: dict[str, Any]
-) -> list[Callback]:
+def needed_callbacks(model: Learner, data: ResumableDataModule, run_dir: Path, identity: RunIdentity) -> list[Callback]:
     """All of them, in the order in which they are called.
 
     Args:
         model: what is trained.
         data: what it is trained on.
         run_dir: folder of the run.
-        run_id: W&B's.
-        config: all options of the run.
+        identity: which run it is.
     """
     return [
         StepSeed(data.seed),
@@ -44,7 +40,7 @@ def needed_callbacks(
         RankWatch(),
         ReplicaCheck(),
         InnerPrecision(),
-        RunIdentity(run_id, config),
+        identity,
         BestCheckpoint(checkpoint_dir(run_dir), *model.monitor),
         LastCheckpoint(),
     ]

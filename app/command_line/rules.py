@@ -1,6 +1,7 @@
 """What follows from a command line without being said: each rule is a function from layers of options to layers."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from app.command_line import words
@@ -36,7 +37,7 @@ def merged_options(command: Command, say: Callable[[str], None] = lambda _: None
     configs = layered([read_config(path) for path in first_run(command)], replaced.append)
     options = with_files(command.layer())
     kept = keep_the_task(command.verb, configs, options)
-    given = layered([configs, options, kept], replaced.append)
+    given = layered([configs, where_the_run_lies(command.configs), options, kept], replaced.append)
     for one in replaced:
         names = kept.options["data"].options if one.place == "data" and "data" in kept.options else {}
         but = f" but {', '.join(names)}" if names else ""
@@ -55,6 +56,14 @@ def shown_defaults() -> dict[str, Any]:
 def first_run(command: Command) -> list[str]:
     """The configs: the one of the README where there is neither a verb nor anything that names a model or data."""
     return command.configs if command.verb or command.names_something else [str(FIRST_RUN)]
+
+
+def where_the_run_lies(configs: list[str]) -> Section:
+    """The folder of a run is the one that its config lies in, wherever the run was copied or moved to."""
+    for path in map(Path, reversed(configs)):
+        if path.name == "config.yaml" and (path.parent / "checkpoints").is_dir():
+            return Section(options={"trainer": Section(options={"default_root_dir": str(path.parent)})})
+    return Section()
 
 
 def keep_the_task(verb: str | None, configs: Section, options: Section) -> Section:

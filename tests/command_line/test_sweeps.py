@@ -1,12 +1,11 @@
 """Every sweep under configs/, as wandb reads it and as its agent would start the runs."""
 
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from helpers.command_line import QUIET, ROOT, train
+from helpers.command_line import QUIET, ROOT, begin_only, train
 from lightning import Trainer
 
 from app.runs.tracking import PROJECT
@@ -58,7 +57,7 @@ def test_wandb_accepts_it(path: Path):
 def test_every_value_of_every_parameter_suits_method_and_data(path: Path, tmp_path, monkeypatch):
     """The run is built and checked, as far as its first step."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(Trainer, "fit", wraps(Trainer.fit)(lambda *_, **__: None))
+    monkeypatch.setattr(Trainer, "fit", begin_only)
     monkeypatch.setattr("app.command_line.cli.print_summary", lambda _: None)
     sweep = read(path)
     values = {name: choices(parameter) for name, parameter in sorted(sweep["parameters"].items())}

@@ -6,12 +6,16 @@ import multiprocessing
 import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from functools import wraps
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+from lightning import Trainer
+
 from app.main import main
+from callbacks.run_identity import RunIdentity
 
 ROOT = Path(__file__).parents[2]
 SINUSOID = ["--data=Sinusoid", "--data.queries=5", "--data.meta_batch_size=4", "--data.val_episodes=4", "--data.test_episodes=8"]
@@ -22,6 +26,14 @@ QUIET = [
     "--trainer.enable_model_summary=false",
     "--trainer.callbacks=[]",
 ]
+
+
+@wraps(Trainer.fit)
+def begin_only(trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+    """In the place of `Trainer.fit`: the config is written as when training begins, and nothing is trained."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, RunIdentity):
+            callback.write_config(Path(trainer.default_root_dir))
 
 
 class Outcome(NamedTuple):

@@ -241,16 +241,16 @@ def test_processes_with_streams_of_their_own_are_resumed(tmp_path):
 def test_a_step_that_was_broken_off_is_taken_again(tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert train(*fit(whole, "ER")).status == 0
-    score = ContinualLearner.score
+    accuracies = ContinualLearner.accuracies
 
     def interrupted(self: ContinualLearner, *args: Any) -> dict:
         if self.trainer.datamodule.cursor == 7:  # the evaluation after the second experience
             raise KeyboardInterrupt
-        return score(self, *args)
+        return accuracies(self, *args)
 
-    monkeypatch.setattr(ContinualLearner, "score", interrupted)
+    monkeypatch.setattr(ContinualLearner, "accuracies", interrupted)
     assert train(*fit(broken, "ER")).status != 0
-    monkeypatch.setattr(ContinualLearner, "score", score)
+    monkeypatch.setattr(ContinualLearner, "accuracies", accuracies)
     assert state(broken)["global_step"] < 7
     assert train(*fit(broken, "ER"), "--ckpt_path=last").status == 0
     assert_same(state(broken), state(whole))

@@ -98,10 +98,10 @@ def test_the_images_of_a_set_have_one_pose():
     algorithm = statistician(posed_share=1.0)
     batch = random_batch(shots=2, queries=1)
     same = batch.support_x[:, :1].expand_as(batch.support_x)
-    moved = algorithm._posed(same, batch.support_y, algorithm._noise(2, 6, 3).pose)
+    moved = algorithm._posed(same, batch.support_y, algorithm._noise(2, 6, 3, 0).pose)
     assert_close(moved[:, ::2], moved[:, 1::2])
     assert (moved[:, 0] - moved[:, 2]).abs().max() > 0.1 and (moved[0] - moved[1]).abs().max() > 0.1
-    assert algorithm.eval()._posed(same, batch.support_y, algorithm._noise(2, 6, 3).pose) is same
+    assert algorithm.eval()._posed(same, batch.support_y, algorithm._noise(2, 6, 3, 0).pose) is same
 
 
 def test_the_outer_gradient_equals_finite_differences():
@@ -155,7 +155,7 @@ def test_the_loss_is_the_bound_written_out():
     params, net = params_of(algorithm), algorithm.net
     algorithm.eval()
     loss, metrics = algorithm.losses(params, batch)
-    noise = algorithm._noise(2, 15, 3)
+    noise = algorithm._noise(2, 15, 3, 0)
     for task in range(2):
         total = 0.0
         for label in range(3):

@@ -118,3 +118,9 @@ def test_a_room_imports_only_what_it_knows(own: str):
     found = {other: name for name in inside for other in map(room, imports(MODULES[name]))}
     wrong = {name: other for other, name in found.items() if other not in {own, *ROOMS[own], *CORE}}
     assert not wrong, "what a room may import stands in tests/test_rooms.py"
+
+
+def test_no_file_is_long():
+    files = [path for top in ("app", "benchmarks", "callbacks", "datamodules") for path in (ROOT / top).rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
+    assert not {name: length for name, length in lengths.items() if length > 250}

@@ -143,12 +143,12 @@ class Row:
         chosen = re.search(r"--trainer\.max_steps[ =](\d+)", self.options)
         return int(chosen[1]) if chosen else self.settings["trainer"]["max_steps"]
 
-    @property
+    @cached_property
     def recipe(self) -> str:
         """Identifies config, options and protocol: another one is another row."""
         return _digest([self.settings, yaml.safe_load(TRAINER.read_text()), self.options, self.test])
 
-    @property
+    @cached_property
     def training_recipe(self) -> str:
         """Identifies config and options of the training."""
         return _digest([self.settings, yaml.safe_load(TRAINER.read_text()), self.options])

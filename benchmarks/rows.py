@@ -52,7 +52,7 @@ class Queue:
         for work in self.works.values():
             work.poll()
         running = [work for work in self.works.values() if work.is_running]
-        for row in self.unfinished():
+        for row in self.unfinished() if len(running) < self.processes else ():
             if len(running) >= self.processes:
                 break
             lock = RowLock(RUNS / f"{row.training}.lock")

@@ -1,12 +1,14 @@
 """The queue of published rows: what is next, what goes on, and what a record says."""
 
 import json
+import os
 import shlex
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from helpers.command_line import ROOT, fork, train
+from helpers.command_line import ROOT, train
 
 from benchmarks import row_run, row_time, rows
 from benchmarks.continual_runs import methods_of
@@ -76,6 +78,7 @@ def place(tmp_path, commands, monkeypatch) -> Path:
 
 
 def test_rows_are_trained_tested_and_recorded(place, commands, capsys):
+    write_record("one", {"kind": "transcribed", "row": "one"})  # which makes room
     assert rows.main(["--processes", "1"]) == 0
     assert [command[0] for command in commands] == ["fit", "test", "test"]  # two rows of one training
     record = read_record("one")
@@ -104,14 +107,6 @@ def test_the_commands_of_a_record_repeat_it(place):
     assert again["mse"] == json.loads(Path("old runs/rows/one/results.json").read_text())["mse"]
 
 
-def test_a_broken_row_goes_on_where_it_was(place, commands):
-    (row, *_) = read_rows()
-    assert train(*row.fit("data"), "--trainer.max_steps=5").status == 0
-    assert rows.main(["--rows", "one"]) == 0
-    fit, _ = commands
-    assert fit[-2:] == ["--ckpt_path", "last"] and read_record("one")["steps"] == 12
-
-
 def test_what_was_broken_off_is_recorded_and_goes_on(place, commands):
     (row, *_) = read_rows()
     assert rows.main(["--rows", "one", "--interim"]) == 0 and not commands  # nothing was begun
@@ -123,6 +118,7 @@ def test_what_was_broken_off_is_recorded_and_goes_on(place, commands):
     commands.clear()
     assert rows.main(["--rows", "one", "--interim"]) == 0 and not commands
     assert rows.main(["--rows", "one"]) == 0 and read_record("one")["steps"] == 12
+    assert commands[0][0] == "fit" and commands[0][-2:] == ["--ckpt_path", "last"]
 
 
 def test_a_row_with_other_settings_is_run_again(place):
@@ -132,11 +128,6 @@ def test_a_row_with_other_settings_is_run_again(place):
     assert rows.main(["--rows", "one"]) == 0
     assert read_record("one")["recipe"] != old["recipe"] and read_record("one")["config_hash"] != old["config_hash"]
     assert Path("runs/rows/one.1/checkpoints/last.ckpt").exists()
-
-
-def test_a_transcribed_number_is_run(place):
-    write_record("one", {"kind": "transcribed", "row": "one"})
-    assert rows.main(["--rows", "one"]) == 0 and read_record("one")["kind"] == "row"
 
 
 def test_what_fails_is_said_and_the_others_go_on(place, capsys):
@@ -167,24 +158,32 @@ def test_hours_are_those_of_measured_steps_and_kept(place, monkeypatch, capsys):
     assert rows.main(["--list", "--rows", "one"]) == 0 and measured == ["one", "one"]
 
 
-def hold(path: Path, ready: Path) -> None:
-    """Takes a lock and keeps it."""
-    lock = RowLock(path)
-    assert lock.acquire()
-    ready.touch()
-    time.sleep(60)
+HOLD = """
+import sys
+from pathlib import Path
+from benchmarks.row_lock import RowLock
+lock = RowLock(Path(sys.argv[1]))
+print(lock.acquire(), flush=True)
+input()
+"""
 
 
 def test_a_lock_keeps_others_away_until_its_process_is_dead(place, commands):
-    path, ready = Path("runs/rows/one.lock").absolute(), place / "ready"
-    other = fork(hold, path, ready)
-    while not ready.exists():
-        time.sleep(0.01)
-    assert rows.main(["--rows", "one"]) == 0 and not commands
-    assert f"process {other.pid} on " in RowLock(path).holder()
-    other.kill()
-    other.join()
-    assert rows.main(["--rows", "one"]) == 0 and read_record("one")["kind"] == "row"
+    path = Path("runs/rows/one.lock")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, path],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "True\n"
+        assert rows.main(["--rows", "one"]) == 0 and not commands
+        assert f"process {other.pid} on " in RowLock(path).holder()
+        other.kill()
+    lock = RowLock(path)
+    assert lock.acquire() and not RowLock(path).acquire()
+    lock.release()
 
 
 @pytest.mark.parametrize(

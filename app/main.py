@@ -38,7 +38,7 @@ def main() -> int:
             return predict(sys.argv[2:])
         MetaCLI(sys.argv[1:])
     except (ValueError, MisconfigurationException) as error:
-        wrong = cause(error, InputError, MisconfigurationException)
+        wrong = cause(error, InputError, MisconfigurationException, ModuleNotFoundError)  # of a chosen class, a package is absent
         if wrong is None:
             raise
         if is_rank_zero():

@@ -23,6 +23,7 @@ from app.command_line.accelerator import usable
 from app.command_line.checked import options_of_run
 from app.command_line.classes import has_global_labels
 from app.command_line.command import read_command
+from app.command_line.loggers import settle_loggers
 from app.command_line.needed_callbacks import merged, needed_callbacks, wanted
 from app.command_line.parser import MetaParser
 from app.command_line.rules import TASK, shown_defaults
@@ -40,7 +41,6 @@ from app.runs.run import (
 )
 from app.runs.same_training import check_same_training
 from app.runs.session import Session
-from app.runs.tracking import check_logger
 from callbacks.checkpoint import AtomicCheckpointIO, Stopped
 from callbacks.inner_precision import refuse_float16
 from callbacks.rank_watch import RankWatch
@@ -125,13 +125,7 @@ class MetaCLI(LightningCLI):
             config.ckpt_path = str(self.session.ckpt_path)
             if self.subcommand != "fit":
                 resize_to_checkpoint(config.data, self.checkpoint, self.session.ckpt_path)
-        logger = config.trainer.logger
-        if hasattr(logger, "class_path"):
-            check_logger(logger.class_path)
-        if hasattr(logger, "class_path") and "save_dir" in logger.init_args:
-            logger.init_args.save_dir = config.trainer.default_root_dir
-            if "id" in logger.init_args:
-                logger.init_args.id = self.session.run_id
+        settle_loggers(config.trainer.logger, config.trainer.default_root_dir, self.session.run_id)
         refuse_float16(config.trainer.precision)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -149,7 +143,7 @@ class MetaCLI(LightningCLI):
             kwargs |= {"devices": job.per_node, "num_nodes": job.nodes}
         try:
             trainer = super().instantiate_trainer(plugins=plugins, enable_checkpointing=True, **kwargs)
-        except (TypeError, ValueError, MisconfigurationException) as error:
+        except (ImportError, TypeError, ValueError, MisconfigurationException) as error:
             raise InputError(f"--trainer: {error}") from error
         on = [logger for logger in trainer.loggers if not getattr(logger, "is_off", False)]
         trainer.loggers = [*on, MetricsFile(run_dir, continues=self.checkpoint is not None)]

@@ -56,6 +56,10 @@ WRONG = {
     "float16": ([*FIT, "--trainer.precision=16-mixed"], ["--trainer.precision 16-mixed", "bf16-mixed"]),
     "precision": ([*FIT, "--trainer.precision=12"], ["--trainer.precision is 12", "bf16-mixed"]),
     "devices": ([*FIT, "--trainer.devices=two"], ["--trainer", "devices"]),
+    "a package that is absent": (
+        [*(option for option in FIT if "accelerator" not in option), "--trainer.accelerator=tpu"],
+        ["--trainer", "torch_xla", "pip install"],
+    ),
     "accumulation": (
         [*FIT, "--trainer.accumulate_grad_batches=2"],
         ["--trainer.accumulate_grad_batches 2", "--data.meta_batch_size", "--model.tasks_per_chunk"],

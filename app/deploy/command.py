@@ -181,7 +181,7 @@ def predict(args: list[str]) -> int:
     if command.help:
         parser.parse_args(["--help"])
     if command.configs:
-        raise UsageError("unknown option --config; the checkpoint alone says what the method and the inputs are")
+        raise UsageError("unknown option --config; the checkpoint alone says what the algorithm and the inputs are")
     of_method = {name.removeprefix("model."): value for name, value in command.options if name.startswith("model.")}
     own = Command(options=[(name, value) for name, value in command.options if not name.startswith("model.")])
     options = Checked(options_of_parser(parser), "all options: train.py predict --help").whole(own.layer())

@@ -1,4 +1,4 @@
-"""What the methods share that fit a network to a support set by gradient steps."""
+"""What the algorithms share that fit a network to a support set by gradient steps."""
 
 from abc import abstractmethod
 from collections import deque
@@ -28,7 +28,7 @@ class FastWeights(NamedTuple):
 
 
 class InnerLoopAlgorithm(MetaAlgorithm):
-    """Base of the methods whose `adaptation` is an inner loop: a subclass says which, and what of it the outer loop learns.
+    """Base of the algorithms whose `adaptation` is an inner loop: a subclass says which, and what of it the outer loop learns.
 
     Args:
         inner_steps: gradient steps of the inner loop in training.

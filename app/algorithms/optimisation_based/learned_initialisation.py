@@ -1,4 +1,4 @@
-"""What the methods share that learn where the inner loop starts."""
+"""What the algorithms share that learn where the inner loop starts."""
 
 from abc import abstractmethod
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What the methods share whose outer gradient passes through the steps of the inner loop."""
+"""What the algorithms share whose outer gradient passes through the steps of the inner loop."""
 
 from abc import abstractmethod
 from collections.abc import Iterator

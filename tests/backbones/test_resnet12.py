@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.small import ALGORITHMS, NETWORKS, WAYS, Blots, algorithm_for, flat, random_tasks, relative_error
+from helpers.small import METHODS, NETWORKS, ONE_OF_EACH_BASE, WAYS, Blots, algorithm_for, flat, random_tasks, relative_error
 from torch import nn
 from torch.testing import assert_close
 
@@ -17,7 +17,6 @@ from app.backbones.drop_block import DropBlock
 from app.backbones.rows import Rows
 from app.episode import Episode
 from app.errors import InputError
-from datamodules.sinusoid import Sinusoid
 
 DROPPING = partial(ResNet12, width=2, drop_rate=0.3, dropblock_size=2)
 
@@ -128,13 +127,16 @@ def test_chunks_and_processes_do_not_change_the_noise():
     assert all((flat(other) - flat(whole)).norm() > 1e-2 * flat(whole).norm() for other in others)
 
 
-@pytest.mark.parametrize("cls", ALGORITHMS, ids=lambda cls: cls.__name__)
-def test_dropping_is_for_methods_without_an_inner_loop(cls):
-    data = Blots(ways=3) if "classification" in cls.task_types else Sinusoid()
+DROPS = [name for name in ONE_OF_EACH_BASE if issubclass(METHODS[name][0], EmbeddingAlgorithm | InnerLoopAlgorithm)]
+
+
+@pytest.mark.parametrize("name", DROPS)
+def test_dropping_is_for_methods_without_an_inner_loop(name):
+    cls, data = METHODS[name][0], Blots(ways=3)
     data.setup()
     if issubclass(cls, EmbeddingAlgorithm):
         assert any(isinstance(module, DropBlock) for module in algorithm_for(cls, data, backbone=DROPPING).modules())
-    elif issubclass(cls, InnerLoopAlgorithm):
+    else:
         with pytest.raises(InputError, match=f"drop_rate is above 0, and {cls.__name__} cannot .*; give 0, or choose"):
             algorithm_for(cls, data, backbone=DROPPING)
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from helpers.small import algorithm_for, trainer
+from helpers.small import algorithm_for, in_turn, trainer
 
 from app.algorithms.optimisation_based.maml import MAML
 from app.algorithms.optimisation_based.meta_sgd import MetaSGD
@@ -15,6 +15,11 @@ from callbacks.finite_guard import FiniteGuard
 from datamodules.sinusoid import Sinusoid
 
 FAULTS = ["loss", "gradient", "one entry"]
+METHODS = [MAML, MetaSGD, Reptile]
+VALUES = [math.nan, math.inf, -math.inf]
+PAIRS = [  # of method and fault, method and value, fault and value
+    (cls, fault, VALUES[(row + column) % 3]) for row, cls in enumerate(METHODS) for column, fault in enumerate(FAULTS)
+]
 
 
 def faulty(cls, at_step, fault="loss", value=math.nan, **wanted):
@@ -63,9 +68,7 @@ def assert_same_bits(actual, expected):
     assert all(value.isfinite().all() for value in actual.values())
 
 
-@pytest.mark.parametrize("cls", [MAML, MetaSGD, Reptile])
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("cls", "fault", "value"), PAIRS)
 def test_the_state_is_the_one_before_the_step(cls, fault, value):
     sound, data = faulty(cls, at_step=None)
     expected = state_of(sound, fit(sound, data, max_steps=3))
@@ -75,12 +78,11 @@ def test_the_state_is_the_one_before_the_step(cls, fault, value):
     assert_same_bits(state_of(algorithm, run), expected)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_momentum_and_clipping(fault):
+def test_momentum_and_clipping():
     wanted = {"optimizer": partial(torch.optim.SGD, lr=0.01, momentum=0.9)}
     sound, data = faulty(MAML, None, **wanted)
     expected = state_of(sound, fit(sound, data, max_steps=2, gradient_clip_val=0.5))
-    algorithm, data = faulty(MAML, 2, fault, **wanted)
+    algorithm, data = faulty(MAML, 2, "one entry", **wanted)
     run = fit_until_it_stops(algorithm, data, step=2, gradient_clip_val=0.5)
     assert_same_bits(state_of(algorithm, run), expected)
 
@@ -102,8 +104,7 @@ class LateGuard(FiniteGuard):
         pass
 
 
-@pytest.mark.parametrize("cls", [MAML, Reptile])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("cls", "fault"), in_turn([MAML, Reptile], FAULTS))
 def test_steps_until_the_flag_is_read_are_undone_too(cls, fault):
     sound, data = faulty(cls, None)
     expected = state_of(sound, fit(sound, data, max_steps=2))

@@ -1,7 +1,11 @@
-"""Every file under configs/ but the sweeps is parsed and built; all but the benchmarks', which take long, run for two steps."""
+"""Every file under configs/ but the sweeps is parsed and built, and all that it names is trained for two steps by it or another.
+
+Not trained are the benchmarks', which take long, and the groups whose classes an experiment trains.
+"""
 
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,8 +52,9 @@ SMALL = {
     "val_num_classes": [2, 3],
     "test_num_classes": [2, 3],
 }
+SMALL_WHERE_GIVEN = {"train_ways": 6}  # elsewhere it is null
 SMALL_GRID = {"model.grid_range": [-5, 5], "model.points_per_unit": 4}
-NAMES = {*SHORT, *SMALL_GRID, *(f"data.{name}" for name in SMALL)}
+NAMES = {*SHORT, *SMALL_GRID, *(f"data.{name}" for name in SMALL | SMALL_WHERE_GIVEN)}
 CLASSES, IMAGES = 60, 21
 
 
@@ -106,30 +111,36 @@ def test_builds_a_benchmark(path: Path):
     assert data.episode("test", 0).support_x.shape == (5, *data.input_shape)
 
 
-@pytest.mark.parametrize("path", [path for path in BENCHMARKS if path.parent.name == "experiment"], ids=named)
-def test_builds(path: Path, tmp_path, monkeypatch):
-    """Methods that others' configs train, on pictures: parsed, built and checked against the data."""
-    monkeypatch.setattr(Trainer, "fit", begin_only)
-    monkeypatch.setattr("app.command_line.cli.print_summary", lambda _: None)
-    short = SHORT | {f"data.{name}": value for name, value in SMALL.items() if name == "image_size"}
-    args = [f"--{name}={value}" for name, value in short.items()]
-    run = train("fit", "--config", path, *args, "--trainer.callbacks=[]", "--trainer.default_root_dir", tmp_path)
-    assert run.status == 0, run.err
-    assert_holds(yaml.safe_load((tmp_path / "config.yaml").read_text()), yaml.safe_load(path.read_text()))
+def class_paths(content: Any) -> set[str]:
+    """Of all classes that a config names, at any depth."""
+    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    own = {content["class_path"]} if isinstance(content, dict) and "class_path" in content else set()
+    return own.union(*map(class_paths, parts))
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path not in BENCHMARKS], ids=named)
-def test_two_steps(path: Path, tmp_path):
+EXPERIMENTS = [path for path in FILES if path.parent.name == "experiment"]
+TRAINED = set().union(*(class_paths(yaml.safe_load(path.read_text())) for path in EXPERIMENTS if path not in BENCHMARKS))
+BUILT = [
+    path
+    for path in FILES
+    if (path in BENCHMARKS and path in EXPERIMENTS)
+    or (path.parent.name in ("model", "data") and class_paths(yaml.safe_load(path.read_text())) <= TRAINED)
+]
+
+
+def command_line(path: Path, folder: Path) -> list[Any]:
+    """A short fit of what the config leaves open."""
     content = yaml.safe_load(path.read_text())
     class_path = content.get("class_path")
     if path.parent.name == "model" and resolve_name(class_path) is ContinualLearner:
         content, class_path = {"model": content, "data": {"class_path": "datamodules.split_mnist.SplitMNIST"}}, None
-    known, is_stream = options(data_class(content)), issubclass(data_class(content), StreamDataModule)
-    short = SHORT | {f"data.{name}": value for name, value in SMALL.items() if name in known}
+    small = {"image_size": SMALL["image_size"]} if path in BENCHMARKS else SMALL
+    small = small | {name: value for name, value in SMALL_WHERE_GIVEN.items() if f" {name}:" in path.read_text()}
+    short = SHORT | {f"data.{name}": value for name, value in small.items() if name in options(data_class(content))}
     args = [f"--{name}={value}" for name, value in short.items()]
     if "callbacks" not in content.get("trainer", {}):  # the default ones are run by default.yaml
         args.append("--trainer.callbacks=[]")
-    if path.parent.name == "model" and is_stream:
+    if path.parent.name == "model" and issubclass(data_class(content), StreamDataModule):
         args.append("--data=SplitMNIST")
     elif path.parent.name == "model" and "classification" not in resolve_name(class_path).task_types:
         args.append("--data=Sinusoid")
@@ -137,15 +148,37 @@ def test_two_steps(path: Path, tmp_path):
         args.append("--model=OML")
     if "ConvCNP" in path.read_text():
         args += [f"--{name}={value}" for name, value in SMALL_GRID.items()]
-    run = train("fit", OPTION[path.parent.name], path, *args, "--trainer.default_root_dir", tmp_path / "run")
+    return ["fit", OPTION[path.parent.name], path, *args, "--trainer.default_root_dir", folder]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", BUILT, ids=named)
+def test_builds(path: Path, tmp_path, monkeypatch):
+    """Method and data, checked against each other."""
+    monkeypatch.setattr(Trainer, "fit", begin_only)
+    monkeypatch.setattr("app.command_line.cli.print_summary", lambda _: None)
+    run = train(*command_line(path, tmp_path))
     assert run.status == 0, run.err
+    assert_resolved(path, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [path for path in FILES if path not in (*BENCHMARKS, *BUILT)], ids=named)
+def test_two_steps(path: Path, tmp_path):
+    run = train(*command_line(path, tmp_path / "run"))
+    assert run.status == 0, run.err
+    resolved = assert_resolved(path, tmp_path / "run")
+    is_stream = issubclass(resolve_name(resolved["data"]["class_path"]), StreamDataModule)
     for name in ("last",) if is_stream else ("last", "best"):  # a stream has no validation
         checkpoint = torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=False)
         assert checkpoint["global_step"] == 2
-    resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    file = yaml.safe_load(path.read_text())
-    sections = file if OPTION[path.parent.name] == "--config" else {path.parent.name: file}
-    assert_holds(resolved, sections)
+
+
+def assert_resolved(path: Path, folder: Path) -> dict:
+    """The config of the run holds what the file says."""
+    resolved, file = (yaml.safe_load(one.read_text()) for one in (folder / "config.yaml", path))
+    assert_holds(resolved, file if OPTION[path.parent.name] == "--config" else {path.parent.name: file})
+    return resolved
 
 
 def assert_holds(resolved: dict, content: dict, above: str = "") -> None:
@@ -158,7 +191,7 @@ def assert_holds(resolved: dict, content: dict, above: str = "") -> None:
             assert resolved[name] == value, place
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "experiment"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_an_experiment_begins_with_its_command(path: Path):
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any("train.py fit --config" in line and f"configs/experiment/{path.name}" in line for line in header)

@@ -34,6 +34,21 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run of ER that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert train(*fit(folder, "ER")).status == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_streams(tmp_path_factory) -> tuple[Path, str]:
+    """A run of La-MAML on two processes, each with a stream of its own, and what it printed."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    return folder, two(folder, "LaMAML")
+
+
 def fit(folder: Path, method: str, *args: Any) -> list[str]:
     backbone = ["--model.backbone=MLP", "--model.backbone.hidden_sizes=[8,8]"]
     named = [f"--model.method={METHODS[method].__module__}.{method}", *SMALL.get(method, [])]
@@ -167,7 +182,7 @@ def test_training_from_scratch_for_an_evaluation_is_part_of_the_cost(monkeypatch
 
 
 def test_prequential_accuracy_of_shuffled_labels_is_chance():
-    stream = Patterns("domain", train=400)
+    stream = Patterns("domain", train=250)
     read = stream.read
 
     def shuffled(number, split):
@@ -196,12 +211,14 @@ def test_the_folder_of_a_run(tmp_path):
     assert again.status == 0 and "this run is finished: 12 of 12 steps" in again.out
 
 
-# One that shards, one in closed form, one with a penalty and a memory of its own, one that trains at evaluation. All methods are
-# broken off and resumed in test_continual_methods.
-@pytest.mark.parametrize("method", ["ER", "LaMAML", "EWC", "GDumb"])
-def test_killed_in_the_middle_of_an_experience(method, tmp_path):
-    whole, broken, log = tmp_path / "whole", tmp_path / "broken", tmp_path / "log"
-    assert train(*fit(whole, method)).status == 0
+# One that shares its batches, and one that trains at evaluation; all methods are broken off in test_continual_methods.
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ER", "GDumb"])
+def test_killed_in_the_middle_of_an_experience(method, whole, tmp_path):
+    if method != "ER":
+        whole = tmp_path / "whole"
+        assert train(*fit(whole, method)).status == 0
+    broken, log = tmp_path / "broken", tmp_path / "log"
     fault = ["--trainer.callbacks+=helpers.faults.Fault", "--trainer.callbacks.hook=on_train_batch_start"]
     process = start(*fit(broken, method), *fault, "--trainer.callbacks.step=8", "--trainer.callbacks.kind=kill", output=log)
     process.join(120)
@@ -227,9 +244,9 @@ def two(folder: Path, method: str, *args: Any) -> str:
     return logs[0].read_text()
 
 
-def test_processes_with_streams_of_their_own_are_resumed(tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    two(whole, "LaMAML")
+@pytest.mark.slow
+def test_processes_with_streams_of_their_own_are_resumed(two_streams, tmp_path):
+    (whole, _), broken = two_streams, tmp_path / "broken"
     two(broken, "LaMAML", "--trainer.max_steps=7")
     two(broken, "LaMAML", "--ckpt_path=last")
     found, expected = (torch.load(one / "checkpoints" / "last.ckpt", weights_only=False)["replicas"] for one in (broken, whole))
@@ -238,9 +255,8 @@ def test_processes_with_streams_of_their_own_are_resumed(tmp_path):
         assert_same(found[rank], expected[rank])
 
 
-def test_a_step_that_was_broken_off_is_taken_again(tmp_path, monkeypatch):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert train(*fit(whole, "ER")).status == 0
+def test_a_step_that_was_broken_off_is_taken_again(whole, tmp_path, monkeypatch):
+    broken = tmp_path / "broken"
     accuracies = ContinualLearner.accuracies
 
     def interrupted(self: ContinualLearner, *args: Any) -> dict:
@@ -264,6 +280,7 @@ def test_numbers_that_are_not_finite_stop_the_run_and_leave_finite_weights(tmp_p
     assert weights and all(bool(tensor.isfinite().all()) for tensor in weights)
 
 
+@pytest.mark.slow
 def test_processes_share_every_batch(tmp_path):
     assert "every batch is shared by the processes" in two(tmp_path / "two", "ER")
     assert train(*fit(tmp_path / "one", "ER"), DOUBLE).status == 0
@@ -273,9 +290,10 @@ def test_processes_share_every_batch(tmp_path):
         assert close(found[name], tensor), name
 
 
-def test_processes_of_a_sequential_method_have_streams_of_their_own(tmp_path):
-    folder = tmp_path / "two"
-    assert "each process has a stream of its own" in two(folder, "LaMAML")
+@pytest.mark.slow
+def test_processes_of_a_sequential_method_have_streams_of_their_own(two_streams):
+    folder, said = two_streams
+    assert "each process has a stream of its own" in said
     replicas = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)["replicas"]
     first, second = (part["state"]["record.accuracy_class"][1:].numpy() for part in replicas)
     assert np.allclose(first, matrix(folder)[1:], atol=1e-6)

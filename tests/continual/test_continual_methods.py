@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from helpers.small import in_turn
 from helpers.streams import METHODS, Patterns, go_on, method_for
 from scipy import stats
 from torch import Tensor, nn
@@ -34,8 +35,7 @@ def state(method: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in method.state_dict().items()}
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "scenario"), in_turn([*METHODS], SCENARIOS))
 def test_a_resumed_run_ends_in_the_same_bits(name: str, scenario: str):
     stream = Patterns(scenario)
     whole = method_for(name, stream)
@@ -53,8 +53,7 @@ def test_a_resumed_run_ends_in_the_same_bits(name: str, scenario: str):
     assert torch.equal(resumed.eval().predict(x), whole.eval().predict(x))
 
 
-@pytest.mark.parametrize("name", [name for name, cls in METHODS.items() if not cls.sequential])
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(("name", "scenario"), in_turn([name for name, cls in METHODS.items() if not cls.sequential], SCENARIOS))
 def test_two_processes_do_what_one_does(name: str, scenario: str, monkeypatch, double):
     stream = Patterns(scenario)
     alone = method_for(name, stream)

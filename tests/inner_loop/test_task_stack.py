@@ -1,6 +1,7 @@
 """The fast way through a stack of tasks: torch's own operations and vmap's own rules are what it must equal."""
 
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -52,10 +53,14 @@ def relative_error(actual: dict, expected: dict) -> float:
     return float((actual - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize("how", ["grouped", "patches", None])
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("method", [MAML, MetaSGD, partial(MAML, first_order=True), partial(MAML, transductive=False)])
-def test_the_meta_gradient_is_the_same(double, method, network, how):
+@pytest.mark.parametrize(
+    ("network", "method", "how"),
+    [
+        *product(NETWORKS, [MAML], ["grouped", "patches", None]),
+        *product(["max_pool"], [MetaSGD, partial(MAML, first_order=True), partial(MAML, transductive=False)], [None]),
+    ],
+)
+def test_the_meta_gradient_is_the_same(double, network, method, how):
     shape, backbone = NETWORKS[network]
     torch.manual_seed(0)
     algorithm = method(input_shape=shape, output_size=2, backbone=backbone, inner_steps=2, tasks_per_chunk=2)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 from helpers.command_line import QUIET, train
-from helpers.small import METHODS, Blots, small_run, task_of, trainer
+from helpers.small import ONE_OF_EACH_BASE, Blots, small_run, task_of, trainer
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from app.episode import Episode
 from app.scores.calibration import Calibration
 from callbacks.pictures.reliability_diagram import reliability_figure
 
-CLASSIFIERS = [name for name in METHODS if task_of(name) == "classification"]
+CLASSIFIERS = [name for name in ONE_OF_EACH_BASE if task_of(name) == "classification"]
 
 
 def formula(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:
@@ -50,7 +50,7 @@ def test_certainty():
 
 
 @pytest.mark.parametrize("method", CLASSIFIERS)
-def test_of_every_method(method):
+def test_of_a_method(method):
     """Of 7 episodes in chunks, against predictions of one episode after the other."""
     algorithm, data = small_run(method, eval_inner_steps=2, tasks_per_chunk=3)
     trainer().test(algorithm, datamodule=data, verbose=False)

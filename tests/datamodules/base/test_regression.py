@@ -1,4 +1,4 @@
-"""Every regression method on every regression data set, both found by themselves, and the pictures of them."""
+"""Every regression method on a data set, and every regression data set, both found by themselves, and the pictures of them."""
 
 import json
 from functools import partial
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.small import METHODS, build, method_for, trainer
+from helpers.small import METHODS, build, in_turn, method_for, trainer
 from torch import Tensor, nn
 
 import datamodules  # noqa: F401
@@ -76,9 +76,8 @@ def small_data(name: str, table: Path) -> EpisodicDataModule:
     return data
 
 
-@pytest.mark.parametrize("name", DATA)
-@pytest.mark.parametrize("method", REGRESSION)
-def test_every_method_on_every_data_set(method, name, table, tmp_path):
+@pytest.mark.parametrize(("method", "name"), in_turn(REGRESSION, [*DATA]))
+def test_every_method_and_every_data_set(method, name, table, tmp_path):
     data = small_data(name, table)
     algorithm = method_for(method, data, backbone=partial(MLP, hidden_sizes=(6, 5)), inner_lr=0.01, inner_steps=2)
     before = [parameter.detach().clone() for parameter in algorithm.parameters()]

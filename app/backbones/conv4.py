@@ -10,7 +10,7 @@ from app.backbones.task_conv import TaskConv2d
 from app.backbones.task_pool import TaskMaxPool2d
 from app.errors import InputError
 
-Init = Literal["xavier", "normal_head", "he", "torch"]
+Init = Literal["xavier", "normal_head", "wide", "he", "torch"]
 
 
 def initialise(network: nn.Module, init: Init) -> None:
@@ -26,8 +26,10 @@ def initialise(network: nn.Module, init: Init) -> None:
         elif init == "normal_head" and linear:
             nn.init.normal_(module.weight)
         else:
-            nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
+            nn.init.xavier_uniform_(module.weight, gain=1.73 if init == "wide" else 1.0)
+        if module.bias is not None and init == "wide":
+            nn.init.uniform_(module.bias, 0.0, 0.05)
+        elif module.bias is not None:
             nn.init.constant_(module.bias, float(init == "he"))
 
 
@@ -55,6 +57,7 @@ class Conv4(nn.Module):
         norm_scale: whether the norms have a weight to learn; not in MAML's program.
         norm_eps: added to the norms' variances; 0.001 in the programs of MAML and Reptile.
         init: of the weights: uniform by Glorot and Bengio (2010), the same but a head from N(0, 1) (MAML's program on Omniglot),
+            1.73 times the same and biases uniform from 0 to 0.05 (wide, iMAML's program),
             normal by He et al. (2015) and a head from N(0, 0.01^2) (Relation Networks), or PyTorch's (Prototypical Networks).
     """
 

@@ -21,8 +21,8 @@ INNER_GRADIENT_NORM = "inner_gradient_norm"  # of each inner step, observed
 
 
 def gradient_and_value(
-    loss: Callable[..., Tensor], weights: Params, *inputs: Any, first_order: bool = False
-) -> tuple[Params, Tensor]:
+    loss: Callable[..., Any], weights: Params, *inputs: Any, first_order: bool = False, has_aux: bool = False
+) -> tuple[Params, Any]:
     """Gradient of a task's loss for the weights, and the loss.
 
     `torch.func.grad` works in a loop, under vmap, in DDP and under the inference mode of `Trainer.test`;
@@ -33,17 +33,33 @@ def gradient_and_value(
         weights: of the task.
         inputs: whatever else the loss depends on.
         first_order: the result is a constant; every tensor with a gradient that `loss` uses must be detached by the caller.
+        has_aux: the loss comes with other tensors, as of `torch.func.grad_and_value`.
     """
     if first_order:
         weights = detached(weights)
     tasks = TaskStack.current()
     if tasks is None:
-        gradient, value = torch.func.grad_and_value(loss)(weights, *inputs)
+        gradient, value = torch.func.grad_and_value(loss, has_aux=has_aux)(weights, *inputs)
     else:
         differentiable = torch.is_grad_enabled() and not first_order
-        gradient, value = tasks.gradient_and_value(loss, weights, inputs, create_graph=differentiable)
-    observe(INNER_GRADIENT_NORM, lambda: torch.stack([part.detach().norm() for part in gradient.values()]).norm())
+        gradient, value = tasks.gradient_and_value(loss, weights, inputs, differentiable, has_aux)
     return gradient, value
+
+
+def hessian(loss: Callable[..., Tensor], weights: Params, *inputs: Any) -> Callable[[Params], Params]:
+    """Products of the Hessian of a task's loss with vectors, which have the weights' names; constants to the outer gradient.
+
+    Args:
+        loss: a function of the weights and the inputs.
+        weights: of the task, where the Hessian is taken.
+        inputs: whatever else the loss depends on.
+    """
+    tasks = TaskStack.current()
+    if tasks is not None:
+        return tasks.hessian(loss, weights, inputs)
+    gradient = torch.func.grad(loss)
+    _, pull_back = torch.func.vjp(lambda weights: gradient(weights, *inputs), weights)  # symmetric, so from either side
+    return lambda vector: pull_back(vector)[0]
 
 
 class InnerState(NamedTuple):
@@ -107,7 +123,8 @@ class InnerLoop:
     ) -> tuple[Params, tuple[Params, ...], Tensor]:
         with self.precision:
             gradient, loss = gradient_and_value(self.loss, weights, shared, step, first_order=self.first_order)
+        observe(INNER_GRADIENT_NORM, lambda: torch.stack([part.detach().norm() for part in gradient.values()]).norm())
         with torch.autocast(device, enabled=False):  # the matrices of a rule are small
-            direction, moments = self.optimizer(step, gradient, moments)
+            direction, moments = self.optimizer(step, weights, gradient, moments)
             weights = functional_call(self.rule, rule_params, (step, weights, direction))
         return weights, moments, loss.detach()  # no gradient is recomputed for the loss

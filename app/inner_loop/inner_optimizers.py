@@ -20,11 +20,14 @@ class InnerOptimizer:
         """The moments before the first step."""
         return ()
 
-    def __call__(self, step: int, gradient: Params, moments: tuple[Params, ...]) -> tuple[Params, tuple[Params, ...]]:
+    def __call__(
+        self, step: int, weights: Params, gradient: Params, moments: tuple[Params, ...]
+    ) -> tuple[Params, tuple[Params, ...]]:
         """The direction of a step, and the moments after it.
 
         Args:
             step: its number, from 0.
+            weights: before the step.
             gradient: of the support loss.
             moments: before the step.
         """
@@ -34,7 +37,9 @@ class InnerOptimizer:
 class GradientDescent(InnerOptimizer):
     """Against the gradient itself."""
 
-    def __call__(self, step: int, gradient: Params, moments: tuple[Params, ...]) -> tuple[Params, tuple[Params, ...]]:
+    def __call__(
+        self, step: int, weights: Params, gradient: Params, moments: tuple[Params, ...]
+    ) -> tuple[Params, tuple[Params, ...]]:
         return gradient, moments
 
 
@@ -51,7 +56,9 @@ class Momentum(InnerOptimizer):
     def start(self, weights: Params) -> tuple[Params, ...]:
         return ({name: torch.zeros_like(weight) for name, weight in weights.items()},)
 
-    def __call__(self, step: int, gradient: Params, moments: tuple[Params, ...]) -> tuple[Params, tuple[Params, ...]]:
+    def __call__(
+        self, step: int, weights: Params, gradient: Params, moments: tuple[Params, ...]
+    ) -> tuple[Params, tuple[Params, ...]]:
         (velocity,) = moments
         velocity = {name: self.momentum * velocity[name] + slope for name, slope in gradient.items()}
         return velocity, (velocity,)
@@ -74,13 +81,37 @@ class Adam(InnerOptimizer):
         means, zeros = ({name: torch.zeros_like(weight) for name, weight in weights.items()} for _ in range(2))
         return means, zeros if self.squares is None else self.squares
 
-    def __call__(self, step: int, gradient: Params, moments: tuple[Params, ...]) -> tuple[Params, tuple[Params, ...]]:
+    def __call__(
+        self, step: int, weights: Params, gradient: Params, moments: tuple[Params, ...]
+    ) -> tuple[Params, tuple[Params, ...]]:
         means, squares = moments
         means = {name: self.momentum * means[name] + (1 - self.momentum) * slope for name, slope in gradient.items()}
         squares = {name: BETA2 * squares[name] + (1 - BETA2) * slope.square() for name, slope in gradient.items()}
         first, second = 1 - self.momentum ** (step + 1), 1 - BETA2 ** (self.num_before + step + 1)
         direction = {name: mean / first / (_root(squares[name] / second) + self.eps) for name, mean in means.items()}
         return direction, (means, squares)
+
+
+class Pulled(InnerOptimizer):
+    """What another one makes of gradients to which a pull is added: that of half its strength times a squared distance.
+
+    Args:
+        optimizer: the other one.
+        target: where the weights are pulled to.
+        strength: of the pull.
+    """
+
+    def __init__(self, optimizer: InnerOptimizer, target: Params, strength: float):
+        self.optimizer, self.target, self.strength = optimizer, target, strength
+
+    def start(self, weights: Params) -> tuple[Params, ...]:
+        return self.optimizer.start(weights)
+
+    def __call__(
+        self, step: int, weights: Params, gradient: Params, moments: tuple[Params, ...]
+    ) -> tuple[Params, tuple[Params, ...]]:
+        pulled = {name: slope + self.strength * (weights[name] - self.target[name]) for name, slope in gradient.items()}
+        return self.optimizer(step, weights, pulled, moments)
 
 
 def _root(x: Tensor) -> Tensor:

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from app.inner_loop.params import Params
-from app.torch_internals import as_mapped, mapped_axis, mapped_tensor, only_vmap, without_transforms
+from app.torch_internals import as_mapped, mapped_axis, mapped_tensor, only_vmap, tree_map, without_transforms
 
 Stacking = Literal["grouped", "patches", "off"]
 _stacking: ContextVar[Stacking | None] = ContextVar("stacking", default=None)
@@ -67,8 +67,8 @@ class TaskStack:
             return self._task(y.unflatten(1, (self.num_tasks, -1)), 1)
 
     def gradient_and_value(
-        self, loss: Callable[..., Tensor], weights: Params, inputs: tuple, create_graph: bool
-    ) -> tuple[Params, Tensor]:
+        self, loss: Callable[..., Any], weights: Params, inputs: tuple, create_graph: bool, has_aux: bool = False
+    ) -> tuple[Params, Any]:
         """What `torch.func.grad_and_value(loss)(weights, *inputs)` gives, by one backward pass for all tasks.
 
         A task's loss depends on its own weights alone: the gradient of the sum of the losses holds that of every task.
@@ -78,19 +78,50 @@ class TaskStack:
             weights: of a task.
             inputs: of the loss, besides the weights.
             create_graph: the result can be differentiated.
+            has_aux: the loss comes with other tensors, which the result has beside it, as constants.
         """
+        stacks, value = self._recorded(loss, weights, inputs)
+        value, aux = value if has_aux else (value, None)
+        gradient = self._of_weights(self._gradients(value, stacks, create_graph), stacks)
+        value = value if create_graph else value.detach()
+        return gradient, (value, tree_map(Tensor.detach, aux)) if has_aux else value
+
+    def hessian(self, loss: Callable[..., Tensor], weights: Params, inputs: tuple) -> Callable[[Params], Params]:
+        """Products with the Hessian of a task's loss, each by one backward pass for all tasks through a gradient recorded once.
+
+        Args:
+            loss: of a task.
+            weights: of a task.
+            inputs: of the loss, besides the weights.
+        """
+        stacks, value = self._recorded(loss, weights, inputs)
+        gradients = self._gradients(value, stacks, create_graph=True)
+
+        def product(vector: Params) -> Params:
+            with without_transforms():
+                vectors, leaves = [self.tasks_at(0, vector[name]) for name in stacks], list(stacks.values())
+                curved = torch.autograd.grad(gradients, leaves, vectors, retain_graph=True, materialize_grads=True)
+            return self._of_weights(curved, stacks)
+
+        return product
+
+    def _recorded(self, loss: Callable[..., Any], weights: Params, inputs: tuple) -> tuple[Params, Any]:
+        """The weights of all tasks, and what the loss of a task is, which knows how it came of them."""
         with torch.enable_grad():
             with without_transforms():
                 stacks = {name: _leaf(self.tasks_at(0, weight)) for name, weight in weights.items()}
                 of_tasks = {name: self._task(stack, 0) for name, stack in stacks.items()}
-            value = loss(of_tasks, *inputs)
-            with without_transforms():
-                values = self.tasks_at(0, value)
-                total, leaves = values.sum(), list(stacks.values())
+            return stacks, loss(of_tasks, *inputs)
+
+    def _gradients(self, value: Tensor, stacks: Params, create_graph: bool) -> tuple[Tensor, ...]:
         with without_transforms():
-            gradients = torch.autograd.grad(total, leaves, create_graph=create_graph, materialize_grads=True)
-            by_name = {name: self._task(gradient, 0) for name, gradient in zip(stacks, gradients, strict=True)}
-            return by_name, self._task(values if create_graph else values.detach(), 0)
+            with torch.enable_grad():
+                total = self.tasks_at(0, value).sum()
+            return torch.autograd.grad(total, list(stacks.values()), create_graph=create_graph, materialize_grads=True)
+
+    def _of_weights(self, tensors: tuple[Tensor, ...], stacks: Params) -> Params:
+        with without_transforms():
+            return {name: self._task(tensor, 0) for name, tensor in zip(stacks, tensors, strict=True)}
 
     def tasks_at(self, dim: int, tensor: Tensor) -> Tensor:
         """The tensors of all tasks, with a task axis there."""

@@ -12,7 +12,9 @@ from helpers.small import NETWORKS, WAYS, random_tasks, relative_error, take
 from app.algorithms.optimisation_based.maml import MAML
 from app.algorithms.optimisation_based.meta_sgd import MetaSGD
 from app.errors import InputError
-from app.inner_loop.inner_optimizers import BETA2, EPS, Adam
+from app.inner_loop.gradient_descent import InnerLoop
+from app.inner_loop.inner_optimizers import BETA2, EPS, Adam, Pulled, inner_optimizer
+from app.inner_loop.step_rules import ConstantStep
 
 OPTIMIZERS = {
     "momentum": lambda weights, lr: torch.optim.SGD(weights, lr=lr, momentum=0.8),
@@ -59,11 +61,26 @@ def test_learned_step_sizes_scale_the_direction(float64):
     assert difference_error(algorithm, batch, gradient_of(algorithm, batch)) < 1e-7
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", *OPTIMIZERS])
+def test_a_pull_is_a_part_of_the_gradient(float64, optimizer):
+    torch.manual_seed(0)
+    start, minimum = torch.randn(2, 3)
+    fast = start.clone().requires_grad_()
+    plain = OPTIMIZERS.get(optimizer, torch.optim.SGD)([fast], lr=0.05)
+    pulled = Pulled(inner_optimizer(optimizer, 0.8), {"w": start}, 1.7)
+    loop = InnerLoop(lambda weights, *_: (weights["w"] - minimum).square().sum(), ConstantStep(0.05), pulled)
+    for state in loop.states({"w": start}, 4):
+        torch.testing.assert_close(state.weights["w"], fast)
+        plain.zero_grad()
+        ((fast - minimum).square().sum() + 1.7 / 2 * (fast - start).square().sum()).backward()
+        plain.step()
+
+
 def test_a_weight_without_a_gradient_stays_and_has_a_derivative():
     adam, weights = Adam(0.9), {"w": torch.ones(2)}
 
     def moved(slope):
-        direction, _ = adam(0, {"w": torch.stack([slope, torch.zeros(())])}, adam.start(weights))
+        direction, _ = adam(0, weights, {"w": torch.stack([slope, torch.zeros(())])}, adam.start(weights))
         return direction["w"]
 
     slope = torch.tensor(3.0)

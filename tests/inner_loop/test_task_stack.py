@@ -20,7 +20,7 @@ from app.backbones.task_batch_norm import TaskBatchNorm
 from app.backbones.task_conv import TaskConv2d, _Convolution
 from app.backbones.wrn import WRN
 from app.episode import Episode
-from app.inner_loop.gradient_descent import gradient_and_value
+from app.inner_loop.gradient_descent import gradient_and_value, hessian
 from app.inner_loop.task_stack import TaskStack, stacking
 
 NETWORKS = {
@@ -224,3 +224,23 @@ def test_the_gradient_of_a_loss_that_ignores_a_weight_is_zero():
     gradient, value = vmap(lambda x: gradient_and_value(lambda w: (w["used"] * x).sum(), weights))(torch.arange(2.0))
     assert torch.equal(gradient["used"], torch.tensor([[0.0] * 3, [1.0] * 3])) and torch.equal(value, torch.tensor([0.0, 3.0]))
     assert torch.equal(gradient["ignored"], torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("how", ["off", None])
+@pytest.mark.parametrize("network", ["Conv4", "OneRow"])
+def test_hessian_products_are_those_of_the_whole_hessian(float64, network, how):
+    torch.manual_seed(0)
+    net = {"Conv4": partial(Conv4, width=2, num_halvings=4), "OneRow": OneRow}[network]((1, 8, 8), 3)
+    params, x, y = dict(net.named_parameters()), torch.randn(2, 4, 1, 8, 8), torch.arange(4) % 3
+    vectors = {name: torch.randn(2, *weight.shape) for name, weight in params.items()}
+
+    def loss(weights, x):
+        return F.cross_entropy(torch.func.functional_call(net, weights, (x,)), y)
+
+    with stacking(how), torch.no_grad():
+        products = vmap(lambda x, vector: hessian(loss, params, x)(vector))(x, vectors)
+    for task in range(2):
+        slope = torch.autograd.grad(loss(params, x[task]), list(params.values()), create_graph=True)
+        along = sum((part * vectors[name][task]).sum() for name, part in zip(params, slope, strict=True))
+        for name, expected in zip(params, torch.autograd.grad(along, list(params.values())), strict=True):
+            torch.testing.assert_close(products[name][task], expected)

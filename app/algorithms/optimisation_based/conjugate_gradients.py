@@ -42,4 +42,4 @@ def dot(one: Params, other: Params) -> Tensor:
 
 
 def _added(one: Params, factor: Tensor, other: Params) -> Params:
-    return {name: part + factor * other[name] for name, part in one.items()}
+    return {name: torch.addcmul(part, factor, other[name]) for name, part in one.items()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,25 +12,12 @@ from app.algorithms.optimisation_based.conjugate_gradients import conjugate_grad
 from app.algorithms.optimisation_based.inner_loop_algorithm import FastWeights, InnerLoopAlgorithm
 from app.episode import Episode
 from app.errors import check_above_zero, check_at_least
-from app.inner_loop.gradient_descent import InnerLoop
+from app.inner_loop.gradient_descent import InnerLoop, gradient_and_value, hessian
+from app.inner_loop.inner_optimizers import Pulled
 from app.inner_loop.inner_optimizers import inner_optimizer as optimizer_of
 from app.inner_loop.params import Params
 from app.inner_loop.step_rules import ConstantStep
 from app.learners.meta_algorithm import Metrics
-
-
-class Support(NamedTuple):
-    """All tensors but the adapted weights that the inner loss depends on.
-
-    Attributes:
-        start: the initialisation, towards which the weights are pulled.
-        inputs: of the support set.
-        targets: of the support set.
-    """
-
-    start: Params
-    inputs: Tensor
-    targets: Tensor
 
 
 class IMAML(InnerLoopAlgorithm):
@@ -40,6 +27,9 @@ class IMAML(InnerLoopAlgorithm):
     gradient needs that end alone: with the Hessian H of the support loss there it is (I + H / proximal)^-1 times the gradient of
     the query loss. Its memory does not grow with the inner steps.
 
+    The authors' program does otherwise, and so does this one with `pull` after, `proximal_damping` 10 and `eval_proximal` 0: its
+    inner loop descends on the support loss alone, and it takes (2 I + H / (proximal + 10))^-1.
+
     Args:
         inner_lr: step size of the inner loop.
         inner_steps: gradient steps of the inner loop in training; enough to come near the optimum.
@@ -47,9 +37,11 @@ class IMAML(InnerLoopAlgorithm):
         inner_optimizer: what the inner loop makes of its gradients.
         inner_momentum: momentum, or adam's beta1, from 0 to below 1.
         proximal: lambda, the strength of the pull: half of it times the squared distance is added to the support loss.
-        eval_proximal: the same at evaluation, null for `proximal`; the authors' program takes 0.
+        eval_proximal: the same at evaluation, null for `proximal`.
+        pull: in every step of the inner loop; or after the last one, in one step of the same size on the pull alone.
         cg_steps: conjugate gradients, each a product with the Hessian.
         cg_damping: is added to the identity: the solution is shorter and smoother, and no longer the exact one.
+        proximal_damping: is added to `proximal` where the Hessian is divided by it: the solution heeds the Hessian less.
     """
 
     def __init__(
@@ -61,30 +53,38 @@ class IMAML(InnerLoopAlgorithm):
         inner_momentum: float = 0.9,
         proximal: float = 2.0,
         eval_proximal: float | None = None,
+        pull: Literal["every_step", "after"] = "every_step",
         cg_steps: int = 5,
         cg_damping: float = 1.0,
+        proximal_damping: float = 0.0,
         **kwargs,
     ):
         super().__init__(inner_steps=inner_steps, **kwargs)
         check_above_zero("model", proximal=proximal)
-        check_at_least(0, "model", eval_proximal=eval_proximal, cg_damping=cg_damping)
+        check_at_least(0, "model", eval_proximal=eval_proximal, cg_damping=cg_damping, proximal_damping=proximal_damping)
         check_at_least(1, "model", cg_steps=cg_steps)
         self.step = ConstantStep(inner_lr, eval_inner_lr)
         self.inner_optimizer = optimizer_of(inner_optimizer, inner_momentum)
         self.proximal, self.eval_proximal = proximal, proximal if eval_proximal is None else eval_proximal
-        self.cg_steps, self.cg_damping = cg_steps, cg_damping
+        self.pull = pull
+        self.cg_steps, self.cg_damping, self.proximal_damping = cg_steps, cg_damping, proximal_damping
 
     def adaptation(self, params: Params, support_x: Tensor, support_y: Tensor) -> Iterator[FastWeights]:
-        support = Support(self.net_params(params), support_x, support_y)
-        loop = InnerLoop(self.pulled_loss, self.step, self.inner_optimizer, first_order=True, precision=self.inner_autocast())
-        for state in loop.states(support.start, self.num_inner_steps, support):
-            yield FastWeights(state.weights, self.kept(support_x))
+        start, strength = self.net_params(params), self.proximal if self.training else self.eval_proximal
+        pulled = Pulled(self.inner_optimizer, start, strength)
+        optimizer = pulled if self.pull == "every_step" else self.inner_optimizer
+        loop = InnerLoop(self.support_loss, self.step, optimizer, first_order=True, precision=self.inner_autocast())
+        for step, state in enumerate(loop.states(start, self.num_inner_steps, (support_x, support_y))):
+            weights = state.weights
+            if self.pull == "after" and step == self.num_inner_steps:
+                distance = {name: strength * (weight - start[name]) for name, weight in weights.items()}
+                weights = self.step(step, weights, distance)
+            yield FastWeights(weights, self.kept(support_x))
 
-    def pulled_loss(self, weights: Params, support: Support, step: int) -> Tensor:
-        """The support loss and the pull towards the initialisation."""
-        strength = self.proximal if self.training else self.eval_proximal
-        distance = sum((weight - support.start[name]).square().sum() for name, weight in weights.items())
-        return self.loss_of(self.network(weights, support.inputs), support.targets) + strength / 2 * distance
+    def support_loss(self, weights: Params, support: tuple[Tensor, Tensor], step: int = 0) -> Tensor:
+        """What the inner loop descends on, besides the pull."""
+        inputs, targets = support
+        return self.loss_of(self.network(weights, inputs), targets)
 
     def outer_gradient(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Params, Metrics]:
         total: Params | None = None
@@ -107,14 +107,13 @@ class IMAML(InnerLoopAlgorithm):
             loss = self.outer_loss(outputs, episode.query_y)
             return loss, {"outer_loss": loss, self.score_name: self.score(outputs, episode.query_y)}
 
-        slope, metrics = torch.func.grad(query_loss, has_aux=True)(adapted.weights)
-        support = Support(self.net_params(params), episode.support_x, episode.support_y)
-        inner_gradient = torch.func.grad(lambda weights: self.pulled_loss(weights, support, self.inner_steps))
+        slope, (_, metrics) = gradient_and_value(query_loss, adapted.weights, first_order=True, has_aux=True)
         with self.inner_autocast():
-            _, hessian_product = torch.func.vjp(inner_gradient, adapted.weights)  # symmetric, so from either side
+            curved = hessian(self.support_loss, adapted.weights, (episode.support_x, episode.support_y))
 
             def product(vector: Params) -> Params:
-                (curved,) = hessian_product(vector)  # the pull is in it: H + proximal
-                return {name: self.cg_damping * part + curved[name] / self.proximal for name, part in vector.items()}
+                image = curved(vector)
+                identity, strength = 1 + self.cg_damping, self.proximal + self.proximal_damping
+                return {name: identity * part + image[name] / strength for name, part in vector.items()}
 
             return conjugate_gradients(product, slope, self.cg_steps), metrics

@@ -54,7 +54,7 @@ class Checked:
         Raises:
             UsageError: an option is unknown, missing, or has a value of another kind.
         """
-        groups = {name.rpartition(".")[0] for name in self.known}
+        groups = {name.rpartition(".")[0] for name in self.known if "." in name}
         found: dict[str, Any] = {}
         for name, value in given.options.items():
             if name in groups and (not isinstance(value, Section) or value.name is not None):
@@ -147,4 +147,6 @@ def shown(value: Any) -> str:
         return " ".join(value)
     if isinstance(value, list):
         return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {shown(one)}' for key, one in value.items())}}}"
     return str(value.name if isinstance(value, Section) else value)

@@ -122,6 +122,7 @@ def find_class(name: str, hint: Any, place: str) -> tuple[str, Any]:
     bases = list(classes_in(hint))
     known = {} if "." in name else _known(bases)
     paths = [str(name)] if "." in name else known.get(name, [])
+    paths = [path for path in paths if path in map(full_name, bases)] or paths
     if len(paths) > 1:
         raise UsageError(f"--{place} {name} is ambiguous; give one of {', '.join(paths)}")
     try:

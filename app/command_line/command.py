@@ -59,7 +59,7 @@ def read_command(args: list[str], verbs: Iterable[str]) -> Command:
         UsageError: they are no command line.
     """
     command, waiting = Command(), list(args)
-    if waiting and not _is_option(waiting[0]):
+    if waiting and not waiting[0].startswith("-"):
         command.verb = waiting.pop(0)
         if command.verb not in verbs:
             names = ", ".join([*verbs, "predict"])

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from app.command_line import words
-from app.command_line.section import CLASSES, Section, from_mapping, group, on_top
+from app.command_line.section import CLASSES, Section, from_mapping, group, on_top, unpacked
 from app.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -31,16 +31,15 @@ def with_files(layer: Section, beside: str | None = None) -> Section:
         layer: options of a command line or a config.
         beside: the config that they stand in; what it names is looked for beside it, too.
     """
-    options = dict(layer.options)
+    options = {name: value for name, value in layer.options.items() if value != ""}  # a section without content is none
     for name in (*CLASSES, "trainer"):
-        value = options.get(name)
-        section = value if isinstance(value, Section) else Section(value)
-        if is_file(section.name):
-            options[name] = named_by_file(section, name, beside)
-        elif isinstance(value, dict):
-            options[name] = group(value, beside)
+        value = unpacked(options.get(name))
+        if isinstance(value, dict):
+            value = group(value, beside)
         elif isinstance(value, str):
-            options[name] = section
+            value = Section(value)
+        if isinstance(value, Section):
+            options[name] = named_by_file(value, name, beside) if is_file(value.name) else value
     return Section(layer.name, options, layer.file)
 
 

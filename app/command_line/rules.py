@@ -8,7 +8,7 @@ from app.command_line import words
 from app.command_line.classes import options_of
 from app.command_line.command import Command
 from app.command_line.config_files import CONFIGS, read_config, with_files
-from app.command_line.section import Replaced, Section, layered, short
+from app.command_line.section import Replaced, Section, as_section, layered, short, unpacked
 from app.command_line.words import Word
 from app.errors import InputError
 from app.learners.learner import concrete_subclasses
@@ -68,7 +68,7 @@ def where_the_run_lies(configs: list[str]) -> Section:
 
 def keep_the_task(verb: str | None, configs: Section, options: Section) -> Section:
     """What a test on other pictures keeps of the config's: where its learner is tested is all that changes."""
-    old, new = configs.options.get("data"), _class(options.options.get("data"))
+    old, new = configs.options.get("data"), as_section(options.options.get("data"))
     if verb not in ("validate", "test") or not isinstance(old, Section) or new.name is None or old.short == new.short:
         return Section()
     pictures = {cls.__name__: cls for cls in concrete_subclasses(ImageEpisodes)}
@@ -83,7 +83,7 @@ def keep_the_task(verb: str | None, configs: Section, options: Section) -> Secti
 def refuse_derived(given: Section) -> None:
     """Raises an InputError where an option is given that follows from another one."""
     for (section, name), source in DERIVED.items():
-        if name in _class(given.options.get(section)).options:
+        if name in as_section(given.options.get(section)).options:
             raise InputError(f"--{section}.{name} is no option of the command line: it follows from {source}; leave it out")
 
 
@@ -109,7 +109,7 @@ def with_default_classes(given: Section) -> Section:
     Not in default.yaml: another class would be said to replace them.
     """
     defaults = {"model": "ContinualLearner" if _is_stream(given) else "MAML", "data": "Glyphs"}
-    classes = {section: _class(given.options.get(section)) for section in defaults}
+    classes = {section: as_section(given.options.get(section)) for section in defaults}
     missing = {section: Section(defaults[section]) for section, own in classes.items() if own.name is None}
     return layered([Section(options=missing), given])
 
@@ -119,20 +119,15 @@ def save_logs_in_the_run(given: Section) -> Section:
     folder = {"save_dir": "."}
 
     def with_folder(logger: Any) -> Any:
-        if short(_class(logger).name) not in WITH_SAVE_DIR:
+        if short(as_section(logger).name) not in WITH_SAVE_DIR:
             return logger
-        return layered([Section(options=folder), _class(logger)])
+        return layered([Section(options=folder), as_section(logger)])
 
-    logger = _class(given.options.get("trainer")).options.get("logger")
+    logger = unpacked(as_section(given.options.get("trainer")).options.get("logger"))
     own = [with_folder(one) for one in logger] if isinstance(logger, list) else with_folder(logger)
     return layered([given, Section(options={"trainer": Section(options={"logger": own})})])
 
 
-def _class(value: Any) -> Section:
-    """The section that a value is, or that its name stands for; an empty one for anything else."""
-    return value if isinstance(value, Section) else Section(value if isinstance(value, str) else None)
-
-
 def _is_stream(given: Section) -> bool:
     """Whether the data are a stream of experiences, which a continual learner goes through once."""
-    return _class(given.options.get("data")).short in {cls.__name__ for cls in concrete_subclasses(StreamDataModule)}
+    return as_section(given.options.get("data")).short in {cls.__name__ for cls in concrete_subclasses(StreamDataModule)}

@@ -55,6 +55,11 @@ def short(name: Any) -> str:
     return str(name).rsplit(".", 1)[-1]
 
 
+def as_section(value: Any) -> Section:
+    """The section that a value is, or that its name stands for; an empty one for anything else."""
+    return value if isinstance(value, Section) else Section(value if isinstance(value, str) else None)
+
+
 def from_mapping(content: Any, file: str | None = None) -> Any:
     """The value of an option in a YAML file, where whatever has a `class_path` is a section."""
     if isinstance(content, list):
@@ -63,13 +68,14 @@ def from_mapping(content: Any, file: str | None = None) -> Any:
         return content
     if not {"class_path", "init_args"} & content.keys():
         return {str(key): from_mapping(value, file) for key, value in content.items()}
+    name, options, untyped = (content.get(key) or {} for key in RESERVED)
+    where = f"{file}: " if file else ""
+    if name and not isinstance(name, str):
+        raise InputError(f"{where}class_path is {name}; give the name of a class")
+    if not isinstance(options, dict) or not isinstance(untyped, dict):
+        raise InputError(f"{where}what comes with {name or 'init_args'} is {options or untyped}; give a mapping of options")
     rest = {key: value for key, value in content.items() if key not in RESERVED}
-    if not isinstance(init_args := content.get("init_args") or {}, dict):
-        raise InputError(
-            f"{file or 'init_args'}: the init_args of {content.get('class_path')} are {init_args}; give a mapping of options"
-        )
-    options = group({**init_args, **rest}, file).options
-    return Section(content.get("class_path"), options, file, words.plain(content.get("dict_kwargs") or {}))
+    return Section(name or None, group({**options, **rest}, file).options, file, words.plain(untyped))
 
 
 def group(content: dict[str, Any], file: str | None = None) -> Section:
@@ -119,7 +125,7 @@ def on_top(below: Any, above: Any, place: str, replaced: Callable[[Replaced], No
         return above
     if isinstance(below, list) and above.name is None and below:
         return type(below)([*below[:-1], on_top(below[-1], above, place, replaced)])
-    below = below if isinstance(below, Section) else Section(below if isinstance(below, str) else None, file=above.file)
+    below = as_section(below)
     options = dict(below.options)
     for name, value in above.options.items():
         at = f"{place}.{name}".removeprefix(".")
@@ -144,23 +150,16 @@ def put(section: Section, path: list[str], value: Any) -> None:
         value: its value.
     """
     name, *rest = path
-    if rest == ["class_path"]:
-        name, rest = name, []
+    grows, name = name.endswith("+"), name.removesuffix("+")
     old = section.options.get(name)
-    if not rest and name.endswith("+"):
-        name = name.removesuffix("+")
-        old = section.options.get(name)
-        section.options[name] = [*old, *as_list(value)] if isinstance(old, list) else Appended(as_list(value))
-        if isinstance(old, Appended):
-            section.options[name] = Appended(section.options[name])
-    elif not rest:
-        # The class of options that were given before it, or the value itself.
-        section.options[name] = Section(value, old.options) if isinstance(old, Section) and old.name is None else value
-    elif isinstance(old, list) and old:
-        last = old[-1] if isinstance(old[-1], Section) else Section(old[-1])
-        old[-1] = last
-        put(last, rest, value)
-    else:
-        inner = old if isinstance(old, Section) else Section(old if isinstance(old, str) else None)
-        section.options[name] = inner
+    if rest and rest != ["class_path"]:
+        inner = as_section(old[-1] if isinstance(old, list) and old else old)
+        section.options[name] = type(old)([*old[:-1], inner]) if isinstance(old, list) and old else inner
         put(inner, rest, value)
+    elif grows:
+        kind = Appended if old is None else type(old) if isinstance(old, list) else list
+        section.options[name] = kind([*as_list(old), *as_list(value)])
+    elif isinstance(old, Section) and old.name is None:  # the class of options that were given before it
+        section.options[name] = Section(value, old.options)
+    else:
+        section.options[name] = value

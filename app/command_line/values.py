@@ -155,6 +155,8 @@ def _class(value: Any, choose: Callable[[Section], Any]) -> Any:
 def described(hint: Any) -> str:
     """What an option takes, in words."""
     kinds = dict.fromkeys(_described(part) for part in parts_of(hint) if part not in (NoneType, Tensor))
+    if PLAIN[float] in kinds:
+        kinds.pop(PLAIN[int], None)
     choices = [choice for kind in kinds if isinstance(kind, tuple) for choice in kind]
     parts = [kind for kind in kinds if isinstance(kind, str)]
     parts += [f"one of {', '.join(dict.fromkeys(choices))}"] * bool(choices)
@@ -175,4 +177,5 @@ def _described(hint: Any) -> str | tuple[str, ...]:
         return PLAIN[kind]
     if _is_text(hint):
         return "a path"
-    return " or ".join(cls.__name__ for cls in classes_in(hint)) or "another value"
+    names = " or ".join(cls.__name__ for cls in classes_in(hint))
+    return f"the name of a class of {names}" if names else "another value"

@@ -122,6 +122,9 @@ BROKEN = {
     "not text": ("\x00\x01", ["cannot be read"]),
     "unknown section": ("modle:\n  class_path: MAML\n", ["--modle\n", "--model"]),
     "unknown option": ("trainer:\n  max_step: 3\n", ["--trainer.max_step\n", "--trainer.max_steps"]),
+    "a list for a class": ("data:\n  class_path: [1]\n", ["class_path is", "the name of a class"]),
+    "a list for options": ("model:\n  class_path: MAML\n  init_args: [1]\n", ["MAML is", "a mapping"]),
+    "a list for a group": ("trainer: [1]\n", ["--trainer is [1]", "by their names"]),
     "option of the model": ("model:\n  class_path: MAML\n  init_args:\n    inner_stps: 3\n", ["inner_stps\n", "inner_steps"]),
 }
 

@@ -51,7 +51,7 @@ def named_by_file(section: Section, place: str, beside: str | None) -> Section:
         place: name of the option.
         beside: the config that names it; null for the command line.
     """
-    near = Path(beside).parent / section.name if beside else Path(section.name)
+    near = Path(beside or ".").expanduser().parent / section.name
     path = str(near if near.exists() else section.name)
     content = _mapping(path, f"--{place}")
     below = group(content, path) if place == "trainer" else from_mapping(content, path)

@@ -115,14 +115,12 @@ def shortened(words: list[str]) -> list[str]:
     added = list(SHORT)
     if "--trainer.logger" not in given:
         added.append("--trainer.logger=false")
-    small = SMALL
-    if "--ckpt_path" in given:
-        small = {name: value for name, value in SMALL.items() if name != "image_size"}  # the network has one
-    else:
-        added.append("--trainer.default_root_dir=a_new_run")
+    if "--ckpt_path" in given:  # what the run was trained on is small
+        return [*words, *added]
+    added.append("--trainer.default_root_dir=a_new_run")
     if given & {"--config", "--model", "--data"}:  # else the run would no longer be that of no options
         known = options(data_class(words))
-        small = {name: value for name, value in small.items() if name in known and f"--data.{name}" not in given}
+        small = {name: value for name, value in SMALL.items() if name in known and f"--data.{name}" not in given}
         added += [f"--data.{name}={value}" for name, value in small.items()]
     return [*words, *added]
 

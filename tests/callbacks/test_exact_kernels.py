@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from app.command_line.needed_callbacks import needed_callbacks
 from callbacks.exact_kernels import ExactKernels
+from callbacks.run_identity import RunIdentity
 
 # Their kernels on a GPU add to the same place from several threads, in whatever order these come.
 UNORDERED = (
@@ -60,6 +61,7 @@ def test_every_run_keeps_to_exact_convolutions(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     algorithm, data = small_run("ProtoNet")
-    (exact,) = (one for one in needed_callbacks(algorithm, data, tmp_path, "id", {}) if isinstance(one, ExactKernels))
+    needed = needed_callbacks(algorithm, data, tmp_path, RunIdentity("id", {}, ""))
+    (exact,) = (one for one in needed if isinstance(one, ExactKernels))
     trainer(max_steps=1, callbacks=(exact,), limit_val_batches=0).fit(algorithm, datamodule=data)
     assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.allow_tf32

@@ -29,4 +29,6 @@ def number(value: Iterable[float | None] | None, digits: int) -> str:
     if value is None:
         return ""
     mean, ci95 = value
+    if mean is None:
+        return "not finite"
     return f"{mean:.{digits}f}" + (f" ± {ci95:.{digits}f}" if ci95 is not None else "")

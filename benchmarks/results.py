@@ -68,9 +68,10 @@ class Results:
         sign = 1 if group.lower_is_better else -1
 
         def place(item: tuple[str, dict[str, Any]]) -> tuple:
-            protocol, first = item[1]["protocol"], item[1]["scores"].get(labels[0]) or {"mean": sign * float("inf")}
+            protocol, first = item[1]["protocol"], item[1]["scores"].get(labels[0])
+            mean = first["mean"] if first is not None else None
             task = (protocol.get("data", ""), protocol.get("ways") or 0, protocol.get("shots") or 0)
-            return (*task, bool(protocol.get("transductive")), sign * first["mean"], item[0])
+            return (*task, bool(protocol.get("transductive")), mean is None, mean is not None and sign * mean, item[0])
 
         ordered = sorted(found.items(), key=place)
         header = ["method", "task", "evaluation", "training", *labels, "published", "against it", "record"]
@@ -91,7 +92,7 @@ class Results:
         return [
             record["method"],
             _task(record["protocol"]),
-            "transductive" if record["protocol"].get("transductive") else "",
+            "transductive" if record["protocol"].get("ways") and record["protocol"].get("transductive") else "",
             _training(record),
             *("" if score is None else number((score["mean"], score["ci95"]), group.digits) for score in scores),
             f"{theirs} ({record['source']})" if any(value is not None for value in published) else "",
@@ -130,6 +131,9 @@ def verdict(scores: list[dict[str, Any]], group: Group) -> str:
     found = []
     for score in scores:
         if score["published"] is None:
+            continue
+        if score["mean"] is None:
+            found.append("**not finite**")
             continue
         gap = score["published"] - score["mean"]
         gap = -gap if group.lower_is_better else gap

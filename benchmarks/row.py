@@ -23,11 +23,11 @@ class Number(NamedTuple):
     """A score.
 
     Attributes:
-        mean: accuracies in %.
+        mean: accuracies in %; null where it is not finite.
         ci95: half width of its 95 % interval, or what its source prints for it; null where there is none.
     """
 
-    mean: float
+    mean: float | None
     ci95: float | None = None
 
     @classmethod

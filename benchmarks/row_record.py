@@ -9,7 +9,7 @@ import yaml
 
 from benchmarks.measure import describe_machine
 from benchmarks.row import Number, Row, Score
-from benchmarks.row_progress import RUNS, read_fit, validated
+from benchmarks.row_progress import RUNS, Fit, read_fit, validated
 
 PATHS = ("default_root_dir", "data_dir", "cache_dir", "save_dir", "ckpt_path")
 
@@ -47,7 +47,7 @@ def record_of(row: Row) -> dict[str, Any]:
         "steps": fit.steps,
         "budget": row.budget or row.steps,
         "flat": fit.ended,
-        "ended": f"validation had not improved since step {fit.best_step:,}" if fit.ended else "after its last step",
+        "ended": _end(row, fit),
         "checkpoint_step": results["global_step"],
         "seconds": round(fit.seconds),
         "processor_seconds": round(fit.processor_seconds),
@@ -63,6 +63,12 @@ def record_of(row: Row) -> dict[str, Any]:
         "versions": {name: environment[name] for name in ("python", "torch", "lightning", "numpy")},
         "curve": curve(run / "metrics.jsonl"),
     }
+
+
+def _end(row: Row, fit: Fit) -> str:
+    if fit.ended:
+        return f"validation had not improved since step {fit.best_step:,}"
+    return "after its last step" if fit.steps >= row.steps else f"not yet, at {fit.steps:,} of {row.steps:,} steps"
 
 
 def pick(results: dict[str, Any], score: Score) -> Number:
@@ -84,9 +90,9 @@ def references(results: dict[str, Any], scores: tuple[Score, ...]) -> dict[str, 
     return found
 
 
-def _number(score: Score, mean: float, ci95: float | None) -> Number:
+def _number(score: Score, mean: float | None, ci95: float | None) -> Number:
     scale = 100.0 if "accuracy" in score.name else 1.0
-    return Number(round(scale * mean, 4), None if ci95 is None else round(scale * ci95, 4))
+    return Number(*(None if value is None else round(scale * value, 4) for value in (mean, ci95)))
 
 
 def curve(path: Path) -> list[tuple[int, float]]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
+from benchmarks.markdown import number
 from benchmarks.records import is_short, read_record
 from benchmarks.row import Row
 from benchmarks.row_progress import progress
@@ -53,7 +54,7 @@ class Shown(NamedTuple):
         state = "done" if row.is_recorded(record) else "short run" if is_short(record) else "done with other settings"
         if record["kind"] == "stream":
             return cls(row.name, state, row.finished_steps, row.steps, None, hours, "", published, f"{len(record['rows'])} lines")
-        score = " / ".join(f"{one['mean']:.2f}" for one in record["scores"].values())
+        score = " / ".join(number((one["mean"], None), row.group.digits) for one in record["scores"].values())
         return cls(row.name, state, record["steps"], row.steps, None, hours, score, published, record["ended"])
 
 

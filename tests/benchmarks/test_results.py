@@ -8,6 +8,7 @@ import pytest
 from helpers.command_line import ROOT
 
 from benchmarks import results
+from benchmarks.markdown import number
 from benchmarks.records import is_short
 from benchmarks.results import table, verdict, write
 from benchmarks.row import Group, Number, Row, Score
@@ -17,7 +18,7 @@ WAVES = Group("waves", "Waves", (Score("error", "mse"),), lower_is_better=True)
 ROWS = [Row(name, WAVES, name.upper(), "small", published=(Number(0.5, 0.1),)) for name in ("a", "b", "c", "d")]
 
 
-def record(name: str, mean: float, **other: Any) -> dict[str, Any]:
+def record(name: str, mean: float | None, **other: Any) -> dict[str, Any]:
     score = {"mean": mean, "ci95": 0.05, "published": 0.5, "published_ci95": 0.1}
     return {
         "kind": "row",
@@ -52,9 +53,10 @@ def test_the_page_is_what_the_records_give(monkeypatch, capsys):
 
 def test_comparable_rows_stand_together_and_misses_are_shown(outline):
     other = record("c", 0.1, protocol={"shots": 10})
-    text = write(ROWS, {"a": record("a", 0.7), "b": record("b", 0.6), "c": other, "speed": SPEED}, outline)
+    records = {"a": record("a", 0.7), "b": record("b", 0.6), "c": other, "e": record("e", None), "speed": SPEED}
+    text = write(ROWS, records, outline)
     lines = [line for line in text.splitlines() if line.startswith("| ")]
-    assert [line.split(" | ")[0] for line in lines[2:5]] == ["| B", "| A", "| C"]
+    assert [line.split(" | ")[0] for line in lines[2:6]] == ["| B", "| A", "| E", "| C"]
     assert "reached" in lines[2] and "**short by 0.20**" in lines[3] and "0.5 ± 0.1 (a paper)" in lines[3]
     assert "Waiting to be trained: d (0.5 ± 0.1)." in text
     assert text.endswith("Fast.\n\n| a |\n| --- |\n| 1 \\| 2 |\n\n```\nx\n```\n")
@@ -88,6 +90,7 @@ def test_a_row_is_short_below_both_intervals():
     assert verdict([score], higher) == "reached"
     assert verdict([score | {"published_ci95": None}], higher) == "**short by 0.70**"
     assert verdict([score | {"published": None}], higher) == ""
+    assert verdict([score | {"mean": None}], higher) == "**not finite**" and number((None, None), 2) == "not finite"
 
 
 def test_empty_columns_are_left_out():

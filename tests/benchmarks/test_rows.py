@@ -113,7 +113,7 @@ def test_what_was_broken_off_is_recorded_and_goes_on(place, commands):
     assert train(*row.fit("data"), "--trainer.max_steps=5").status == 0
     (place / "runs/rows/one/recipe").write_text(row.training_recipe)
     assert rows.main(["--rows", "one", "--interim"]) == 0
-    assert [command[0] for command in commands] == ["test"] and read_record("one")["steps"] == 5
+    assert [command[0] for command in commands] == ["test"] and read_record("one")["ended"] == "not yet, at 5 of 12 steps"
     assert is_short(read_record("one")) and not row.is_recorded(read_record("one"))
     commands.clear()
     assert rows.main(["--rows", "one", "--interim"]) == 0 and not commands

@@ -23,6 +23,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(throughput, "ceiling", lambda *_: 1e9)
 
 
+@pytest.mark.slow
 def test_throughput(tmp_path, capsys):
     throughput.main(["--shapes", "a,c", "--repeats", "1", "--out", str(tmp_path / "numbers.json")])
     found = json.loads((tmp_path / "numbers.json").read_text())

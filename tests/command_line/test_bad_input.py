@@ -193,6 +193,7 @@ def test_a_second_fit(run):
     assert_clear(train(*FIT, f"--trainer.default_root_dir={run}"), str(run), "--ckpt_path last", "another folder")
 
 
+@pytest.mark.slow
 def test_as_a_person_sees_it(tmp_path):
     """In a process of its own: no warning of a library comes beside the message."""
     path = tmp_path / "run.yaml"

@@ -53,6 +53,7 @@ def test_wandb_accepts_it(path: Path):
     assert f"uv run wandb sweep configs/sweep/{path.name}" in path.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_value_of_every_parameter_suits_method_and_data(path: Path, tmp_path, monkeypatch):
     """The run is built and checked, as far as its first step."""

@@ -11,6 +11,8 @@ from datamodules import glyphs
 from datamodules.files.image_split import SPLITS
 from datamodules.glyphs import Glyphs
 
+pytestmark = pytest.mark.slow  # all characters are drawn
+
 
 class Drawing:
     """The folder of a cache, and what `draw_characters` and `choose_classes` returned while it was drawn."""

@@ -129,6 +129,7 @@ def test_options_of_the_method(runs, episodes):
         app.load(checkpoint(runs["MAML"]), eval_inner_steps=-3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch.export, of its own doing
 def test_other_sizes_modes_and_numbers_of_classes(runs, episodes, tmp_path):
     """A zip of colour pictures of any size, unlabelled queries in no folder, five classes, a program, and `other`."""

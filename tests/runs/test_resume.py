@@ -159,6 +159,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model, hook", BROKEN)
 def test_exception(model, hook, uninterrupted, tmp_path):
     folder = tmp_path / "run"

@@ -40,6 +40,7 @@ def meta_trained(folder: Path, model: str, *args: str) -> Path:
     return folder / "checkpoints" / "last.ckpt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["MetaSGD", "ProtoNet"])  # with weights of its own beside the network's, and without a head
 def test_encoders_of_other_methods_are_deployed(model, tmp_path):
     checkpoint = meta_trained(tmp_path / "meta", model)

@@ -21,13 +21,12 @@ class R2D2(EmbeddingAlgorithm):
     logits of a query alike, which the softmax ignores.
 
     Args:
-        penalty: lambda, of the mean squared error; 50 in the authors' program.
-        learns_penalty: lambda is learned, by its logarithm, from `penalty` on, as the paper's formula has it; else it stays, as
-            in the authors' program.
+        penalty: lambda, of the mean squared error. It stays at 50 in the authors' program, for larger features than Conv4's.
+        learns_penalty: lambda is learned, by its logarithm, from `penalty` on, as the paper has it; else it stays.
         initial_scale: alpha, the learned scale of the logits, at the start; 10 in the authors' program, 0.0001 for mini-ImageNet.
     """
 
-    def __init__(self, penalty: float = 50.0, learns_penalty: bool = False, initial_scale: float = 10.0, **kwargs):
+    def __init__(self, penalty: float = 0.1, learns_penalty: bool = True, initial_scale: float = 10.0, **kwargs):
         super().__init__(**kwargs)
         for option, value in (("penalty", penalty), ("initial_scale", initial_scale)):
             if not (isfinite(value) and value > 0):

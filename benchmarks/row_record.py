@@ -22,8 +22,8 @@ def record_of(row: Row) -> dict[str, Any]:
     config = yaml.safe_load((run / "config.yaml").read_text())
     fit, machine = read_fit(run), describe_machine()
     checkpoint = Path(results["checkpoint"]).stem
-    numbers = [pick(results, score) for score in row.group.scores]
-    published = row.published or (None,) * len(numbers)
+    published = row.published or (None,) * len(row.group.scores)
+    numbers = {score.label: (pick(results, score), one) for score, one in zip(row.group.scores, published, strict=True)}
     task = ("algorithm", "data", "ways", "shots", "queries", "num_context", "num_target", "units", "transductive")
     return {
         "kind": "row",
@@ -32,13 +32,14 @@ def record_of(row: Row) -> dict[str, Any]:
         "method": row.method,
         "commands": [_command(row.fit("DIR")), _command(row.tested("DIR", checkpoint))],
         "scores": {
-            score.label: {
-                "mean": own_number.mean,
-                "ci95": own_number.ci95,
+            label: {
+                "mean": own.mean,
+                "ci95": own.ci95,
                 "published": theirs and theirs.mean,
                 "published_ci95": theirs and theirs.ci95,
             }
-            for score, own_number, theirs in zip(row.group.scores, numbers, published, strict=True)
+            for label, (own, theirs) in numbers.items()
+            if own is not None
         },
         "references": references(results, row.group.scores),
         "episodes": results["num_episodes"],
@@ -71,10 +72,12 @@ def _end(row: Row, fit: Fit) -> str:
     return "after its last step" if fit.steps >= row.steps else f"not yet, at {fit.steps:,} of {row.steps:,} steps"
 
 
-def pick(results: dict[str, Any], score: Score) -> Number:
-    """One number of results.json, accuracies in %."""
+def pick(results: dict[str, Any], score: Score) -> Number | None:
+    """One number of results.json, accuracies in %; null where the test took no so many inner steps."""
     part = results["groups"][score.part] if score.part else results
     values = part[score.name]
+    if score.stage is not None and score.stage not in values["inner_steps"]:
+        return None
     at = values["inner_steps"].index(score.stage) if score.stage is not None else -1
     return _number(score, values["mean"][at], values["ci95"][at])
 

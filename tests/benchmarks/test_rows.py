@@ -13,8 +13,9 @@ from helpers.command_line import ROOT, train
 from benchmarks import row_run, row_time, rows
 from benchmarks.continual_runs import methods_of
 from benchmarks.records import is_short, read_record, write_record
-from benchmarks.row import Row, read_rows
+from benchmarks.row import Row, Score, read_rows
 from benchmarks.row_lock import RowLock
+from benchmarks.row_record import pick
 from benchmarks.row_run import stages
 from benchmarks.row_time import Seconds
 from benchmarks.stream_row import StreamRow
@@ -235,3 +236,9 @@ def test_the_command_line_of_every_row_is_understood(monkeypatch):
             if done.status:
                 wrong[row.name] = done.err
     assert not wrong
+
+
+def test_a_test_of_fewer_inner_steps_gives_no_number_for_more():
+    results = {"mse": {"inner_steps": [0, 1], "mean": [4.0, 0.5], "ci95": [0.2, 0.1]}}
+    assert pick(results, Score("1 step", "mse", 1)) == (0.5, 0.1)
+    assert pick(results, Score("5 steps", "mse", 5)) is None

@@ -48,6 +48,9 @@ from callbacks.run_identity import RunIdentity
 from datamodules.base.resumable import ResumableDataModule
 
 
+VERBS = ("fit", "validate", "test")
+
+
 class MetaCLI(LightningCLI):
     """`fit`, `validate` and `test`; without a verb `fit`, then `test` of the best checkpoint. `predict` is `app.deploy`'s.
 
@@ -56,7 +59,7 @@ class MetaCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str]):
-        self.command = read_command(args, self.subcommands())
+        self.command = read_command(args, VERBS)
         self.then_test = self.command.verb is None
         super().__init__(
             Learner,
@@ -75,10 +78,10 @@ class MetaCLI(LightningCLI):
         """What the command goes on from, or tests."""
         return self.session.checkpoint
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        verbs = LightningCLI.subcommands()
-        return {verb: verbs[verb] | {"weights_only", "verbose"} for verb in ("fit", "validate", "test")}
+    def subcommands(self) -> dict[str, set[str]]:
+        """The verbs that have a parser: all for a help text, else the one that is asked for, since building one takes long."""
+        verbs = VERBS if self.command.help else (self.command.verb or "fit",)
+        return {verb: LightningCLI.subcommands()[verb] | {"weights_only", "verbose"} for verb in verbs}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         parser = MetaParser(**kwargs)
@@ -125,14 +128,16 @@ class MetaCLI(LightningCLI):
             config.ckpt_path = str(self.session.ckpt_path)
             if self.subcommand != "fit":
                 resize_to_checkpoint(config.data, self.checkpoint, self.session.ckpt_path)
+        self.config_dump = {}  # Lightning's hyperparameters, which nothing here saves: writing them down takes long
         settle_loggers(config.trainer.logger, config.trainer.default_root_dir, self.session.run_id)
         refuse_float16(config.trainer.precision)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
         run_dir, chosen = Path(config.default_root_dir), wanted(config)
-        self.resolved = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.subcommand]
-        identity = RunIdentity(self.session.run_id, self.resolved, self._config_file(), self.session.parent_id)
+        config_file = self._config_file()
+        self.resolved = yaml.safe_load(config_file)
+        identity = RunIdentity(self.session.run_id, self.resolved, config_file, self.session.parent_id)
         needed = needed_callbacks(self.model, self.datamodule, run_dir, identity)
         config.callbacks = merged(needed, chosen)
         plugins = config.plugins or []

@@ -47,7 +47,6 @@ from callbacks.rank_watch import RankWatch
 from callbacks.run_identity import RunIdentity
 from datamodules.base.resumable import ResumableDataModule
 
-
 VERBS = ("fit", "validate", "test")
 
 

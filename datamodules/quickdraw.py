@@ -31,6 +31,7 @@ class Quickdraw(BenchmarkImages):
         Published(f"{name}.npy", f"{URL}/{quote(name)}.npy") for names in listed_split("quickdraw").values() for name in names
     )
     native_shape = (1, SIDE, SIDE)
+    inverts_pictures = True
     num_classes = (241, 52, 52)
 
     def __init__(self, images_per_class: int | None = None, **kwargs):

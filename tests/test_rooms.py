@@ -28,6 +28,8 @@ ROOMS: dict[str, set[str]] = {
         "app.algorithms",
         "app.continual.meta_trained",
         "app.runs",
+        "app.scores",
+        "app.inner_loop",
         "app.learners",
         "app.backbones",
         *DATA,

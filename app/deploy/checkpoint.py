@@ -13,15 +13,18 @@ from app.command_line.checked import Checked
 from app.command_line.classes import options_of
 from app.command_line.parser import MetaParser, shortened
 from app.command_line.section import from_mapping
-from app.deploy.inputs import Columns, Pictures
+from app.deploy.inputs import Columns, Pictures, Polarity
 from app.deploy.predictor import Predictor
 from app.errors import InputError, cause
+from app.learners.inductive import answer_one_by_one
 from app.learners.meta_algorithm import MetaAlgorithm
 from app.runs.known_classes import check_classes, known_class
 from app.runs.run import CHECKPOINT_FORMAT, read_checkpoint
 
 
-def restored(ckpt_path: str, device: str | None = None, options: dict[str, Any] | None = None) -> Predictor:
+def restored(
+    ckpt_path: str, device: str | None = None, options: dict[str, Any] | None = None, polarity: Polarity = "auto"
+) -> Predictor:
     """The predictor of a checkpoint; arguments as of `app.load`."""
     path = Path(ckpt_path).expanduser()
     if not path.is_file():
@@ -30,10 +33,12 @@ def restored(ckpt_path: str, device: str | None = None, options: dict[str, Any] 
     checkpoint = read_checkpoint(path)
     check_format(checkpoint, path)
     algorithm = build(checkpoint, path, options or {})
+    if "transductive" not in (options or {}):
+        answer_one_by_one(algorithm)
     algorithm.on_load_checkpoint(checkpoint)
     task, inputs = checkpoint["task"], checkpoint["inputs"]
     if task["task_type"] == "classification" and len(task["input_shape"]) == 3:
-        reading = Pictures(tuple(task["input_shape"]), **inputs)
+        reading = Pictures(tuple(task["input_shape"]), polarity=polarity, **inputs)
     else:
         reading = Columns.numbered(task["input_shape"], task["output_size"], **inputs)
     return Predictor(algorithm.to(_device(device)).eval(), reading, str(path))

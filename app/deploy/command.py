@@ -3,8 +3,9 @@
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -13,11 +14,14 @@ from app.command_line.classes import options_of_parser
 from app.command_line.command import Command, read_command
 from app.command_line.parser import MetaParser
 from app.csv_files import write_csv
+from app.deploy.adapted import OTHER, Adapted
+from app.deploy.advice import by_class, class_columns, confidence, confusions, held_out, no_better, outliers, polarity
 from app.deploy.checkpoint import restored
 from app.deploy.figures import curves, is_ours, sheet, values, write_picture
-from app.deploy.inputs import Pictures
-from app.deploy.pictures import read_query, read_support
-from app.deploy.predictor import OTHER, Adapted, Predictor
+from app.deploy.inputs import Pictures, Polarity
+from app.deploy.methods import NAMES, allowed
+from app.deploy.pictures import Support, read_query, read_support
+from app.deploy.predictor import Predictor
 from app.deploy.table import read_table
 from app.errors import InputError, UsageError
 from app.shown import drawing
@@ -29,9 +33,8 @@ if TYPE_CHECKING:
 class Predict:
     """Adapts a checkpoint to labelled examples, and predicts others; the checkpoint alone says what it takes.
 
-    Pictures are made as those of training, whatever their size and mode. A transductive algorithm (MAML by default) normalises
-    all queries together, as `test` does: --model.transductive false predicts each by itself. Any other option of the algorithm
-    that does not change its network may follow in the same way, such as --model.eval_inner_steps 20.
+    Pictures are made as those of training, whatever their size and mode. Each query is answered by itself, however the run was
+    tested. Options of the algorithm that do not change its network may follow, such as --model.eval_inner_steps 20.
 
     Args:
         ckpt_path: file of a checkpoint.
@@ -40,6 +43,11 @@ class Predict:
         out: the table of predictions; a picture of the same name is put beside it.
         export: writes the adapted predictor as a program that torch.export.load reads without this application, a .pt2 file.
         threshold: the label is `other` where no class is at least so probable.
+        top: the table names so many of the most probable classes, instead of the probability of every class.
+        method: learned, as the checkpoint was trained; feature_mean or pixel_mean, the nearest mean of its features or of raw
+            pixels; compare, the one that is right most often of the support pictures that are left out in turn.
+        transductive: all queries are normalised together, as MAML's `test` does: what is said of one depends on the others.
+        polarity: of pictures of lines, where those of training were white on black: auto for what most of the support set are.
         device: where to compute; null for a GPU where there is one, and for the CPU with --export.
     """
 
@@ -51,10 +59,17 @@ class Predict:
         out: str = "predictions.csv",
         export: str | None = None,
         threshold: float | None = None,
+        top: int | None = None,
+        method: Literal["learned", "feature_mean", "pixel_mean", "compare"] = "learned",
+        transductive: bool = False,
+        polarity: Polarity = "auto",
         device: str | None = None,
     ):
         self.ckpt_path, self.support, self.query, self.out = ckpt_path, support, query, Path(out).expanduser()
         self.export, self.threshold, self.device = export and str(Path(export).expanduser()), threshold, device
+        self.top, self.method, self.transductive, self.polarity = top, method, transductive, polarity
+        if top is not None and top < 1:
+            raise InputError(f"--top is {top}; give at least 1")
         if threshold is not None and not 0 < threshold < 1:
             raise InputError(f"--threshold is {threshold}; give a probability between 0 and 1")
         if export is not None and not export.endswith(".pt2"):
@@ -72,43 +87,71 @@ class Predict:
 
     def run(self, options: dict[str, Any]) -> int:
         """Writes the files and says what was found; the exit status is 1 where some queries could not be read."""
-        predictor = restored(self.ckpt_path, self.device or ("cpu" if self.export else None), options)
+        together = {"transductive": True} if self.transductive else {}
+        device = self.device or ("cpu" if self.export else None)
+        predictor = restored(self.ckpt_path, device, together | options, self.polarity)
         return self._pictures(predictor) if isinstance(predictor.reading, Pictures) else self._table(predictor)
 
     def _pictures(self, predictor: Predictor) -> int:
         support = read_support(self.support, predictor.reading)
-        classes = predictor.check_classes(support.labels)
+        classes = predictor.check_classes(support.labels, "learned" if self.method == "learned" else "pixel_mean")
         if self.threshold and OTHER in classes:
             raise InputError(f"--support has a class {OTHER!r}, which --threshold answers with; rename its folder")
         query = read_query(self.query, predictor.reading, classes)
-        adapted = predictor.adapt(support.pixels, support.labels)
+        adapted, raw, compared = self._adapted(predictor, support)
         found = adapted.predict(query.pixels, self.threshold)
         probabilities = found.probabilities.double().numpy()
         known = [truth is not None for truth in query.truths]
-        rows = zip(query.names, found.labels, probabilities.max(1), *probabilities.T, strict=True)
-        header = ["file", "label", "probability", *(f"p_{name}" for name in classes)]
+        header, columns = class_columns(classes, probabilities, self.top)
+        rows = zip(query.names, found.labels, probabilities.max(1), *columns, strict=True)
+        header = ["file", "label", "probability", *header]
+        score, warnings = None, []
+        if adapted.held_out and adapted.method != "pixel_mean":
+            warnings += no_better(adapted.held_out.accuracy, raw.held_out.accuracy, "the support pictures")
         if any(known):
             rows, header = [[*row, truth or ""] for row, truth in zip(rows, query.truths, strict=True)], [*header, "true"]
-        score = None
-        if any(known):
-            right = [label == truth for label, truth in zip(found.labels, query.truths, strict=True) if truth is not None]
-            score = f"accuracy {100 * np.mean(right):.2f} % of the {len(right)} queries in folders of these classes"
+            own, pixels = (_share(one, query.truths) for one in (found.labels, raw.predict(query.pixels).labels))
+            score = f"accuracy {100 * own:.2f} % of the {sum(known)} queries in folders of these classes"
             score += f"; {OTHER!r} counts as wrong" if self.threshold else ""
+            score += f"; nearest mean of raw pixels {100 * pixels:.2f} %" if adapted.method != "pixel_mean" else ""
+            if adapted.method != "pixel_mean" and not self.threshold:
+                warnings += no_better(own, pixels, "these queries")
         counted = f"{len(classes)} classes, {len(support.labels)} support pictures, {len(query.names)} queries"
         shown = (support, query, found.labels, probabilities.max(1), classes, f"{_name(predictor)}: {counted}", score)
         self._write(header, rows, partial(sheet, *shown))
-        self._say(adapted, counted, score, query.pixels)
+        lines = [*compared, *polarity(adapted, support, query), *held_out(adapted, raw)]
+        lines += [*confidence(found.labels, probabilities), *confusions(adapted, found.labels, query.truths)]
+        lines += [*outliers(adapted, support), *warnings]
+        table = by_class(adapted, support, found.labels, probabilities, query.truths)
+        self._say(adapted, counted, score, query.pixels, lines, table)
         if query.faults:
             count = f"{len(query.faults)} of {len(query.names) + len(query.faults)}"
             print(f"error: {count} query pictures cannot be read and are left out:", *query.faults, sep="\n  ", file=sys.stderr)
         return 1 if query.faults else 0
 
+    def _adapted(self, predictor: Predictor, support: Support) -> tuple[Adapted, Adapted, list[tuple[str, str]]]:
+        """The predictor by the chosen method, the one by the nearest mean of raw pixels, and what a comparison found."""
+        if self.method != "compare":
+            chosen, raw = (predictor.adapt(support.pixels, support.labels, one) for one in (self.method, "pixel_mean"))
+            return chosen, raw, []
+        known = allowed(predictor.algorithm)
+        if not predictor.algorithm.any_ways and len(set(support.labels)) != predictor.algorithm.output_size:
+            known = known[1:]
+        found = {one: predictor.adapt(support.pixels, support.labels, one) for one in known}
+        if found["pixel_mean"].held_out is None:
+            raise InputError("--method compare leaves out support pictures in turn, and each class has one; add some")
+        scores = {one: adapted.held_out.accuracy for one, adapted in found.items()}
+        best = max(scores, key=scores.get)
+        text = ", ".join(f"{one} {100 * score:.1f} %" for one, score in scores.items())
+        return found[best], found["pixel_mean"], [("compared", f"{text} of the support pictures; taken is {best}")]
+
     def _table(self, predictor: Predictor) -> int:
         reading = predictor.reading
         if predictor.algorithm.task_type == "classification":
             raise InputError(f"{self.ckpt_path} classifies vectors, which no table gives here; use app.load in Python")
-        if self.threshold:
-            raise InputError("--threshold is for classes, and the checkpoint is of a regression; leave it out")
+        for option, given in (("threshold", self.threshold), ("top", self.top), ("method", self.method != "learned")):
+            if given:
+                raise InputError(f"--{option} is for classes, and the checkpoint is of a regression; leave it out")
         support = read_table(self.support, "--support", reading, with_targets=True)
         query = read_table(self.query, "--query", reading, with_targets=False)
         if len(tasks := support.tasks | query.tasks) > 1:
@@ -152,17 +195,32 @@ class Predict:
         with drawing(f"the picture {self.picture}"):
             write_picture(self.picture, draw())
 
-    def _say(self, adapted: Adapted, counted: str, score: str | None, query_x: np.ndarray) -> None:
-        lines = [("adapted", f"{type(adapted.algorithm).__name__}, {counted}"), ("predictions", str(self.out))]
+    def _say(
+        self,
+        adapted: Adapted,
+        counted: str,
+        score: str | None,
+        query_x: np.ndarray,
+        more: Iterable[tuple[str, str]] = (),
+        table: str = "",
+    ) -> None:
+        how = "as it was trained" if adapted.method == "learned" else f"{NAMES[adapted.method]}"
+        lines = [("adapted", f"{type(adapted.algorithm).__name__}, {how}, {counted}"), ("predictions", str(self.out))]
         lines += [("picture", str(self.picture))] if self.picture.exists() else []
         lines += [("score", score)] if score else []
         if adapted.transductive:
             lines += [("transductive", "the queries are normalised together: what is said of one depends on the others")]
+        lines += more
         if self.export:
             adapted.export(self.export, query_x)
             lines += [("program", f"{self.export}, equal to 1e-5")]
         width = max(len(name) for name, _ in lines)
-        print("\n".join(f"{name:>{width}}  {text}" for name, text in lines))
+        print(*filter(None, [table]), "\n".join(f"{name:>{width}}  {text}" for name, text in lines), sep="\n")
+
+
+def _share(labels: list[Any], truths: list[str | None]) -> float:
+    """Of the queries whose class is known, those that are right."""
+    return float(np.mean([label == truth for label, truth in zip(labels, truths, strict=True) if truth is not None]))
 
 
 def _name(predictor: Predictor) -> str:
@@ -175,7 +233,9 @@ def predict(args: list[str]) -> int:
     Args:
         args: the command line after the verb.
     """
-    command = read_command(["predict", *args], ["predict"])
+    given = [*args, "--"]
+    flags = [f"{one}=true" if one == "--transductive" and after.startswith("--") else one for one, after in pairwise(given)]
+    command = read_command(["predict", *flags], ["predict"])
     parser = MetaParser(prog="train.py predict", description=Predict.__doc__.split("Args:")[0])
     parser.add_class_arguments(Predict, sub_configs=False)
     if command.help:

@@ -1,16 +1,24 @@
 """An adapted predictor as a program that needs nothing of this application."""
 
+import json
 import logging
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from app.deploy.inputs import Columns, Pictures
+from app.deploy.preparation import prepared
 from app.errors import InputError
 
+if TYPE_CHECKING:
+    from app.deploy.adapted import Adapted
+
 TOLERANCE = 1e-5
+CLASSES, DESCRIPTION = "classes.json", "description.txt"  # in the file, beside the program
 Outputs = Callable[[Tensor], tuple[Tensor, ...]]
 
 
@@ -19,62 +27,97 @@ class Program(nn.Module):
 
     Args:
         outputs: a function of the queries; the tensors that it uses become constants of the program.
+        reading: of pictures as a person has them; null where the queries come as `outputs` takes them.
+        dtype: that `outputs` takes.
     """
 
-    def __init__(self, outputs: Outputs):
+    def __init__(self, outputs: Outputs, reading: Pictures | None, dtype: torch.dtype):
         super().__init__()
-        self.outputs = outputs
+        self.outputs, self.reading, self.dtype = outputs, reading, dtype
 
     def forward(self, query_x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if self.reading is not None:
+            levels = prepared(query_x, self.reading.shape[0], self.reading.size)
+            query_x = self.reading.as_trained(levels.to(torch.get_default_dtype())).to(self.dtype)
         outputs = self.outputs(query_x)
         return outputs if len(outputs) > 1 else outputs[0]
 
 
 @torch.no_grad()
-def export(outputs: Outputs, algorithm: str, path: str, inputs: Tensor, dtype: torch.dtype, unit: Tensor | float) -> None:
+def export(adapted: "Adapted", path: str, query_x: Any) -> None:
     """Writes the program to a file, reads it back and compares.
 
     Args:
-        outputs: probabilities of queries, or means and, where there are some, standard deviations.
-        algorithm: what messages call it.
+        adapted: on the CPU.
         path: of the file.
-        inputs: some queries as `outputs` takes them.
-        dtype: that the program takes.
-        unit: by which a difference of outputs is divided before it is judged.
+        query_x: some queries as `predict` takes them.
 
     Raises:
         InputError: the algorithm cannot be exported, or the program differs.
     """
-    target = Path(path)
+    target, name, reading = Path(path), type(adapted.algorithm).__name__, adapted.reading
     if target.suffix != ".pt2":
         raise InputError(f"--export {path} does not end in .pt2; give a file that does")
-    given, inputs = inputs, inputs.to(dtype)
-    # Of one query alone the number would be fixed; the file keeps the example, so it is nobody's picture.
-    example = torch.zeros_like(inputs[:1]).repeat(3, *(1 for _ in inputs.shape[1:]))
+    dtype, unit = next(iter(adapted.params.values())).dtype, 1.0
+    expected = reading.inputs(query_x, "query_x").cpu()
+    if isinstance(reading, Pictures):
+        inputs, open_sizes = reading.levels(query_x, "query_x"), ("queries", "channels", "height", "width")
+        # Of sizes as they are the program would keep that they are these.
+        example = inputs.new_zeros(3, 3, reading.size + 1, reading.size + 2)
+    else:
+        inputs, open_sizes = expected.to(dtype), ("queries",)
+        # Of one query alone the number would be fixed; the file keeps the example, so it is nobody's.
+        example = torch.zeros_like(inputs[:1]).repeat(3, 1)
+        # Targets in the units that the algorithm was trained on: those of the table may be billions or billionths.
+        unit = reading.scale("y", inputs.device)[1]
+    limits = {"channels": {"min": 1, "max": 3}}
+    dims = {axis: torch.export.Dim(size, **limits.get(size, {})) for axis, size in enumerate(open_sizes)}
     logging.getLogger("torch.fx.experimental.symbolic_shapes").setLevel(logging.CRITICAL)  # our one line says it
+    program = Program(adapted.outputs, reading if isinstance(reading, Pictures) else None, dtype)
     try:
-        program = torch.export.export(
-            Program(outputs), (example,), dynamic_shapes=({0: torch.export.Dim("queries")},), strict=False
-        )
+        exported = torch.export.export(program, (example,), dynamic_shapes=(dims,), strict=False)
     except Exception as error:  # torch.export raises errors of many kinds
         raise InputError(
-            f"{algorithm} cannot be exported by this version of torch ({_first_line(error)}); leave --export out"
+            f"{name} cannot be exported by this version of torch ({_first_line(error)}); leave --export out"
         ) from error
     beside = target.with_name(f".{target.stem}.part.pt2")  # torch.export.save insists on the ending
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        torch.export.save(program, beside)
+        torch.export.save(exported, beside, extra_files=_words(adapted, name))
         loaded = torch.export.load(beside).module()
-        for rows in (inputs, torch.cat([inputs, inputs])):
-            _compare(unit, loaded(rows), outputs(rows), f"{algorithm} with this version of torch; leave --export out")
-        digits = f"numbers with more digits than {inputs.dtype} has; subtract a constant before training, or leave --export out"
-        _compare(unit, loaded(inputs), outputs(given), digits)
+        for twice in (1, 2):
+            of_rows = adapted.outputs(torch.cat([expected] * twice).to(dtype))
+            differs = f"{name} with this version of torch; leave --export out"
+            _compare(unit, loaded(torch.cat([inputs] * twice)), of_rows, differs)
+        digits = f"numbers with more digits than {dtype} has; subtract a constant before training, or leave --export out"
+        _compare(unit, loaded(inputs), adapted.outputs(expected), digits)
         beside.replace(target)
     except OSError as error:
         raise InputError(f"--export {target} cannot be written ({error.strerror or error}); give another file") from error
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+def _words(adapted: "Adapted", algorithm: str) -> dict[str, str]:
+    """What the file says of the program: the names of the classes, and what goes in and comes out."""
+    reading = adapted.reading
+    if isinstance(reading, Columns):
+        text = (
+            f"{algorithm}. Input: the columns {', '.join(reading.x)}, of shape (queries, {len(reading.x)}). Output: means of "
+            f"{', '.join(reading.y)}, and standard deviations where the algorithm has some."
+        )
+        return {CLASSES: "[]", DESCRIPTION: text}
+    ground = "Black becomes white. " if reading.inverts else ""
+    together = (
+        "The queries of a call are normalised together. " if adapted.transductive else "Each picture is answered by itself. "
+    )
+    text = (
+        f"{algorithm}. Input: pictures of any size, grey or RGB, uint8 from 0 to 255 or floating-point numbers from 0 to 1, of "
+        f"shape (queries, channels, height, width). {ground}{together}Output: the probability of each class, in the order of "
+        f"{CLASSES}, of shape (queries, {len(adapted.classes)})."
+    )
+    return {CLASSES: json.dumps([str(name) for name in adapted.classes], ensure_ascii=False), DESCRIPTION: text}
 
 
 def _compare(unit: Tensor | float, found: Tensor | tuple[Tensor, ...], expected: tuple[Tensor, ...], of: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from app.deploy.predictor import OTHER, Adapted, Regression
+from app.deploy.adapted import OTHER, Adapted, Regression
 from app.deploy.table import Table
 
 if TYPE_CHECKING:

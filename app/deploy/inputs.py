@@ -1,42 +1,47 @@
 """What a person hands in, in the form in which the checkpoint was trained on it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from app.deploy.preparation import prepared
 from app.errors import InputError
 from datamodules.files.pictures import to_pixels
 
+TOGETHER = 16  # pictures that are resized at a time
 
-def checked(values: Any, shape: tuple[int, ...], what: str) -> Tensor:
+
+def checked(values: Any, shape: tuple[int | None, ...], what: str, form: str = "") -> Tensor:
     """Finite floating-point rows of that shape, in the dtype they came in, integers in the default one.
 
     They lie in memory row after row, however they came: another order is another rounding, which an inner loop amplifies.
 
     Args:
         values: a tensor, an array, or nested lists.
-        shape: of one row.
+        shape: of one row; null where a length is open.
         what: they are, for the messages.
+        form: of all rows, for the messages; empty for rows of `shape`.
     """
+    form = form or f"(rows, {_listed(shape)})"
     try:
         tensor = torch.as_tensor(values if isinstance(values, Tensor | np.ndarray) else np.asarray(values))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{what} is no array of numbers ({error}); give one of shape (rows, {_listed(shape)})") from error
-    if tuple(tensor.shape[1:]) != shape or not tensor.ndim:
-        raise InputError(
-            f"{what} has shape ({_listed(tensor.shape)}), the checkpoint was trained on rows of ({_listed(shape)}); "
-            f"give (rows, {_listed(shape)})"
-        )
+        raise InputError(f"{what} is no array of numbers ({error}); give one of shape {form}") from error
+    if tensor.ndim != len(shape) + 1 or any(have != want for have, want in zip(tensor.shape[1:], shape, strict=True) if want):
+        raise InputError(f"{what} has shape ({_listed(tensor.shape)}); give {form}, as the checkpoint was trained on")
     if not len(tensor):
         raise InputError(f"{what} has no rows; give at least one")
     if tensor.is_floating_point() and not tensor.isfinite().all():
         raise InputError(f"{what} has {int((~tensor.isfinite()).sum())} values that are not finite; remove their rows")
     return tensor.contiguous()
+
+
+Polarity = Literal["auto", "dark_on_light", "light_on_dark"]
 
 
 @dataclass
@@ -45,18 +50,22 @@ class Pictures:
 
     Attributes:
         shape: channels, height and width.
-        inverts_pictures: files have black ink on white, and the images of training the opposite.
+        inverts_pictures: the images of training are drawn in white on black, and those of a person may be the opposite.
+        polarity: of a person's pictures; auto for what most of the support set are.
+        inverts: whether black becomes white; `settled` decides.
     """
 
     shape: tuple[int, int, int]
     inverts_pictures: bool = False
+    polarity: Polarity = "auto"
+    inverts: bool = False
 
-    def inputs(self, values: Any, what: str) -> Tensor:
-        """Pixels in [0, 1], of shape (rows, *shape).
+    def levels(self, values: Any, what: str) -> Tensor:
+        """Pictures in the size and the channels of training, in their own polarity, uint8 of shape (rows, *shape).
 
         Args:
-            values: paths of picture files; or pixels as the images of training have them, uint8 from 0 to 255 or floating-point
-                numbers from 0 to 1.
+            values: paths of picture files; or pixels of any size, grey or RGB, uint8 from 0 to 255 or floating-point numbers
+                from 0 to 1, of shape (rows, channels, height, width), or a list of such pictures of several sizes.
             what: they are, for the messages.
         """
         if isinstance(values, str | Path):
@@ -65,33 +74,57 @@ class Pictures:
             values = list(values)
         if isinstance(values, np.ndarray) and values.dtype.kind in "OU":
             values = values.tolist()
-        if isinstance(values, Sequence) and len(values) and all(isinstance(value, str | Path) for value in values):
-            values = np.stack([self._read(Path(value), what) for value in values])
-        tensor = checked(values, self.shape, what)
-        if tensor.dtype == torch.uint8:
-            return tensor.to(torch.get_default_dtype()) / 255
-        if not tensor.is_floating_point():
+        if isinstance(values, Sequence) and len(values):
+            if all(isinstance(value, str | Path) for value in values):
+                return torch.from_numpy(np.stack([np.ascontiguousarray(self._read(Path(value), what)) for value in values]))
+            if len({np.shape(value) for value in values}) > 1:
+                return torch.cat([self.levels(value[None], what) for value in values])
+        form = f"(rows, 1 or 3, height, width), such as (rows, {_listed(self.shape)})"
+        tensor = checked(values, (None, None, None), what, form)
+        if tensor.shape[1] not in (1, 3) or 0 in tensor.shape:
+            raise InputError(
+                f"{what} has shape ({_listed(tensor.shape)}); give pictures of shape (rows, 1 or 3, height, width), those of "
+                f"training had ({_listed(self.shape)})"
+            )
+        if tensor.is_floating_point():
+            low, high = tensor.min().item(), tensor.max().item()
+            if low < 0 or high > 1:
+                raise InputError(f"{what} has pixels from {low:g} to {high:g}; give uint8, or floating-point numbers from 0 to 1")
+        elif tensor.dtype != torch.uint8:
             raise InputError(
                 f"{what} has pixels of {tensor.dtype}; give uint8 from 0 to 255, or floating-point numbers from 0 to 1"
             )
-        low, high = tensor.min().item(), tensor.max().item()
-        if low < 0 or high > 1:
-            raise InputError(f"{what} has pixels from {low:g} to {high:g}; give uint8, or floating-point numbers from 0 to 1")
-        return tensor
+        # A few at a time: the sums of the filter are in float64.
+        parts = (prepared(part, self.shape[0], self.size).to(torch.uint8) for part in tensor.split(TOGETHER))
+        return torch.cat(list(parts)).contiguous()
+
+    def inputs(self, values: Any, what: str) -> Tensor:
+        """The same as the algorithm takes them: pixels from 0 to 1 in the polarity of training."""
+        return self.as_trained(self.levels(values, what).to(torch.get_default_dtype()))
+
+    def as_trained(self, levels: Tensor) -> Tensor:
+        """Pixels from 0 to 1 in the polarity of training, of floating-point numbers from 0 to 255."""
+        return (255 - levels if self.inverts else levels) / 255
+
+    def settled(self, levels: Tensor) -> "Pictures":
+        """The same reading for pictures of which these are the support set: it knows whether black becomes white."""
+        is_light = is_on_light(levels).double().mean() > 0.5 if self.polarity == "auto" else self.polarity == "dark_on_light"
+        return replace(self, inverts=self.inverts_pictures and bool(is_light))
 
     def _read(self, path: Path, what: str) -> np.ndarray:
         try:
-            return self.as_trained(to_pixels(path.read_bytes(), self.size, self.shape[0]))
+            return to_pixels(path.read_bytes(), self.size, self.shape[0], whole=True)
         except Exception as error:  # a broken file makes Pillow raise errors of many kinds
             raise InputError(f"{what}: {path} cannot be read ({' '.join(str(error).split())}); replace or remove it") from error
-
-    def as_trained(self, pixels: np.ndarray) -> np.ndarray:
-        """Decoded pixels as the images of training have them."""
-        return 255 - pixels if self.inverts_pictures else pixels
 
     @property
     def size(self) -> int:
         return self.shape[1]
+
+
+def is_on_light(levels: Tensor) -> Tensor:
+    """Which pictures of lines are dark on light: most of such a picture is its ground."""
+    return levels.flatten(1).double().mean(1) > 127.5
 
 
 @dataclass

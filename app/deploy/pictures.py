@@ -18,19 +18,21 @@ class Support(NamedTuple):
     """Labelled pictures, class after class.
 
     Attributes:
-        pixels: uint8, of shape (pictures, channels, height, width).
+        pixels: uint8, of shape (pictures, channels, height, width), in their own polarity.
         labels: names of their classes.
+        names: paths of their files within the folder or archive.
     """
 
     pixels: np.ndarray
     labels: list[str]
+    names: list[str]
 
 
 class Query(NamedTuple):
     """Pictures to be classified.
 
     Attributes:
-        pixels: uint8, of shape (pictures, channels, height, width).
+        pixels: as of Support.
         names: paths of their files within the folder or archive.
         truths: the class of each whose folder has the name of a support class, else null.
         faults: files that cannot be read, each with the reason.
@@ -51,9 +53,9 @@ def read_support(path: str, reading: Pictures) -> Support:
     files = _files(path, "--support")
     classes = class_folders(files, folder_around(files, with_splits=False), "--support")
     pictures = [picture for label in classes for picture in classes[label]]
-    blocks = list(decode(pictures, reading.size, reading.shape[0], files.remedy))
-    pixels = reading.as_trained(np.concatenate(blocks))
-    return Support(pixels, [label for label, members in classes.items() for _ in members])
+    pixels = np.concatenate(list(decode(pictures, reading.size, reading.shape[0], files.remedy, whole=True)))
+    labels = [label for label, members in classes.items() for _ in members]
+    return Support(pixels, labels, [printable(picture.name) for picture in pictures])
 
 
 def read_query(path: str, reading: Pictures, classes: list[str]) -> Query:
@@ -63,14 +65,14 @@ def read_query(path: str, reading: Pictures, classes: list[str]) -> Query:
         InputError: there are none.
     """
     pictures = _files(path, "--query").pictures
-    pixels, faults = decode_readable(pictures, reading.size, reading.shape[0])
+    pixels, faults = decode_readable(pictures, reading.size, reading.shape[0], whole=True)
     if len(faults) == len(pictures):
         raise InputError(f"none of the {len(pictures)} pictures of --query {path} can be read, the first is {faults[0]}")
     readable = [row for row in range(len(pictures)) if row not in faults]
     names = [printable(pictures[row].name) for row in readable]
     folders = [PurePosixPath(name).parent.name for name in names]
     truths = [folder if folder in classes else None for folder in folders]
-    return Query(reading.as_trained(pixels[readable]), names, truths, list(faults.values()))
+    return Query(pixels[readable], names, truths, list(faults.values()))
 
 
 def _files(path: str, option: str) -> PictureFiles:

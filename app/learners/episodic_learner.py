@@ -11,11 +11,13 @@ from torch import Tensor
 from app.episode import Episode
 from app.inner_loop.params import Params
 from app.inner_loop.task_stack import Stacking, stacking
+from app.learners.inductive import inductive
 from app.learners.learner import Learner
 from app.lightning_internals import attached_trainer
 from app.scores.losses import accuracy, mse, widened
 from app.scores.summary import logged, summarise
 from app.scores.tally import StageScores, Tally
+from app.scores.temperature import NUM_TASKS, Claims
 
 # Scores of a stack of tasks at each stage of the adaptation, and the outputs of the queries after the last one, or null.
 Evaluated = tuple[StageScores, Tensor | None]
@@ -33,16 +35,22 @@ class EpisodicLearner(Learner):
         output_size: ways, or dimensions of the target.
         stacking: as a constructor's.
         evaluation: what the last validation or test found, as `results.json` has it.
+        transductive: whether queries of a test task depend on each other.
+        temperature: chosen by the last validation, on queries that are answered one by one: what the logarithms of the
+            probabilities are divided by, or the standard deviations multiplied by; null where there was none.
     """
 
     task_type: str
     output_size: int
     stacking: Stacking | None
+    transductive: bool
+    temperature: float | None = None
 
     def __init__(self):
         super().__init__()
         self.evaluation: dict[str, Any] = {}
         self._tally: Tally | None = None  # of the validation or test that is under way
+        self._claims = Claims()
 
     @abstractmethod
     def chunks(self, batch: Episode) -> Iterator[Episode]:
@@ -108,13 +116,15 @@ class EpisodicLearner(Learner):
     # Validation and test
 
     def on_validation_epoch_start(self) -> None:
-        self._tally = Tally("val", self.device)
+        self._tally, self._claims = Tally("val", self.device), Claims()
 
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
         self._evaluate_batch(batch, self._tally)
 
     def on_validation_epoch_end(self) -> None:
         self._report(self._tally)
+        if self.trainer.state.fn == "fit":  # the checkpoint that is written next has it
+            self.temperature = self._claims.temperature()
 
     def on_test_epoch_start(self) -> None:
         self._tally = Tally("test", self.device, self.output_size if self.task_type == "classification" else None)
@@ -140,9 +150,23 @@ class EpisodicLearner(Learner):
                     outputs = self.query_outputs(params, chunk, number) if outputs is None else outputs
                     tally.calibration.update(self.probabilities(outputs).flatten(0, 1), chunk.query_y.flatten())
                     predicted.append(outputs.argmax(-1))
+                if tally.split == "val" and number < NUM_TASKS and not self.trainer.datamodule.has_streams:
+                    self._claim(params, chunk, outputs, number)
                 tally.add(number, scores)
                 number += len(chunk.query_x)
         return first_episode, torch.cat(predicted) if predicted else None
+
+    def _claim(self, params: Params, chunk: Episode, outputs: Tensor | None, number: int) -> None:
+        """Notes what is said of the queries of a chunk whose first task has that number, each by itself."""
+        if outputs is None or self.transductive:
+            with inductive(self):
+                outputs = self.query_outputs(params, chunk, number)
+        outputs, true = (part[: NUM_TASKS - number].flatten(0, 1) for part in (outputs, chunk.query_y))
+        if self.task_type == "classification":
+            self._claims.add(self.probabilities(outputs), true)
+        elif outputs.shape[-1] == 2 * true.shape[-1]:
+            mean, std = outputs.chunk(2, -1)
+            self._claims.add(((true - mean) / std).flatten(), true[:0])
 
     def _report(self, tally: Tally) -> None:
         """Sums the tally up in `evaluation`, and logs it."""
@@ -157,6 +181,16 @@ class EpisodicLearner(Learner):
         for name, value in logged(summary, split, self.score_name).items():
             self.log(name, rows.new_tensor(value))
         self._tally = None
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["temperature"] = self.temperature
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.temperature = checkpoint.get("temperature")
 
     def reported(self, names: list[str], rows: Tensor) -> tuple[list[str], Tensor]:
         """What is reported of the scores of all episodes: names and rows, as a tally has them."""

@@ -89,7 +89,7 @@ class ImageEpisodes(SplitImages):
     """
 
     task_type: Literal["classification"] = "classification"
-    inverts_pictures = False  # black ink on white paper is read as white on black
+    inverts_pictures = False  # lines are white on black: deployment makes black ink on white paper so
 
     def __init__(
         self,

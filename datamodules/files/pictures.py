@@ -32,7 +32,7 @@ class Encoded(Protocol):
     def read(self) -> bytes: ...
 
 
-def to_pixels(data: bytes, size: int, channels: int) -> np.ndarray:
+def to_pixels(data: bytes, size: int, channels: int, whole: bool = False) -> np.ndarray:
     """Decodes one picture: upright, transparency on white, resized by an antialiased Lanczos filter.
 
     Args:
@@ -40,6 +40,7 @@ def to_pixels(data: bytes, size: int, channels: int) -> np.ndarray:
             the first frame counts.
         size: height and width of the result, whatever the aspect ratio was.
         channels: 1 for grey, 3 for RGB.
+        whole: a large JPEG is decoded in its own size, as other programs do; else, sooner, at 1/2, 1/4 or 1/8 of it.
 
     Returns:
         uint8 of shape (channels, size, size).
@@ -51,7 +52,8 @@ def to_pixels(data: bytes, size: int, channels: int) -> np.ndarray:
         if (pixels := image.width * image.height) > PIXELS:
             raise ValueError(f"it has {pixels:,} pixels, more than the {PIXELS:,} that a picture may have")
         has_16_bits = image.format in ("PNG", "TIFF") and ";16" in str(image.tile)  # Pillow keeps the upper 8 of a colour
-        image.draft(None, (2 * size, 2 * size))  # JPEG: a large photograph is decoded at 1/2, 1/4 or 1/8 of its size
+        if not whole:
+            image.draft(None, (2 * size, 2 * size))
         states_white = image.format == "PPM"  # which Pillow has scaled to 65535
         image = ImageOps.exif_transpose(image)
         if image.mode == "F" or image.mode.startswith("I"):
@@ -97,13 +99,13 @@ def fitted(image: Image.Image, size: int, channels: int) -> np.ndarray:
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def decode_readable(pictures: list[Encoded], size: int, channels: int) -> tuple[np.ndarray, dict[int, str]]:
+def decode_readable(pictures: list[Encoded], size: int, channels: int, whole: bool = False) -> tuple[np.ndarray, dict[int, str]]:
     """All pictures as one uint8 array of shape (pictures, channels, size, size), and what is wrong with some, by their number."""
     pixels = np.zeros((len(pictures), channels, size, size), np.uint8)
 
     def fault(row: int) -> str | None:
         try:
-            pixels[row] = to_pixels(pictures[row].read(), size, channels)
+            pixels[row] = to_pixels(pictures[row].read(), size, channels, whole)
         except UnidentifiedImageError:
             is_foreign = str(pictures[row]).lower().endswith(FOREIGN)
             return f"{pictures[row]} ({'a format that is not read; save it as JPEG or PNG' if is_foreign else 'not an image'})"
@@ -115,7 +117,7 @@ def decode_readable(pictures: list[Encoded], size: int, channels: int) -> tuple[
         return pixels, {row: line for row, line in enumerate(faults) if line}
 
 
-def decode(pictures: Iterable[Encoded], size: int, channels: int, remedy: str) -> Iterator[np.ndarray]:
+def decode(pictures: Iterable[Encoded], size: int, channels: int, remedy: str, whole: bool = False) -> Iterator[np.ndarray]:
     """Yields all pictures as uint8 arrays of shape (pictures, channels, size, size), `TOGETHER` at a time.
 
     Raises:
@@ -123,7 +125,7 @@ def decode(pictures: Iterable[Encoded], size: int, channels: int, remedy: str) -
     """
     remaining, total, faults = iter(pictures), 0, []
     while part := list(islice(remaining, TOGETHER)):
-        pixels, wrong = decode_readable(part, size, channels)
+        pixels, wrong = decode_readable(part, size, channels, whole)
         faults += wrong.values()
         total += len(part)
         yield pixels

@@ -92,7 +92,7 @@ def predict(run: Path, folder: Path, *args, support: str = "support", query: str
 def test_the_accuracy_of_predict_is_that_of_test(method, runs, episodes):
     shares = []
     for folder in episodes:
-        outcome = predict(runs[method], folder)
+        outcome = predict(runs[method], folder, *["--transductive"] * (method == "MAML"))
         assert outcome.status == 0 and outcome.err == ""
         rows = read(folder / "out.csv")
         assert [row["file"] for row in rows] == sorted(
@@ -121,8 +121,30 @@ def test_python_gives_what_the_command_line_gives(runs, episodes):
     assert [float(row["probability"]) for row in rows] == pytest.approx(found.probabilities.amax(-1).tolist(), rel=1e-6)
 
 
+def test_what_a_person_asks_next(runs, episodes):
+    """How sure, what is mistaken for what, and which way to answer is best."""
+    outcome = predict(runs["ProtoNet"], episodes[0], "--top=2")
+    assert outcome.status == 0
+    assert "by class" in outcome.out and " on average, so about " in outcome.out and "left out in turn" in outcome.out
+    row = read(episodes[0] / "out.csv")[0]
+    assert list(row) == ["file", "label", "probability", "label_2", "probability_2", "true"]
+    assert float(row["probability"]) >= float(row["probability_2"])
+    outcome = predict(runs["MAML"], episodes[0], "--method=compare")
+    assert outcome.status == 0
+    assert all(name in outcome.out for name in ("learned ", "feature_mean ", "pixel_mean ", "; taken is "))
+    assert_clear(predict(runs["MAML"], episodes[0], "--top=0"), "--top is 0")
+
+
+def test_a_checkpoint_keeps_the_temperature_of_its_validation(runs):
+    for name, is_kept in (("MAML", True), ("CNP", True), ("Sinusoid", False)):  # the last predicts no spread
+        temperature = torch.load(checkpoint(runs[name]), weights_only=True)["temperature"]
+        assert (temperature is not None and temperature > 0) == is_kept
+        assert app.load(checkpoint(runs[name])).algorithm.temperature == temperature
+
+
 def test_options_of_the_method(runs, episodes):
-    assert "transductive" not in predict(runs["MAML"], episodes[0], "--model.transductive", "false").out
+    assert "transductive" not in predict(runs["MAML"], episodes[0]).out
+    assert "transductive" in predict(runs["MAML"], episodes[0], "--model.transductive", "true").out
     assert predict(runs["MAML"], episodes[0], "--model.eval_inner_steps=3").status == 0
     assert app.load(checkpoint(runs["MAML"]), eval_inner_steps=3).algorithm.eval_inner_steps == 3
     with pytest.raises(InputError, match=r"^--model.eval_inner_steps is -3; give at least 1$"):
@@ -368,6 +390,9 @@ def test_help():
         "--export",
         "--threshold",
         "--device",
-        "--model.transductive false",
+        "--transductive",
+        "--method",
+        "--polarity",
+        "--top",
     ):
         assert word in outcome.out

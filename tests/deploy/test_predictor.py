@@ -1,5 +1,8 @@
 """A method adapted to examples from outside: the same predictions, any classes, and a program that needs none of this."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +11,9 @@ from PIL import Image
 from torch.testing import assert_close
 
 from app.backbones.task_batch_norm import TaskBatchNorm
+from app.deploy.adapted import OTHER
 from app.deploy.inputs import Columns, Pictures
-from app.deploy.predictor import OTHER, Predictor
+from app.deploy.predictor import Predictor
 from app.errors import InputError
 from datamodules.sinusoid import Sinusoid
 
@@ -42,7 +46,9 @@ def test_equals_the_method_itself(method):
     assert adapted.classes == names.tolist() and found.labels == names[expected.argmax(-1)].tolist()
     assert_close(found.probabilities.sum(-1), torch.ones(len(episode.query_x)))
     if method != "RelationNet":
-        assert_close(found.probabilities, expected.float().softmax(-1).detach())
+        plain = expected.float().softmax(-1).detach()
+        assert_close(adapted.raw_outputs(episode.query_x)[0], plain)
+        assert_close(found.probabilities, (plain.log() / adapted.temperature).softmax(-1))
 
 
 @each_method
@@ -77,7 +83,7 @@ def test_many_queries(monkeypatch):
     predictor, episode = predictor_of("ProtoNet")
     adapted = predictor.adapt(episode.support_x, episode.support_y)
     whole = adapted.predict(episode.query_x).probabilities
-    monkeypatch.setattr("app.deploy.predictor.ROWS", 4)
+    monkeypatch.setattr("app.deploy.adapted.ROWS", 4)
     assert_close(adapted.predict(episode.query_x).probabilities, whole)
 
 
@@ -119,8 +125,40 @@ def test_pixels_and_files_are_the_same(tmp_path):
     assert torch.equal(of_floats, of_bytes) and torch.equal(of_bytes, of_files)
     for files in (np.array(list(map(str, paths))), np.array(paths), iter(paths)):
         assert torch.equal(predictor.reading.inputs(files, "x"), pixels.float() / 255)
-    inverted = Pictures((1, 16, 16), inverts_pictures=True).inputs(paths, "support_x")
+    inverted = Pictures((1, 16, 16), inverts=True).inputs(paths, "support_x")
     assert_close(1 - inverted, pixels.float() / 255)
+
+
+def test_black_ink_and_white_ink_are_one():
+    """Where training was white on black, the support set says what a person's pictures are."""
+    levels = torch.full((5, 1, 8, 8), 250, dtype=torch.uint8)
+    levels[:, :, 3:5] = 10
+    reading = Pictures((1, 8, 8), inverts_pictures=True)
+    for pixels in (levels, 255 - levels):
+        settled = reading.settled(reading.levels(pixels, "x"))
+        assert_close(settled.inputs(pixels, "x"), (255 - levels) / 255)
+    assert not replace(reading, inverts_pictures=False).settled(levels).inverts
+    assert not replace(reading, polarity="light_on_dark").settled(levels).inverts
+
+
+def test_what_the_support_set_says_of_itself():
+    """Each example is answered without itself; what is learned of the confidence is between that and the checkpoint's."""
+    predictor, episode = predictor_of("ProtoNet")
+    adapted = predictor.adapt(episode.support_x, episode.support_y)
+    found = adapted.held_out
+    assert sorted(found.rows.tolist()) == list(range(6)) and found.is_one_by_one and found.folds == 2
+    out = found.rows[:3]
+    others = [row for row in range(6) if row not in out.tolist()]
+    alone = predictor.adapt(episode.support_x[others], episode.support_y[others])
+    assert_close(alone.raw_outputs(episode.support_x[out])[0], found.probabilities[:3])
+    sure, rows = torch.tensor([[0.99, 0.01]] * 20), torch.arange(20)
+    for labels, low, high in ((rows % 2, 3, 100), (rows * 0, 0.01, 1)):
+        assert low < found._replace(labels=labels, probabilities=sure, rows=rows).temperature(1.0) < high
+    with pytest.raises(InputError, match="method is 'nearest', which is none; give learned or feature_mean or pixel_mean"):
+        predictor.adapt(episode.support_x, episode.support_y, method="nearest")
+    pixels = predictor.adapt(episode.support_x, episode.support_y, method="pixel_mean").predict(episode.query_x)
+    means = torch.stack([episode.support_x[episode.support_y == label].mean(0) for label in range(3)]).flatten(1)
+    assert pixels.labels == torch.cdist(episode.query_x.flatten(1), means).argmin(1).tolist()
 
 
 def test_the_order_in_memory_does_not_matter(tmp_path):
@@ -165,8 +203,8 @@ def test_numbers_with_many_digits(tmp_path):
 
 
 WRONG = {
-    "size": (lambda x, y: (x[..., :8], y), ["(6, 1, 16, 8)", "(1, 16, 16)"]),
-    "channels": (lambda x, y: (x.expand(-1, 3, -1, -1), y), ["(6, 3, 16, 16)", "(1, 16, 16)"]),
+    "axes": (lambda x, y: (x[:, 0], y), ["(6, 16, 16)", "(rows, 1, 16, 16)"]),
+    "channels": (lambda x, y: (x.expand(-1, 2, -1, -1), y), ["(6, 2, 16, 16)", "(1, 16, 16)"]),
     "range": (lambda x, y: (255 * x, y), ["from 0 to 255", "uint8"]),
     "type": (lambda x, y: ((255 * x).int(), y), ["int32", "uint8"]),
     "not finite": (lambda x, y: (x / 0, y), ["not finite"]),
@@ -212,7 +250,13 @@ def test_export(name, options, tmp_path):
     adapted = predictor.adapt(episode.support_x, episode.support_y)
     adapted.export(str(tmp_path / "adapted.pt2"), episode.query_x)
     program = torch.export.load(tmp_path / "adapted.pt2").module()
-    for rows in (episode.query_x, episode.query_x[:3], torch.cat([episode.query_x] * 30)):
+    given = [episode.query_x, episode.query_x[:3], torch.cat([episode.query_x] * 30)]
+    if adapted.classes:  # pictures as a person has them
+        given += [torch.randint(0, 256, (1, 3, 33, 20), dtype=torch.uint8), torch.rand(4, 1, 9, 40)]
+        names = {"classes.json": ""}
+        torch.export.load(tmp_path / "adapted.pt2", extra_files=names)
+        assert json.loads(names["classes.json"]) == list(map(str, adapted.classes))
+    for rows in given:
         found, expected = program(rows), adapted.predict(rows)
         expected = [part for part in expected if isinstance(part, torch.Tensor)]
         for one, other in zip(found if isinstance(found, tuple) else (found,), expected, strict=True):
@@ -236,6 +280,7 @@ def test_a_program_is_written_from_the_cpu(monkeypatch):
 def test_a_method_that_cannot_be_exported(tmp_path, monkeypatch):
     predictor, episode = predictor_of("ProtoNet")
     adapted = predictor.adapt(episode.support_x, episode.support_y)
+    assert adapted.temperature > 0
     monkeypatch.setattr(type(predictor.algorithm), "probabilities", lambda self, outputs: outputs[: int(outputs.sum())])
     with pytest.raises(InputError, match=r"ProtoNet cannot be exported .* leave --export out"):
         adapted.export(str(tmp_path / "adapted.pt2"), episode.query_x)

@@ -1,6 +1,9 @@
 """What Lightning has but does not promise, by ordinary names, so that `tests/test_internals.py` can say what broke."""
 
+from typing import Any
+
 from lightning import LightningModule, Trainer
+from lightning.fabric.loggers.logger import _DummyExperiment
 from lightning.pytorch.loggers import WandbLogger
 
 
@@ -27,6 +30,11 @@ def ask_nobody_of_signals(trainer: Trainer) -> None:
 def attached_trainer(module: LightningModule) -> Trainer | None:
     """The trainer of a module, or null outside of one, where `module.trainer` raises."""
     return module._trainer
+
+
+def no_experiment() -> Any:
+    """What takes any call and does nothing: the experiment of a logger on all processes but the first."""
+    return _DummyExperiment()
 
 
 def never_anonymous(logger: WandbLogger) -> None:

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from app.continual.metrics import mean_and_interval
 from benchmarks.continual_runs import Cell, glances_for, memory_of, methods_of, repetitions, run_all, samples_for
-from benchmarks.stream_record import write_stream_record
+from benchmarks.stream_record import seeds_of, write_stream_record
 
 STREAMS = ("glyphs_stream", "omniglot_stream", "osaka", "permuted_mnist", "rotated_mnist", "split_mnist")
 SCENARIOS = {"split_mnist": ("class", "task", "domain")}
@@ -48,11 +48,12 @@ def rows_of(results: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
 def tables(rows: list[dict[str, Any]], stream: str) -> Iterable[Table]:
     """A table for each view, the best accuracy first."""
     for view in dict.fromkeys(row["view"] for row in rows):
-        table = Table(title=f"{stream}, {view}: accuracy in %, mean ± 95 % interval over seeds", title_justify="left")
+        own = [row for row in rows if row["view"] == view]
+        table = Table(title=f"{stream}, {view}: accuracy in %, mean ± 95 % interval, {seeds_of(own)}", title_justify="left")
         table.add_column("method")
         for name in (*SHOWN, "memory (KiB)", "samples", "gradients", "seconds"):
             table.add_column(name, justify="right")
-        for row in sorted((row for row in rows if row["view"] == view), key=_accuracy, reverse=True):
+        for row in sorted(own, key=_accuracy, reverse=True):
             cells = [_cell(row["scores"].get(name)) for name in SHOWN]
             cost = row["cost"]
             cells += [f"{cost['memory_bytes'] / 1024:,.0f}", f"{cost['samples']:,.0f}", f"{cost['gradients']:,.0f}"]

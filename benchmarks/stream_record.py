@@ -12,6 +12,7 @@ from callbacks.run_identity import git_commit
 
 ELSEWHERE = Path("benchmarks") / "elsewhere.yaml"
 SCORES = {"ACC": "ACC", "LA": "LA", "BWT": "BWT", "forgetting": "forgetting", "prequential accuracy": "prequential"}
+SEEDS_TO_RANK = 5
 COSTS = ("memory (KiB)", "samples", "gradients a sample", "seconds")
 
 
@@ -36,12 +37,18 @@ def show_stream(record: dict[str, Any], elsewhere: dict[str, dict[str, Any]]) ->
     parts = []
     for view in dict.fromkeys(row["view"] for row in record["rows"]):
         rows = sorted((row for row in record["rows"] if row["view"] == view), key=_place)
-        seeds = sorted({row["seeds"] for row in rows})
-        parts.append(paragraph(f"{view.capitalize()}, {' or '.join(map(str, seeds))} seeds:"))
+        parts.append(paragraph(f"{view.capitalize()}, {seeds_of(rows)}:"))
         others = elsewhere.get(view, {})
         lines = [[row["method"], *_cells(row), str(others.get(row["method"], ""))] for row in rows]
         parts.append(table(["method", *SCORES.values(), *COSTS, "measured elsewhere, ACC"], lines))
     return [*parts, commands(dict.fromkeys(row["command"] for row in record["rows"]))]
+
+
+def seeds_of(rows: list[dict[str, Any]]) -> str:
+    """How many seeds the rows of a table have, and whether they are enough to rank its methods."""
+    counts = sorted({row["seeds"] for row in rows})
+    few = f", too few to rank methods: their order may be chance below {SEEDS_TO_RANK}" * (counts[0] < SEEDS_TO_RANK)
+    return f"{' or '.join(map(str, counts))} seed{'s' * (counts != [1])}{few}"
 
 
 def _place(row: dict[str, Any]) -> tuple[float, str]:

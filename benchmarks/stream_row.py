@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.continual_runs import methods_of
+from benchmarks.stream_record import SEEDS_TO_RANK
 
 RUNS = Path("runs") / "benchmarks" / "continual"
 
@@ -21,7 +22,7 @@ class StreamRow:
     """
 
     name: str
-    seeds: int = 5
+    seeds: int = SEEDS_TO_RANK
     scenarios: int = 1
     why_not: str | None = None
 

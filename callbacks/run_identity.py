@@ -12,6 +12,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from app.runs.run import CHECKPOINT_FORMAT
+from app.shown import only_shown
 
 
 class RunIdentity(Callback):
@@ -39,7 +40,8 @@ class RunIdentity(Callback):
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir)
             self.write_config(folder)
-            (folder / "environment.json").write_text(json.dumps(environment(trainer) | facts, indent=2) + "\n")
+            with only_shown("environment.json"):
+                (folder / "environment.json").write_text(json.dumps(environment(trainer) | facts, indent=2) + "\n")
 
     def write_config(self, folder: Path) -> None:
         """Writes `config.yaml` whole or not at all."""

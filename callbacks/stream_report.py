@@ -74,11 +74,13 @@ class StreamReport(Callback):
     def _report(self, trainer: Trainer, pl_module: "ContinualLearner") -> None:
         results = self.results(trainer, pl_module)
         if trainer.is_global_zero:
-            write_results(Path(trainer.default_root_dir) / "results.json", results)
-            self.headline = headline(results)
-            with only_shown("the table of the results"):
-                for part in tables(results):
-                    print_table(part)
+            try:
+                write_results(Path(trainer.default_root_dir) / "results.json", results)
+            finally:  # a disk that is full
+                self.headline = headline(results)
+                with only_shown("the table of the results"):
+                    for part in tables(results):
+                        print_table(part)
 
     def results(self, trainer: Trainer, pl_module: "ContinualLearner") -> dict[str, Any]:
         """Everything that says what was measured, and the numbers; called on all processes."""

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich import get_console
 from rich.console import Console
 from rich.table import Table
 
+from app.errors import InputError
 from app.shown import only_shown
 from callbacks.progress_lines import has_terminal
 
@@ -34,10 +36,12 @@ class TestReport(Callback):
         if not trainer.is_global_zero:
             return
         results = self.results(trainer, pl_module)
-        write_results(Path(trainer.default_root_dir) / "results.json", results)
-        self.headline = headline(results)
-        with only_shown("the table of the results"):
-            print_table(table(results))
+        try:
+            write_results(Path(trainer.default_root_dir) / "results.json", results)
+        finally:  # a disk that is full
+            self.headline = headline(results)
+            with only_shown("the table of the results"):
+                print_table(table(results))
 
     def results(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Everything that says what was measured, and the numbers."""
@@ -76,17 +80,28 @@ def _finite(values: Any) -> Any:
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Writes the file beside and renames it; a file with other content that lies there is renamed to results.<number>.json."""
-    text = json.dumps(_finite(results), indent=2) + "\n"
-    if path.exists() and path.read_text() != text:
-        number = 1
-        while (kept := path.with_name(f"results.{number}.json")).exists():
-            number += 1
-        os.replace(path, kept)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    os.replace(beside, path)
+    """Writes the file beside and renames it; a file with other content that lies there is renamed to results.<number>.json.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    text, beside = json.dumps(_finite(results), indent=2) + "\n", path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text)
+        if path.exists() and path.read_text() != text:
+            number = 1
+            while (kept := path.with_name(f"results.{number}.json")).exists():
+                number += 1
+            os.replace(path, kept)
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path} ({error.strerror or error}); free space, then test again: only what is printed is kept"
+        ) from error
+    finally:
+        with suppress(OSError):
+            beside.unlink()
 
 
 def print_table(shown: Table) -> None:
@@ -110,6 +125,7 @@ def _task(results: dict[str, Any]) -> list[str]:
     counts = {key: results[key] for key in ("ways", "shots", "queries") if results.get(key)}
     task = [f"{count} {key if count > 1 else SINGULAR[key]}" for key, count in counts.items()]
     task += [f"{'-'.join(map(str, results['num_context']))} context points"] if results.get("num_context") else []
+    task += [f"outputs: {results['deployment_outputs']}"] if results.get("deployment_outputs") else []
     return task + ([results["units"]] if results.get("units") else [])
 
 

@@ -1,6 +1,7 @@
 """New classes, one after the other."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -38,9 +39,9 @@ class ClassStream(StreamDataModule):
     def __init__(
         self,
         source: Literal["glyphs", "omniglot", "image_folder"] = "glyphs",
-        path: str | None = None,
-        data_dir: str = "data",
-        cache_dir: str | None = None,
+        path: Path | None = None,
+        data_dir: Path = Path("data"),
+        cache_dir: Path | None = None,
         image_size: int = 84,
         split: Literal["all", "train", "val", "test"] | None = None,
         num_classes: int | None = None,

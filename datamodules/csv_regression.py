@@ -45,7 +45,7 @@ class CsvRegression(RegressionEpisodes):
 
     def __init__(
         self,
-        path: str,
+        path: Path,
         task: str,
         x: list[str] | str,
         y: list[str] | str,

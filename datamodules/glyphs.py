@@ -42,7 +42,7 @@ class Glyphs(ImageEpisodes):
     input_shape = (1, SIDE, SIDE)
     inverts_pictures = True
 
-    def __init__(self, queries: int = 3, train_queries: int | None = 1, cache_dir: str | None = None, **kwargs):
+    def __init__(self, queries: int = 3, train_queries: int | None = 1, cache_dir: Path | None = None, **kwargs):
         super().__init__(queries=queries, train_queries=train_queries, **kwargs)
         self.cache_dir = cache_dir
 

@@ -1,5 +1,6 @@
 """Completing an image from some of its pixels, as regression."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -44,8 +45,8 @@ class ImageCompletion(SplitImages):
     def __init__(
         self,
         source: Literal["glyphs", "omniglot", "mnist"] = "glyphs",
-        data_dir: str = "data",
-        cache_dir: str | None = None,
+        data_dir: Path = Path("data"),
+        cache_dir: Path | None = None,
         min_points: int = 3,
         max_points: int = 200,
         meta_batch_size: int = 16,

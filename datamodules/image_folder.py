@@ -32,12 +32,12 @@ class ImageFolder(ResizedImages):
 
     def __init__(
         self,
-        path: str,
+        path: Path,
         image_size: int = 84,
         channels: Literal[1, 3] = 3,
         split_fractions: tuple[float, float, float] = (0.64, 0.16, 0.2),
         split_seed: int = 0,
-        cache_dir: str | None = None,
+        cache_dir: Path | None = None,
         **kwargs,
     ):
         super().__init__(image_size=image_size, channels=channels, cache_dir=cache_dir, **kwargs)

@@ -38,11 +38,11 @@ class Omniglot(ImageEpisodes):
 
     def __init__(
         self,
-        data_dir: str = "data",
+        data_dir: Path = Path("data"),
         split_protocol: Literal["vinyals", "background_evaluation", "random_1200_423"] = "vinyals",
         split_seed: int = 0,
         rotate: Literal["train", "all", "none"] = "train",
-        cache_dir: str | None = None,
+        cache_dir: Path | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)

@@ -41,8 +41,8 @@ class Osaka(StreamDataModule):
 
     def __init__(
         self,
-        data_dir: str = "data",
-        cache_dir: str | None = None,
+        data_dir: Path = Path("data"),
+        cache_dir: Path | None = None,
         stay: float = 0.98,
         probabilities: tuple[float, float, float] = (0.5, 0.25, 0.25),
         ways: int = 10,

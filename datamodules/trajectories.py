@@ -1,5 +1,6 @@
 """Class after class, image after image: short trajectories to meta-train on, long streams of new classes to deploy on."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -62,10 +63,10 @@ class Trajectories(SplitImages):
     def __init__(
         self,
         source: Literal["omniglot", "glyphs"] = "omniglot",
-        data_dir: str = "data",
+        data_dir: Path = Path("data"),
         split_seed: int = 0,
         rotations: bool = False,
-        cache_dir: str | None = None,
+        cache_dir: Path | None = None,
         num_classes: int = 3,
         num_images: int = 5,
         num_others: int = 5,

@@ -13,7 +13,7 @@ from app.command_line.command import Command, Words
 from app.command_line.config_files import is_file, named_by_file
 from app.command_line.rules import DERIVED, check_values, merged_options
 from app.command_line.section import CLASSES, Section, from_mapping, on_top, short
-from app.command_line.values import Mismatch, described, value_of
+from app.command_line.values import Elsewhere, Mismatch, described, value_of
 from app.errors import UsageError
 from app.runs.processes import is_rank_zero
 
@@ -89,6 +89,11 @@ class Checked:
         """
         try:
             return value_of(value, option.hint, lambda section: self._chosen(place, section, option.hint, option.default))
+        except Elsewhere:
+            raise UsageError(
+                f"--{place} is {shown(value)}, and all files are read and written on this machine; give a path, such as where it "
+                "is mounted"
+            ) from None
         except Mismatch:
             if isinstance(value, Section) and value.options:
                 self._unknown(f"{place}.{next(iter(value.options))}", [*self.known, place])

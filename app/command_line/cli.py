@@ -24,7 +24,7 @@ from app.command_line.checked import options_of_run
 from app.command_line.classes import has_global_labels
 from app.command_line.command import read_command
 from app.command_line.loggers import settle_loggers
-from app.command_line.needed_callbacks import merged, needed_callbacks, wanted
+from app.command_line.needed_callbacks import check_monitors, merged, needed_callbacks, wanted
 from app.command_line.parser import MetaParser
 from app.command_line.rules import TASK, shown_defaults
 from app.command_line.summary import print_summary, resume_command
@@ -41,6 +41,7 @@ from app.runs.run import (
 )
 from app.runs.same_training import check_same_training
 from app.runs.session import Session
+from app.runs.steady_logger import steady
 from callbacks.checkpoint import AtomicCheckpointIO, Stopped
 from callbacks.inner_precision import refuse_float16
 from callbacks.rank_watch import RankWatch
@@ -147,10 +148,10 @@ class MetaCLI(LightningCLI):
             kwargs |= {"devices": job.per_node, "num_nodes": job.nodes}
         try:
             trainer = super().instantiate_trainer(plugins=plugins, enable_checkpointing=True, **kwargs)
-        except (ImportError, TypeError, ValueError, MisconfigurationException) as error:
+        except (ImportError, RuntimeError, TypeError, ValueError, MisconfigurationException) as error:
             raise InputError(f"--trainer: {error}") from error
         on = [logger for logger in trainer.loggers if not getattr(logger, "is_off", False)]
-        trainer.loggers = [*on, MetricsFile(run_dir, continues=self.checkpoint is not None)]
+        trainer.loggers = list(map(steady, [*on, MetricsFile(run_dir, continues=self.checkpoint is not None)]))
         return trainer
 
     # The verbs
@@ -229,8 +230,9 @@ class MetaCLI(LightningCLI):
             if self.subcommand == "fit" and is_rank_zero():
                 check_data(self.checkpoint, path, self.datamodule)
                 check_same_training(self.checkpoint["config"], self.resolved, str(path))
-        if is_rank_zero():  # W&B looks for a repository there
-            Path(self.trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
+        if is_rank_zero():
+            check_monitors(self.trainer.callbacks, self.model, self.datamodule)
+            self.session.make_folder()
         # A full collection walks the libraries' objects for up to a second, again and again: they are here to stay.
         gc.collect()
         gc.freeze()

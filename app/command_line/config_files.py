@@ -68,7 +68,7 @@ def _mapping(name: str, option: str) -> dict[str, Any]:
     """
     path = Path(name).expanduser()
     try:
-        content = words.load(path.read_text())
+        content = words.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         files = {file.stem: file for file in sorted(CONFIGS.rglob("*.yaml"))}
         near = [os.path.relpath(files[stem]) for stem in get_close_matches(path.stem, files, n=3, cutoff=0.4)]

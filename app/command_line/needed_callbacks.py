@@ -7,6 +7,7 @@ from lightning import Callback
 from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 
 from app.continual.learner import ContinualLearner
+from app.errors import InputError
 from app.learners.learner import Learner
 from app.runs.run import checkpoint_dir
 from callbacks.checkpoint import BestCheckpoint, LastCheckpoint
@@ -50,7 +51,29 @@ def wanted(trainer: Namespace) -> list[Callback]:
     """The callbacks of a config, without those that its other options switch off."""
     unwanted: tuple[type, ...] = (ProgressBar, ProgressLines) if trainer.enable_progress_bar is False else ()
     unwanted += (ModelSummary,) if trainer.enable_model_summary is False else ()
-    return [callback for callback in trainer.callbacks or [] if not isinstance(callback, unwanted)]
+    chosen = [trainer.callbacks] if isinstance(trainer.callbacks, Callback) else trainer.callbacks or []
+    return [callback for callback in chosen if not isinstance(callback, unwanted)]
+
+
+def check_monitors(callbacks: list[Callback], model: Learner, data: ResumableDataModule) -> None:
+    """Raises an InputError where a callback goes by a score that is never logged.
+
+    Args:
+        callbacks: of the run.
+        model: what is trained.
+        data: what it is trained on, made ready.
+    """
+    own, _ = model.monitor
+    asked = {callback.monitor: type(callback).__name__ for callback in callbacks if getattr(callback, "monitor", None)}
+    if asked.keys() <= {own}:
+        return
+    there = list(dict.fromkeys([own, *model.logged_scores(data)]))
+    for name, callback in asked.items():
+        if name not in there:
+            names = ", ".join(there)
+            raise InputError(
+                f"--trainer.callbacks.monitor is {name} for {callback}, which no fit of this model logs; give one of {names}"
+            )
 
 
 def merged(needed: list[Callback], chosen: list[Callback]) -> list[Callback]:

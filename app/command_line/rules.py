@@ -48,7 +48,7 @@ def merged_options(command: Command, say: Callable[[str], None] = lambda _: None
 
 def shown_defaults() -> dict[str, Any]:
     """What default.yaml says, by whole names, for the help."""
-    content = words.plain(words.load(DEFAULTS.read_text()))
+    content = words.plain(words.load(DEFAULTS.read_text(encoding="utf-8")))
     trainer = {f"trainer.{name}": value for name, value in content.pop("trainer").items()}
     return content | trainer
 

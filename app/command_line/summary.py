@@ -7,6 +7,7 @@ from pathlib import Path
 from lightning import Trainer
 
 from app.runs.run import checkpoint_dir
+from app.runs.steady_logger import is_open
 from app.runs.tracking import RunLogger
 from callbacks.checkpoint import BestCheckpoint
 
@@ -29,7 +30,7 @@ def print_summary(trainer: Trainer) -> None:
     lines += [("run", str(run_dir))]
     lines += [("checkpoints", ", ".join(map(str, checkpoints)))] if checkpoints else []
     lines += [("results", str(run_dir / "results.json"))] if (run_dir / "results.json").exists() else []
-    loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger) and is_open(logger)]
     for logger in loggers:
         if logger.offline:
             pieces = [shlex.quote(str(piece)) for piece in logger.pieces or [run_dir / "wandb"]]

@@ -1,6 +1,7 @@
 """What a word is, by the type of the option that it is given to."""
 
 import os
+import re
 from collections import abc
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,15 @@ SEQUENCES = (list, tuple, set, abc.Iterable, abc.Sequence)
 MAPPINGS = (dict, abc.Mapping)
 
 
+URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+
+
 class Mismatch(Exception):
     """A value is not of the type."""
+
+
+class Elsewhere(Mismatch):
+    """A path is a URL, and all files are read and written on this machine."""
 
 
 def parts_of(hint: Any) -> tuple[Any, ...]:
@@ -49,9 +57,13 @@ def value_of(value: Any, hint: Any, choose: Callable[[Section], Any]) -> Any:
             alternatives = list(filter(_is_text, alternatives))
         elif not value.startswith(("[", "{")):
             alternatives = [kind for kind in alternatives if get_origin(kind) not in (*SEQUENCES, *MAPPINGS)]
+        elif _is_one_in_brackets(value):  # as `[Ca]`, where a list of one text would be written without brackets
+            alternatives = [kind for kind in alternatives if not any(map(_is_text, get_args(kind)))]
     for alternative in alternatives:
         try:
             return _value(value, alternative, choose)
+        except Elsewhere:
+            raise
         except Mismatch:
             continue
     raise Mismatch
@@ -89,6 +101,11 @@ def _value(value: Any, hint: Any, choose: Callable[[Section], Any]) -> Any:
     return words.plain(value)
 
 
+def _is_one_in_brackets(word: Word) -> bool:
+    items = unpacked(word)
+    return isinstance(items, list) and len(items) == 1 and isinstance(items[0], Word)
+
+
 def _is_text(hint: Any) -> bool:
     return hint in (str, Path)
 
@@ -114,8 +131,9 @@ def _scalar(value: Any, kind: type) -> Any:
 def _text(value: Any, hint: Any) -> str:
     if not isinstance(value, str):
         raise Mismatch
-    is_local = hint is Path and "://" not in value  # with a scheme, as s3://, a path is none of this machine
-    return str(os.path.expanduser(value) if is_local else value)
+    if hint is Path and URL.match(value):
+        raise Elsewhere
+    return str(os.path.expanduser(value) if hint is Path else value)
 
 
 def _sequence(value: Any, hint: Any, choose: Callable[[Section], Any]) -> list[Any]:
@@ -155,8 +173,9 @@ def _class(value: Any, choose: Callable[[Section], Any]) -> Any:
 def described(hint: Any) -> str:
     """What an option takes, in words."""
     kinds = dict.fromkeys(_described(part) for part in parts_of(hint) if part not in (NoneType, Tensor))
-    if PLAIN[float] in kinds:
-        kinds.pop(PLAIN[int], None)
+    for wider, narrower in ((PLAIN[float], PLAIN[int]), ("a path", PLAIN[str])):
+        if wider in kinds:
+            kinds.pop(narrower, None)
     choices = [choice for kind in kinds if isinstance(kind, tuple) for choice in kind]
     parts = [kind for kind in kinds if isinstance(kind, str)]
     parts += [f"one of {', '.join(dict.fromkeys(choices))}"] * bool(choices)

@@ -88,6 +88,9 @@ class ContinualLearner(Learner):
     def monitor(self) -> tuple[str, str]:
         return "val/accuracy", "max"
 
+    def logged_scores(self, data: ResumableDataModule) -> list[str]:
+        return ["train/loss", "train/prequential_accuracy"]
+
     def check_data(self, data: ResumableDataModule) -> None:
         self.method.check_stream(data)
 

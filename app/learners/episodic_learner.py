@@ -2,8 +2,10 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from hashlib import sha256
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from app.scores.losses import accuracy, mse, widened
 from app.scores.summary import logged, summarise
 from app.scores.tally import StageScores, Tally
 from app.scores.temperature import NUM_TASKS, Claims
+from datamodules.base.episodic import EpisodicDataModule
 
 # Scores of a stack of tasks at each stage of the adaptation, and the outputs of the queries after the last one, or null.
 Evaluated = tuple[StageScores, Tensor | None]
@@ -108,6 +111,24 @@ class EpisodicLearner(Learner):
     @property
     def monitor(self) -> tuple[str, str]:
         return f"val/{self.score_name}", "max" if self.task_type == "classification" else "min"
+
+    def logged_scores(self, data: EpisodicDataModule) -> list[str]:
+        """Found by validating on one task."""
+        tally, batch = Tally("val", self.device), self.as_dtype(data.realise("val", data.draws("val", [0])))
+        with self.tried_out() as learner, torch.no_grad(), stacking(self.stacking):
+            tally.add(0, learner.eval().evaluate_tasks(dict(learner.named_parameters()), batch, "val")[0])
+            names, rows = learner.reported(tally.names, tally.rows())
+        return list(logged(summarise(rows, names, data, "val"), "val", self.score_name))
+
+    @contextmanager
+    def tried_out(self) -> Iterator[Self]:
+        """A learner that is used as this one, which afterwards is as it was before."""
+        state = {name: tensor.clone() for name, tensor in self.state_dict().items()}
+        modes = [own.training for own in self.modules()]
+        yield copy(self)
+        self.load_state_dict(state)
+        for own, mode in zip(self.modules(), modes, strict=True):
+            own.training = mode
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """What outputs of shape (..., ways) give each class, summing to 1."""

@@ -49,6 +49,14 @@ class Learner(LightningModule):
     def monitor(self) -> tuple[str, str]:
         """What chooses the best checkpoint, and `max` or `min`."""
 
+    @abstractmethod
+    def logged_scores(self, data: ResumableDataModule) -> list[str]:
+        """The names of all scores that a fit logs, by which a callback may go.
+
+        Args:
+            data: what it is to be trained on, made ready.
+        """
+
     def check_data(self, data: ResumableDataModule) -> None:
         """Raises an InputError where the data do not suit the options; asked once, before training or a test begins."""
 

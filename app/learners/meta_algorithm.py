@@ -196,6 +196,14 @@ class MetaAlgorithm(EpisodicLearner):
         poison = 0.0 * metrics["outer_loss"]
         return sum((params[name] * gradient[name].detach()).sum() for name in params) + poison * next(iter(params.values())).sum()
 
+    def logged_scores(self, data: EpisodicDataModule) -> list[str]:
+        """Those of a validation, and of an outer step on one task."""
+        batch = self.as_dtype(data.realise("train", data.draws("train", [0])))
+        with self.tried_out() as learner, stacking(self.stacking), observing(INNER_GRADIENT_NORM) as observed:
+            _, metrics = learner.train().outer_gradient(dict(learner.named_parameters()), batch)
+        of_training = [*metrics, *(name for name, values in observed.items() if values)]
+        return [*(f"train/{name}" for name in of_training), *super().logged_scores(data)]
+
     def _is_logged(self) -> bool:
         """Whether the training step at hand is one of those that are logged."""
         return is_logged(self.trainer)

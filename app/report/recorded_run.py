@@ -112,7 +112,7 @@ def _content(path: Path, parse: Any) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = parse(path.read_text()) or {}
+        content = parse(path.read_text(encoding="utf-8")) or {}
         if not isinstance(content, dict):
             raise ValueError("not a mapping")
         return content
@@ -144,5 +144,5 @@ def _pictures(folder: Path) -> dict[str, dict[int, Path]]:
 
 
 def _table(path: Path) -> list[list[str]]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return [cells for _, cells in read_rows(file)]

@@ -51,8 +51,11 @@ class MetricsFile(Logger):
             if step > self._logged_before.get(name, -1) or name.startswith("test/")  # a test may be repeated on purpose
         }
         if new:
-            with self.path.open("a") as file:
-                file.write(json.dumps({"step": step, "time": round(time.time(), 3), **new}) + "\n")
+            line = json.dumps({"step": step, "time": round(time.time(), 3), **new}) + "\n"
+            with self.path.open("ab", buffering=0) as file:
+                if (written := file.write(line.encode())) < len(line):  # the disk is full: the next line must not go on here
+                    file.truncate(file.tell() - written)
+                    raise OSError(f"{written} of {len(line)} bytes of a line were written")
 
     def _begin(self) -> dict[str, int]:
         """The last step at which each scalar was logged before, in the file that is made ready."""

@@ -26,12 +26,24 @@ def is_rank_zero() -> bool:
 
 
 def job_from_outside() -> Job | None:
-    """The job that torchrun or srun has made of this command; null where the command starts its own processes."""
+    """The job that torchrun or srun has made of this command; null where the command starts its own processes.
+
+    Raises:
+        InputError: SLURM was told how many tasks there are, not how many each machine has.
+    """
     environment = os.environ
     if "TORCHELASTIC_RUN_ID" in environment:
         return Job(int(environment["GROUP_WORLD_SIZE"]), int(environment["LOCAL_WORLD_SIZE"]))
-    if "SLURM_NTASKS_PER_NODE" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        return Job(int(environment.get("SLURM_NNODES", "1")), int(environment["SLURM_NTASKS_PER_NODE"]))
+    if environment.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        return None
+    nodes, tasks = (int(environment.get(f"SLURM_{name}", "1")) for name in ("NNODES", "NTASKS"))
+    if "SLURM_NTASKS_PER_NODE" in environment:
+        return Job(nodes, int(environment["SLURM_NTASKS_PER_NODE"]))
+    if tasks > 1:
+        raise InputError(
+            f"SLURM started {tasks} tasks by --ntasks, which does not say how many each machine has; give sbatch --nodes={nodes} "
+            f"--ntasks-per-node={-(-tasks // nodes)} instead"
+        )
     return None
 
 

@@ -14,6 +14,7 @@ from lightning import LightningModule
 
 from app.errors import InputError
 from app.runs.processes import Job, is_rank_zero, job_from_outside
+from app.runs.run_lock import LOCK
 from datamodules.base.resumable import ResumableDataModule
 
 CHECKPOINT_FORMAT = 2  # raise it where an older checkpoint can no longer be deployed as it was meant
@@ -23,7 +24,7 @@ def new_run_dir(model: str, data: str, num_nodes: int = 1) -> Path:
     """A folder runs/<model>_<data>/<time> that did not exist; the processes that this one starts get the same one.
 
     Raises:
-        InputError: there are processes that another one started, which cannot know it.
+        InputError: there are processes that another one started, which cannot know it, or it cannot be made.
     """
     if "META_RUN_DIR" in os.environ:
         return Path(os.environ["META_RUN_DIR"])
@@ -42,6 +43,10 @@ def new_run_dir(model: str, data: str, num_nodes: int = 1) -> Path:
         except FileExistsError:
             number += 1
             path = stem.with_name(f"{stem.name}_{number}")
+        except OSError as error:
+            raise InputError(
+                f"the folder {stem} of a new run cannot be made ({error.strerror or error}); give --trainer.default_root_dir"
+            ) from error
     os.environ["META_RUN_DIR"] = str(path)
     return path
 
@@ -50,6 +55,8 @@ def discard_empty_run_dir() -> None:
     """Removes the new folder of a run that failed before it wrote anything, and the folders around it that held nothing else."""
     if path := os.environ.pop("META_RUN_DIR", None):
         with suppress(OSError):  # not empty
+            if os.listdir(path) == [LOCK]:
+                (Path(path) / LOCK).unlink()
             for folder in (Path(path), *Path(path).parents[:2]):
                 folder.rmdir()
 

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from app.errors import InputError
 
+LOCK = ".lock"  # stays in the folder: who removed it could lock one file while another process locks its successor
 HOLDER = ".in_use.json"  # who holds the lock, for the others' message
 
 
@@ -23,7 +24,7 @@ class RunLock:
 
     def __init__(self, run_dir: Path):
         self.run_dir = run_dir
-        self._lock = FileLock(run_dir / ".lock")
+        self._lock = FileLock(run_dir / LOCK)
 
     def acquire(self) -> None:
         """Takes the folder.
@@ -53,7 +54,6 @@ class RunLock:
     def release(self) -> None:
         """Gives the folder back, where it was taken."""
         if self._lock.is_locked:
-            for name in (HOLDER, ".lock"):
-                with suppress(OSError):
-                    (self.run_dir / name).unlink()
+            with suppress(OSError):
+                (self.run_dir / HOLDER).unlink()
             self._lock.release()

@@ -3,6 +3,7 @@
 import os
 import random
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from app.errors import InputError
@@ -57,6 +58,22 @@ class Session:
         if self._forks:
             self.run_id, self.parent_id = new_run_id(), self.run_id
         self.run_id = self.run_id or os.environ.get("WANDB_RUN_ID") or new_run_id()
+
+    def make_folder(self) -> None:
+        """Makes the folder, where it is absent.
+
+        Raises:
+            InputError: what is found could not be written there.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(
+                f"--trainer.default_root_dir {self.folder} cannot be written ({reason}); give another folder"
+            ) from error
 
     def begin(self) -> None:
         """Takes the folder for a fit, and sets aside what the run had recorded after the checkpoint that it goes back to.

@@ -38,12 +38,13 @@ def wandb_settings() -> "Settings":
         InputError: W&B cannot read one of them.
     """
     from wandb import Settings
+    from wandb.errors import Error
 
     settings = Settings()
     try:
         settings.update_from_system_settings()
         settings.update_from_env_vars(os.environ)
-    except ValueError as error:
+    except (ValueError, Error) as error:
         raise InputError(
             f"a variable WANDB_... cannot be read by W&B ({' '.join(str(error).split())[:200]}); correct it"
         ) from error

@@ -46,7 +46,12 @@ def save_and_log(trainer: Trainer, name: str, figure: "Figure", run_dir: Path) -
     step = trainer.global_step
     path = run_dir / "pictures" / f"{name.replace('/', '_')}_{step:07d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    beside = path.with_name(f".{path.name}")
+    try:  # a disk that is full leaves no half of a picture
+        figure.savefig(beside, dpi=120, format="png")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(f"{name}_picture", [str(path)], step=step)

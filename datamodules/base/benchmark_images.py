@@ -52,10 +52,10 @@ class BenchmarkImages(ResizedImages):
 
     def __init__(
         self,
-        data_dir: str = "data",
+        data_dir: Path = Path("data"),
         image_size: int | None = None,
         channels: Literal[1, 3] | None = None,
-        cache_dir: str | None = None,
+        cache_dir: Path | None = None,
         **kwargs,
     ):
         native_channels, native_size, _ = self.native_shape

@@ -1,6 +1,7 @@
 """What the streams of MNIST share."""
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -27,8 +28,8 @@ class MNISTStream(StreamDataModule):
 
     def __init__(
         self,
-        data_dir: str = "data",
-        cache_dir: str | None = None,
+        data_dir: Path = Path("data"),
+        cache_dir: Path | None = None,
         train_images: int | None = None,
         test_images: int | None = None,
         evaluate_on: Literal["test", "val"] = "test",

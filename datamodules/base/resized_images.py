@@ -1,6 +1,7 @@
 """What the data sets share whose pictures can have any size."""
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import Literal
 
 from app.errors import check_at_least
@@ -18,7 +19,7 @@ class ResizedImages(ImageEpisodes):
         kwargs: of ImageEpisodes.
     """
 
-    def __init__(self, image_size: int, channels: Literal[1, 3], cache_dir: str | None, **kwargs):
+    def __init__(self, image_size: int, channels: Literal[1, 3], cache_dir: Path | None, **kwargs):
         super().__init__(**kwargs)
         check_at_least(1, "data", image_size=image_size)
         self.image_size, self.channels, self.cache_dir = image_size, channels, cache_dir

@@ -42,11 +42,9 @@ def read_table(path: Path, task: str, columns: list[str]) -> tuple[Tasks, str]:
 def _tasks(lines: Iterator[tuple[int, list[str]]], path: Path, task: str, columns: list[str]) -> Tasks:
     names = [name.strip() for name in next(lines, (1, []))[1]]  # as `predict` does
     if missing := [name for name in (task, *columns) if name not in names]:
-        # In brackets alone it is a list of one.
-        quoted = next((f"; the column [{name}] is written '[\"[{name}]\"]'" for name in missing if f"[{name}]" in names), "")
         raise InputError(
             f"--data.path {path} has no column {', '.join(missing)}, there are {', '.join(names) or 'none'}; change --data.task, "
-            f"--data.x or --data.y, or separate the columns by commas{quoted}"
+            "--data.x or --data.y, or separate the columns by commas"
         )
     if twice := [name for name in (task, *columns) if names.count(name) > 1]:
         raise InputError(f"--data.path {path} has {names.count(twice[0])} columns {twice[0]}; rename all but one")

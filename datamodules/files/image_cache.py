@@ -41,7 +41,7 @@ def in_order(blocks: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def cached_images(
-    cache_dir: str | None,
+    cache_dir: Path | None,
     name: str,
     key: str,
     shape: tuple[int, int, int],

@@ -46,7 +46,7 @@ class MNIST:
     input_shape = (1, 28, 28)
     class_names = tuple("0123456789")
 
-    def __init__(self, data_dir: str = "data", cache_dir: str | None = None):
+    def __init__(self, data_dir: Path = Path("data"), cache_dir: Path | None = None):
         self.data_dir, self.cache_dir = Path(data_dir).expanduser(), cache_dir
 
     def prepare_data(self) -> None:

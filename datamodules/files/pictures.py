@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import islice
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -143,7 +144,7 @@ def picture_source(classes: dict[str, list[Picture]], size: int, channels: int, 
 
 
 def cached_splits(
-    cache_dir: str | None, name: str, splits: dict[str, dict[str, list[Picture]]], size: int, channels: int, invert: bool = False
+    cache_dir: Path | None, name: str, splits: dict[str, dict[str, list[Picture]]], size: int, channels: int, invert: bool = False
 ) -> dict[str, ImageSplit]:
     """The pictures of every split, decoded, from the cache.
 

@@ -31,6 +31,9 @@ def test_the_best_method_stands_first():
     rows = rows_of({Cell("worse", None, 0): result(0.2, 1.0), Cell("better", None, 0): result(0.4, 1.0)})
     table, *_ = tables(rows, "split_mnist")
     assert list(table.columns[0].cells) == ["better", "worse"] and list(table.columns[1].cells) == ["40.0", "20.0"]
+    assert "1 seed, too few to rank methods" in table.title
+    enough = [row | {"seeds": 5} for row in rows]
+    assert next(tables(enough, "split_mnist")).title.endswith("5 seeds")
 
 
 def test_an_equal_budget_counts_what_is_not_repeated():

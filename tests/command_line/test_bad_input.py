@@ -69,6 +69,22 @@ WRONG = {
     "validate without a checkpoint": (["validate", *FIT[1:]], ["validate needs --ckpt_path"]),
     "last of none": ([*FIT, "--ckpt_path=last"], ["--ckpt_path last", "last.ckpt", "leave --ckpt_path out"]),
     "a checkpoint that is absent": ([*FIT, "--ckpt_path=lost.ckpt"], ["--ckpt_path lost.ckpt", "does not exist"]),
+    "a score that is unknown": (
+        [*FIT, "--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val_loss"],
+        ["--trainer.callbacks.monitor is val_loss for EarlyStopping", "train/outer_loss", "val/mse, ", "val/mse_before"],
+    ),
+    "a score of a stream": (
+        [
+            "fit",
+            "--data=ClassStream",
+            "--data.train_images=3",
+            "--data.test_images=1",
+            *QUIET,
+            "--trainer.callbacks=ModelCheckpoint",
+            "--trainer.callbacks.monitor=val/loss",
+        ],
+        ["--trainer.callbacks.monitor is val/loss for ModelCheckpoint", "train/loss"],
+    ),
     "no pictures": (["fit", "--data=ImageFolder", "--data.path=lost", *QUIET], ["--data.path lost", "<class>/<picture>"]),
 }
 
@@ -85,6 +101,19 @@ def test_a_wrong_command_line(args, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert_clear(train(*args, "--trainer.default_root_dir=run"), *words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_score_that_is_logged(tmp_path):
+    stop = ["--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/mse_before"]
+    assert train(*FIT, *stop, f"--trainer.default_root_dir={tmp_path}").status == 0
+
+
+def test_tasks_that_slurm_has_not_dealt_to_machines(tmp_path, monkeypatch):
+    for name, value in {"NTASKS": "4", "NNODES": "2", "PROCID": "0", "JOB_NAME": "job"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    outcome = train(*FIT, f"--trainer.default_root_dir={tmp_path / 'run'}")
+    assert_clear(outcome, "SLURM started 4 tasks by --ntasks", "--nodes=2 --ntasks-per-node=2")
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_folder_of_a_run_is_left(tmp_path, monkeypatch):
@@ -187,6 +216,17 @@ def test_a_gpu_without_float64(tmp_path, monkeypatch):
         assert_clear(wrong, f"--trainer.accelerator {asked}", "Apple's GPUs have no float64", "cpu")
     assert train(*FIT, run_dir, "--trainer.accelerator=auto").status == 0
     assert json.loads((tmp_path / "environment.json").read_text())["device"] == "cpu"
+
+
+def test_a_folder_that_cannot_be_written(run, tmp_path, monkeypatch):
+    """Said before anything is computed: of the folder that was given, and of a new one below the working directory."""
+    (tmp_path / "runs").touch()
+    monkeypatch.chdir(tmp_path)
+    last = f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"
+    for verb in (["fit"], ["validate", last], ["test", last]):
+        wrong = train(verb[0], *FIT[1:], *verb[1:], "--trainer.default_root_dir=runs/x")
+        assert_clear(wrong, "--trainer.default_root_dir runs/x cannot be written", "give another folder")
+    assert_clear(train(*FIT), "runs/maml_sinusoid/", "cannot be made", "give --trainer.default_root_dir")
 
 
 def test_a_second_fit(run):

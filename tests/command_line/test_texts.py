@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 from helpers.command_line import QUIET, train
 
@@ -45,12 +46,37 @@ def test_a_run_of_such_columns_is_tested(tmp_path, monkeypatch):
 
 
 def test_paths_begin_at_home(tmp_path, monkeypatch):
-    """In every option that is a path, also where no shell has seen it; what has a scheme is no path of this machine."""
+    """In every option that is a path, also where no shell has seen it."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    for given, meant in (("~/my runs/1", f"{tmp_path}/my runs/1"), ("s3://bucket/~", "s3://bucket/~"), ("~", str(tmp_path))):
+    for given, meant in (("~/my runs/1", f"{tmp_path}/my runs/1"), ("~", str(tmp_path))):
         printed = train("fit", "--data=Sinusoid", f"--trainer.default_root_dir={given}", f"--ckpt_path={given}", "--print_config")
         config = yaml.safe_load(printed.out)
         assert [config["trainer"]["default_root_dir"], config["ckpt_path"]] == [meant, meant]
     (tmp_path / "run.yaml").write_text("data: Sinusoid\ntrainer:\n  default_root_dir: ~/x\n")
     printed = train("fit", "--config=~/run.yaml", "--print_config")
     assert yaml.safe_load(printed.out)["trainer"]["default_root_dir"] == f"{tmp_path}/x"
+
+
+PATHS = {
+    "Omniglot": ("data.data_dir", "data.cache_dir"),
+    "ImageFolder": ("data.path", "data.cache_dir"),
+    "ClassStream": ("data.path", "data.data_dir", "data.cache_dir"),
+    "CsvRegression": ("data.path", "trainer.default_root_dir", "ckpt_path"),
+}
+
+
+@pytest.mark.parametrize("data", PATHS)
+def test_paths_are_of_this_machine(data, monkeypatch):
+    """One rule for all of them: the home folder is known, a URL is refused by name."""
+    monkeypatch.setenv("HOME", "/home/me")
+    needed = {"CsvRegression": ["--data.task=a", "--data.x=b", "--data.y=c"]}.get(data, [])
+    paths = [f"--{name}=~/a b" for name in PATHS[data]]
+    printed = train("fit", f"--data={data}", *paths, *needed, "--print_config")
+    config = yaml.safe_load(printed.out)
+    for name in PATHS[data]:
+        place = config
+        for part in name.split("."):
+            place = place.get("init_args", place)[part]
+        assert place == "/home/me/a b", name
+        refused = train("fit", f"--data={data}", *paths, *needed, f"--{name}=s3://bucket/x")
+        assert refused.status == 2 and f"--{name} is s3://bucket/x" in refused.err and refused.err.count("\n") == 1

@@ -92,7 +92,8 @@ def reference(algorithm, episode, index, lr, iid=False, params=None):
         order = torch.arange(len(support))
         if iid:
             order = torch.randperm(len(support), generator=next(algorithm.generators(1, index)))
-        head = algorithm.fresh_heads(support[None], classes, index)[0].requires_grad_()
+        rows = max(classes, algorithm.num_outputs or 0)
+        head = algorithm.fresh_heads(support[None], rows, index)[0].requires_grad_()
     optimizer = torch.optim.Adam([head], lr)
     for x, y in zip(support[order], episode.support_y[order], strict=True):
         optimizer.zero_grad()
@@ -107,9 +108,10 @@ def reference(algorithm, episode, index, lr, iid=False, params=None):
     return *accuracies, (nearest == episode.query_y).double().mean().item()
 
 
-@pytest.mark.parametrize("cls", [OML, Pretraining, GeMCL])
-def test_rates_are_chosen_on_validation_streams_and_used_in_test(cls):
-    algorithm, data = run(cls)
+@pytest.mark.parametrize(("cls", "outputs"), [(OML, 20), (Pretraining, None), (GeMCL, None)])
+def test_rates_are_chosen_on_validation_streams_and_used_in_test(cls, outputs):
+    algorithm, data = run(cls, num_outputs=outputs)
+    assert algorithm.describe_algorithm()["deployment_outputs"] == (outputs or "the classes of the stream")
     name = f"accuracy{algorithm.sgd}"
     whole = trainer(2, val_check_interval=2, check_val_every_n_epoch=None)
     whole.fit(algorithm, datamodule=data)

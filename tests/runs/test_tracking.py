@@ -157,6 +157,12 @@ def test_names_that_wandb_would_refuse(options, words):
         RunLogger(**options)
 
 
+def test_a_run_id_of_the_environment_that_wandb_would_refuse(monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "sweep/1")
+    with pytest.raises(InputError, match=r"WANDB_\.\.\. cannot be read by W&B \(Run ID"):
+        RunLogger()
+
+
 def test_every_test_of_a_run_is_logged(tmp_path, monkeypatch):
     logged = []
     monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger.log_metrics", lambda self, metrics, step: logged.append(metrics))

@@ -14,7 +14,7 @@ from app.backbones import BackboneCallable
 from app.backbones.rows import Rows
 from app.continual.meta_trained.deployment import class_means, deployed_heads, fresh_rows, nearest_mean, with_constant
 from app.episode import Episode
-from app.errors import InputError
+from app.errors import InputError, check_at_least
 from app.inner_loop.params import Params
 from app.learners.episodic_learner import Evaluated
 from app.learners.stacked_algorithm import StackedAlgorithm
@@ -38,6 +38,8 @@ class DeployedAlgorithm(StackedAlgorithm):
 
     Args:
         deployment_lrs: learning rates of the head that validation chooses from; without one, the middle one is taken.
+        num_outputs: outputs of the head, as the authors' program of OML has 1000: those beyond the classes of the stream are
+            wrong answers, which the head unlearns. null for the classes alone.
     """
 
     task_types = ("classification",)
@@ -46,11 +48,17 @@ class DeployedAlgorithm(StackedAlgorithm):
     sgd = ""  # what the scores of the head by gradient descent end with, where the algorithm has another way to classify
 
     @abstractmethod  # what is learned, a subclass has to say
-    def __init__(self, deployment_lrs: tuple[float, ...] = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5), **kwargs):
+    def __init__(
+        self,
+        deployment_lrs: tuple[float, ...] = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5),
+        num_outputs: int | None = None,
+        **kwargs,
+    ):
         if not deployment_lrs or not all(isfinite(lr) and lr > 0 for lr in deployment_lrs):
             raise InputError(f"--model.deployment_lrs is {list(deployment_lrs)}; give at least one, each a number above 0")
+        check_at_least(1, "model", or_null="for the classes of the stream", num_outputs=num_outputs)
         super().__init__(transductive=False, **kwargs)
-        self.deployment_lrs = tuple(deployment_lrs)
+        self.deployment_lrs, self.num_outputs = tuple(deployment_lrs), num_outputs
         self.chosen_lrs: dict[str, dict[int, float]] = {}
         self._untrained: Params | None = None
         # What is scored of each kind of head; the first decides about its rate.
@@ -83,7 +91,8 @@ class DeployedAlgorithm(StackedAlgorithm):
             features, classes = self.encode(params, support_x, first_episode), num_classes(support_y)
         lrs = features.new_full((len(features), 1), self.deployment_lr(f"accuracy{self.sgd}", classes))
         with self.full_precision():
-            return deployed_heads(features, support_y, self.fresh_heads(features, classes, first_episode), lrs)[:, 0]
+            fresh = self.fresh_heads(features, self.outputs_for(classes), first_episode)
+            return deployed_heads(features, support_y, fresh, lrs)[:, 0, :classes]
 
     def predict_tasks(self, params: Params, adapted: Tensor, query_x: Tensor, first_episode: int = 0) -> Tensor:
         features = self.encode(params, query_x, first_episode)
@@ -95,6 +104,10 @@ class DeployedAlgorithm(StackedAlgorithm):
         size = features.shape[-1] - 1
         drawn = [fresh_rows(rows, size, generator) for generator in self.generators(len(features), first_episode)]
         return F.pad(torch.stack(drawn), (0, 1)).to(features)
+
+    def outputs_for(self, classes: int) -> int:
+        """Rows of the head of a stream of so many classes."""
+        return max(classes, self.num_outputs or 0)
 
     def deployment_lr(self, kind: str, classes: int) -> float:
         """The learning rate that validation chose for the nearest length."""
@@ -123,11 +136,11 @@ class DeployedAlgorithm(StackedAlgorithm):
             heads = deployed_heads(
                 torch.cat([support, shuffled, untrained[0]]),
                 torch.cat([batch.support_y, labels, batch.support_y]),
-                self.fresh_heads(support, classes, first_episode).repeat(3, 1, 1),
+                self.fresh_heads(support, self.outputs_for(classes), first_episode).repeat(3, 1, 1),
                 support.new_tensor(lrs).repeat_interleave(len(support), 0),
             ).unflatten(0, (3, -1))
             held_out = torch.stack([queries, queries, untrained[1]])[:, :, None] @ heads.mT
-            learned = support[:, None] @ heads[0].mT  # each of shape (..., tasks, rates, rows, classes)
+            learned = support[:, None] @ heads[0].mT  # each of shape (..., tasks, rates, rows, outputs)
             found = {kind: share(logits, batch.query_y) for kind, logits in zip(self.head_scores, held_out, strict=True)}
             own = f"accuracy{self.sgd}"
             found[f"train_{own}"] = share(learned, batch.support_y)
@@ -183,7 +196,12 @@ class DeployedAlgorithm(StackedAlgorithm):
 
     def describe_algorithm(self) -> dict[str, Any]:
         chosen = self.chosen_lrs or f"{self.default_lr}, the middle one: no validation took place"
-        return {**super().describe_algorithm(), "deployment": "Adam, one image at a time, one pass", "deployment_lrs": chosen}
+        return {
+            **super().describe_algorithm(),
+            "deployment": "Adam, one image at a time, one pass",
+            "deployment_lrs": chosen,
+            "deployment_outputs": self.num_outputs or "the classes of the stream",
+        }
 
 
 def num_classes(labels: Tensor) -> int:

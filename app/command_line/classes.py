@@ -18,7 +18,7 @@ import app.backbones
 from app.command_line.section import short
 from app.errors import UsageError
 from app.jsonargparse_internals import typed_options
-from app.learners.learner import concrete_subclasses, is_concrete, subclasses
+from app.learners.learner import concrete_subclasses, is_concrete, subclasses, unwritten
 
 
 class Option(NamedTuple):
@@ -135,10 +135,18 @@ def find_class(name: str, hint: Any, place: str) -> tuple[str, Any]:
             valid = [f"valid names: {', '.join(sorted(known))}; or a YAML file"] if known else []
             meant = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(f"unknown --{place} {name}{meant}", *valid) from error
-    if inspect.isclass(found) and (is_base(found) or not issubclass(found, tuple(bases))):
-        kind = "what others are made of" if is_base(found) else f"no {' or '.join(base.__name__ for base in bases)}"
+    if inspect.isclass(found) and (kind := _unfit(found, bases)):
         raise UsageError(f"--{place} {name} is {kind}; give one of {', '.join(sorted(_known(bases)))}")
     return next(iter(paths), name), found
+
+
+def _unfit(found: type, bases: list[type]) -> str | None:
+    """What keeps an option from taking a class, if anything."""
+    if not issubclass(found, tuple(bases)):
+        return f"no {' or '.join(base.__name__ for base in bases)}"
+    if missing := unwritten(found):
+        return f"not complete, it does not say {', '.join(missing)}"
+    return "what others are made of" if is_base(found) else None
 
 
 def _known(bases: list[type]) -> dict[str, list[str]]:

@@ -116,9 +116,14 @@ def subclasses(base: type) -> list[type]:
     return [cls for child in base.__subclasses__() for cls in (child, *subclasses(child))]
 
 
+def unwritten(cls: type) -> list[str]:
+    """What a class leaves to be written by those that are made of it."""
+    return [name for name in dir(cls) if getattr(getattr(cls, name, None), "__isabstractmethod__", False)]
+
+
 def is_concrete(cls: type) -> bool:
     """Whether nothing of a class is left to write."""
-    return not any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
+    return not unwritten(cls)
 
 
 def concrete_subclasses(base: type) -> list[type]:

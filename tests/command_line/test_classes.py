@@ -17,6 +17,7 @@ from app.continual.methods.er import ER
 from app.errors import UsageError
 from app.learners.episodic_learner import EpisodicLearner
 from app.learners.learner import Learner
+from datamodules.base.episodic import EpisodicDataModule
 
 BACKBONE = Optional[Callable[[tuple[int, ...], int | None], Module]]  # noqa: UP045
 
@@ -38,6 +39,13 @@ def test_what_only_others_are_made_of():
     for name in ("FromScratch", "app.continual.base.from_scratch.FromScratch"):
         with pytest.raises(UsageError, match="is what others are made of; give one of AGEM, "):
             find_class(name, ContinualMethod, "model.method")
+
+
+def test_what_is_still_to_be_written_is_named():
+    name = "datamodules.base.regression.RegressionEpisodes"
+    missing = "draw, input_shape, manifest_hash, output_size"
+    with pytest.raises(UsageError, match=f"{name} is not complete, it does not say {missing}; give one of .*Sinusoid"):
+        find_class(name, EpisodicDataModule, "data")
 
 
 def test_a_name_of_two_classes(monkeypatch):

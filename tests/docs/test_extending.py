@@ -37,7 +37,7 @@ def run(copy: Path, *words: str) -> None:
 
 
 def test_there_is_an_example_of_each_kind():
-    assert {Path(name).parts[0] for name in FILES} == {"app", "configs", "datamodules"} and len(FILES) == 7
+    assert {Path(name).parts[0] for name in FILES} == {"app", "configs", "datamodules"} and len(FILES) == 9
 
 
 def test_the_examples_are_written_as_the_rest(copy: Path):
@@ -49,6 +49,6 @@ def test_the_examples_are_written_as_the_rest(copy: Path):
 @pytest.mark.slow
 def test_the_commands_of_the_page_run_and_the_tests_find_its_examples(copy: Path):
     """Two processes, which compare all algorithms, are left out; the rooms say whether the files stand where they may."""
-    examples = "LinearFit or linear_fit or stripes or AveragedWeights"
+    examples = "LinearFit or linear_fit or ScaledMeans or scaled_means or stripes or AveragedWeights"
     wanted = f"(a_command and extending) or a_room or ({examples}) and not extending and not two_processes_equal_one"
     run(copy, "pytest", "-n", "0", "-q", "--ignore=tests/benchmarks", "-k", wanted)

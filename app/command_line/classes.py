@@ -144,7 +144,7 @@ def _unfit(found: type, bases: list[type]) -> str | None:
     """What keeps an option from taking a class, if anything."""
     if not issubclass(found, tuple(bases)):
         return f"no {' or '.join(base.__name__ for base in bases)}"
-    if missing := unwritten(found):
+    if missing := [name for name in unwritten(found) if name != "__init__"]:  # which only says that a class is a base
         return f"not complete, it does not say {', '.join(missing)}"
     return "what others are made of" if is_base(found) else None
 

@@ -19,7 +19,7 @@ WRONG = {
     "model": ([*FIT, "--model=MMAL"], ["--model MMAL", "did you mean MAML", "MAML, ", "MetaSGD, ", "Reptile"]),
     "data": ([*FIT, "--data", "Sinsoid"], ["--data Sinsoid", "did you mean Sinusoid", "Glyphs, Image"]),
     "base of models": (["fit", "--model=DeployedAlgorithm", *QUIET], ["--model DeployedAlgorithm", "others", "GeMCL, ", "OML, "]),
-    "base of data": (["fit", "--data=EpisodicDataModule", *QUIET], ["--data EpisodicDataModule", "others", "Glyphs, "]),
+    "base of data": (["fit", "--data=EpisodicDataModule", *QUIET], ["--data EpisodicDataModule", "not say draw, ", "Glyphs, "]),
     "optimizer": ([*FIT, "--model.optimizer=Adem"], ["--model.optimizer Adem", "did you mean Adam"]),
     "backbone": ([*FIT, "--model.backbone=Conv5"], ["--model.backbone Conv5", "did you mean Conv4"]),
     "callback": ([*FIT, "--trainer.callbacks+=EpisodeGalery"], ["EpisodeGalery", "did you mean EpisodeGallery"]),

@@ -10,6 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 from rich.markup import escape
 from rich.table import Table
 
+from app.continual import references
 from app.continual.metrics import ANYTIME, METRICS, NAMES, PREQUENTIAL, mean_and_interval
 from app.csv_files import write_csv
 from app.shown import drawing, only_shown
@@ -35,6 +36,9 @@ class StreamReport(Callback):
     """
 
     headline = ""
+
+    def __init__(self):
+        self._references: dict[str, dict[str, float]] = {}  # of each view, found once
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -81,6 +85,8 @@ class StreamReport(Callback):
                 with only_shown("the table of the results"):
                     for part in tables(results):
                         print_table(part)
+                    for line in below_the_simplest(results):
+                        print(line)
 
     def results(self, trainer: Trainer, pl_module: "ContinualLearner") -> dict[str, Any]:
         """Everything that says what was measured, and the numbers; called on all processes."""
@@ -89,6 +95,10 @@ class StreamReport(Callback):
             evaluations = [None] * trainer.world_size
             torch.distributed.all_gather_object(evaluations, pl_module.evaluation)
         stream, method = trainer.datamodule, type(pl_module.method).__name__
+        if trainer.is_global_zero and stream.cursor == stream.num_steps and not self._references:
+            with only_shown("what the simplest learners reach"):
+                own = pl_module.method
+                self._references = {view: references.references(own.net, stream, own.masks, view) for view in pl_module.views}
         too_late = f"{method} learns at the end of the stream alone" if pl_module.method.learns_at_end else "no step was taken"
         return {
             "method": method,
@@ -104,6 +114,7 @@ class StreamReport(Callback):
                 }
                 for view, of_view in ((view, [one["views"][view] for one in evaluations]) for view in pl_module.views)
             },
+            "references": self._references,
             "prequential accuracy": _mean([one["prequential"] for one in evaluations], too_late),
             "prequential accuracy by experience": {
                 title: _mean([one["prequential_of"][number] for one in evaluations], too_late)
@@ -179,6 +190,9 @@ def tables(results: dict[str, Any]) -> list[Table]:
 
     for name in NAMES if results["views"] else ():
         add(name, FORMULAS[name], *(view[name] for view in results["views"].values()))
+    for name, explained in references.EXPLAINED.items() if results["references"] else ():
+        values = [of_view.get(name) for of_view in results["references"].values()]
+        add(name, explained, *({"mean": value, "ci95": None, "undefined": "the network has no body"} for value in values))
     add("prequential accuracy", PREQUENTIAL, results["prequential accuracy"])
     if not results["views"]:
         for title, value in results["prequential accuracy by experience"].items():
@@ -194,6 +208,21 @@ def tables(results: dict[str, Any]) -> list[Table]:
         cost.add_column(name, justify="right")
     cost.add_row(*(f"{results['cost'][name]:,}" for name in units))
     return [scores, cost]
+
+
+def below_the_simplest(results: dict[str, Any]) -> list[str]:
+    """A line for each view in which the method ended no better than a learner without a network, or than chance."""
+    lines = []
+    for view, found in results["references"].items():
+        accuracy = results["views"][view]["ACC"]["mean"]
+        beaten_by = [name for name in (references.CHANCE, references.RAW) if accuracy is not None and accuracy <= found[name]]
+        if beaten_by:
+            lines.append(
+                f"warning: {results['method']} ends at {100 * accuracy:.2f} % ({TITLES[view]}), no better than the "
+                f"{beaten_by[-1]}, {100 * found[beaten_by[-1]]:.2f} %; more --model.method.glances, another "
+                "--model.method.optimizer.lr or --model.method NearestClassMean may serve better"
+            )
+    return lines
 
 
 def _cell(value: dict[str, Any]) -> str:

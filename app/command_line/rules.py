@@ -9,6 +9,7 @@ from app.command_line.classes import options_of
 from app.command_line.command import Command
 from app.command_line.config_files import CONFIGS, read_config, with_files
 from app.command_line.section import Replaced, Section, as_section, layered, short, unpacked
+from app.command_line.suited import suited
 from app.command_line.words import Word
 from app.errors import InputError
 from app.learners.learner import concrete_subclasses
@@ -43,7 +44,10 @@ def merged_options(command: Command, say: Callable[[str], None] = lambda _: None
         but = f" but {', '.join(names)}" if names else ""
         say(f"--{one.place} {one.name} replaces the {one.place.rpartition('.')[2]} of {one.file} with all its options{but}")
     refuse_derived(given)
-    return save_logs_in_the_run(layered([read_config(str(DEFAULTS)), once_through_a_stream(given), with_default_classes(given)]))
+    whole = with_default_classes(given)
+    below = [read_config(str(DEFAULTS)), once_through_a_stream(given)]
+    below += [suited(whole, configs, say)] if command.verb in (None, "fit") else []  # nothing else trains
+    return save_logs_in_the_run(layered([*below, whole]))
 
 
 def shown_defaults() -> dict[str, Any]:

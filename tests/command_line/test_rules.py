@@ -88,7 +88,7 @@ def test_only_a_test_keeps_the_task(config):
         ("test", "CUB200", {"data_dir": "pictures", "ways": "7"}),
         ("validate", "ImageFolder", {"ways": "7"}),
         ("test", "Sinusoid", {}),
-        ("fit", "CUB200", {}),
+        ("fit", "Omniglot", {}),
     ):
         said = []
         found = options(verb, "--config", path, "--data", data, "--data.shots=1", said=said)

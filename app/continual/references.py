@@ -1,0 +1,58 @@
+"""What the simplest learners make of a stream: lines that whatever was learned must be held against."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from app.backbones.rows import Rows
+from datamodules.base.stream import StreamDataModule, as_inputs
+
+ROWS = 1000  # images at a time
+CHANCE, RAW, OWN = "chance", "nearest mean of raw pixels", "nearest mean of its features"
+EXPLAINED = {
+    CHANCE: "one over the classes that compete",
+    RAW: "of all training images of each class, no network",
+    OWN: "of all training images of each class, in the network after the stream",
+}
+
+
+@torch.no_grad()
+def references(net: nn.Module, stream: StreamDataModule, masks: Tensor, view: str) -> dict[str, float]:
+    """The mean accuracy over the test images of the experiences, as ACC is it.
+
+    Args:
+        net: after the stream.
+        stream: what it went through.
+        masks: which outputs are classes of an experience, of shape (experiences, outputs).
+        view: class, task or domain: in task only the classes of the experience compete.
+    """
+    dtype, device = next(net.parameters()).dtype, masks.device
+    numbers, task = range(len(stream.experiences)), view == "task"
+    found = {CHANCE: float((1 / (masks.sum(1) if task else torch.full((len(masks),), masks.shape[1]))).double().mean())}
+    ways: dict[str, Callable[[Tensor], Tensor]] = {RAW: lambda images: images.flatten(1).double()}
+    if hasattr(net, "body"):
+        ways[OWN] = lambda images: net.body(as_inputs(images).to(dtype)).flatten(1).double()
+    with Rows(one_by_one=True):
+        for name, features in ways.items():
+            sums = counts = 0.0
+            for number in numbers:
+                for images, y in _parts(stream, number, "train", device):
+                    members = nn.functional.one_hot(y, masks.shape[1]).double()
+                    sums, counts = sums + members.T @ features(images), counts + members.sum(0)
+            means, absent = sums / counts.clamp(min=1)[:, None], counts == 0
+            shares = []
+            for number in numbers:
+                right = total = 0
+                for images, y in _parts(stream, number, "test", device):
+                    distances = torch.cdist(features(images), means).masked_fill(absent, torch.inf)
+                    distances = distances.masked_fill(~masks[number], torch.inf) if task else distances
+                    right, total = right + int((distances.argmin(1) == y).sum()), total + len(y)
+                shares.append(right / max(total, 1))
+            found[name] = sum(shares) / len(shares)
+    return found
+
+
+def _parts(stream: StreamDataModule, number: int, split: str, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    samples = stream.samples(number, split, device)
+    return list(zip(samples.images.split(ROWS), samples.y.split(ROWS), strict=True))

@@ -1,6 +1,6 @@
 """The table of a stream: every method with its own config, over several seeds, beside what it cost.
 
-uv run python -m benchmarks.continual --stream rotated_mnist [--methods er la_maml] [--seeds 3]
+uv run python -m benchmarks.continual --stream rotated_mnist [--methods er la_maml] [--seeds 3] [--tune 2]
 
 Every cell is a run of train.py in a folder of its own; a finished cell is not run again unless its config has changed, and
 one that was broken off goes on.
@@ -20,6 +20,7 @@ from rich.table import Table
 
 from app.continual.metrics import mean_and_interval
 from benchmarks.continual_runs import Cell, glances_for, memory_of, methods_of, repetitions, run_all, samples_for
+from benchmarks.continual_tuning import in_words, tune
 from benchmarks.stream_record import seeds_of, write_stream_record
 
 STREAMS = ("glyphs_stream", "omniglot_stream", "osaka", "permuted_mnist", "rotated_mnist", "split_mnist")
@@ -41,7 +42,8 @@ def rows_of(results: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
             cost = {name: sum(one["cost"][name] for one in runs) / len(runs) for name in runs[0]["cost"]}
             trained = f"{view}-incremental" if names else view
             trained += ", trained class-incrementally" * (scenario == "class" and view == "task")
-            found.append({"method": method, "view": trained, "seeds": len(runs), "scores": scores, "cost": cost})
+            (rate,) = {cell.rate for cell in results if (cell.method, cell.scenario) == (method, scenario)}
+            found.append({"method": method, "view": trained, "seeds": len(runs), "rate": rate, "scores": scores, "cost": cost})
     return found
 
 
@@ -51,14 +53,14 @@ def tables(rows: list[dict[str, Any]], stream: str) -> Iterable[Table]:
         own = [row for row in rows if row["view"] == view]
         table = Table(title=f"{stream}, {view}: accuracy in %, mean ± 95 % interval, {seeds_of(own)}", title_justify="left")
         table.add_column("method")
-        for name in (*SHOWN, "memory (KiB)", "samples", "gradients", "seconds"):
+        for name in (*SHOWN, "memory (KiB)", "samples", "gradients", "seconds", *["rate"] * any(row["rate"] for row in own)):
             table.add_column(name, justify="right")
         for row in sorted(own, key=_accuracy, reverse=True):
             cells = [_cell(row["scores"].get(name)) for name in SHOWN]
             cost = row["cost"]
             cells += [f"{cost['memory_bytes'] / 1024:,.0f}", f"{cost['samples']:,.0f}", f"{cost['gradients']:,.0f}"]
             cells += [f"{cost['seconds']:.1f}"]
-            table.add_row(row["method"], *cells)
+            table.add_row(row["method"], *cells, *([f"{row['rate']:g}"] if row["rate"] else []))
         yield table
 
 
@@ -116,6 +118,9 @@ def main() -> int:
     parser.add_argument("--stream", required=True, choices=STREAMS)
     parser.add_argument("--methods", nargs="+", help="default: all with a config for the stream")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of stream and weights (default 3)")
+    parser.add_argument(
+        "--tune", type=int, help="validation streams on which every learning rate is chosen (default: configs' own)"
+    )
     parser.add_argument("--data_dir", default="data", help="folder of the files of MNIST")
     parser.add_argument("--gradients_per_sample", type=float, help="equal budget: every method repeats itself to take so many")
     parser.add_argument("--memory_kib", type=float, help="equal budget: every memory holds what fits, beside what else is kept")
@@ -130,9 +135,10 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    if options.seeds < 1 or options.processes < 1:
-        print("error: --seeds and --processes must be at least 1", file=sys.stderr)
-        return 1
+    for name in ("seeds", "processes", "tune"):
+        if (count := getattr(options, name)) is not None and count < 1:
+            print(f"error: --{name} is {count}; give at least 1", file=sys.stderr)
+            return 1
     if options.record and (options.gradients_per_sample or options.memory_kib):
         print(
             "error: --record is for the methods' own budgets; leave out --gradients_per_sample and --memory_kib", file=sys.stderr
@@ -153,6 +159,10 @@ def main() -> int:
             for method in methods
             for scenario in SCENARIOS.get(options.stream, (None,))
         ]
+        first = [cell for cell in cells if cell.seed == 0]
+        tunings = tune(first, options.tune, options.processes, options.stream, root, data_dir) if options.tune else {}
+        rates = {cell: tuning.rate for cell, tuning in tunings.items()}
+        cells = [cell._replace(rate=rates.get(cell._replace(seed=0))) for cell in cells]
         results = run_all(cells, options.processes, options.stream, root, data_dir)
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -167,6 +177,8 @@ def main() -> int:
     console.print("memory: what a method keeps beside the network; gradients: of the loss of single samples")
     console.print("both they and the seconds are of all learning, also of a network that is trained when it is to be scored")
     console.print("-: undefined, results.json of the run says why")
+    console.print(rule := in_words(tunings, options.stream))
+    rows = [row | {"rates": rule} for row in rows]
     (root / "table.json").write_text(json.dumps({"rows": rows, "formulas": formulas}, indent=2) + "\n")
     print(f"{root / 'table.json'}")
     if options.record:
@@ -178,6 +190,7 @@ def _command(options: argparse.Namespace) -> str:
     """What repeats the table."""
     parts = [f"uv run python -m benchmarks.continual --stream {options.stream} --seeds {options.seeds} --data_dir DIR --record"]
     parts += [f"--methods {' '.join(options.methods)}"] if options.methods else []
+    parts += [f"--tune {options.tune}"] if options.tune else []
     return " ".join(parts)
 
 

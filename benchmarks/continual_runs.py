@@ -17,6 +17,7 @@ from rich.progress import Progress
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = ROOT / "configs" / "experiment"
+DIVERGED = "became NaN or infinite"  # of a loss
 QUIET = ("--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 
 
@@ -29,6 +30,8 @@ class Cell(NamedTuple):
         seed: of the stream and the weights.
         glances: how often it learns what it gets, the option that `repetitions` names; null for the config's own.
         memory: samples that it keeps; null for the config's own.
+        rate: learning rate; null for the config's own.
+        validation: whether it is scored on what no table shows.
     """
 
     method: str
@@ -36,11 +39,14 @@ class Cell(NamedTuple):
     seed: int
     glances: int | None = None
     memory: int | None = None
+    rate: float | None = None
+    validation: bool = False
 
     def folder(self, root: Path) -> Path:
         """Where the run lies."""
-        budget = {"glances": self.glances, "memory": self.memory}
-        parts = [f"{name}_{count}" for name, count in budget.items() if count]
+        budget = {"glances": self.glances, "memory": self.memory, "rate": self.rate}
+        parts = [f"{name}_{count:g}" for name, count in budget.items() if count]
+        parts = ["validation", *parts] if self.validation else parts
         return root.joinpath(self.method, self.scenario or "own", *parts, f"seed_{self.seed}")
 
 
@@ -77,9 +83,29 @@ def repetitions(stream: str, method: str) -> str | None:
     }.get(name, "glances")
 
 
+def method_options(stream: str, method: str) -> dict[str, Any]:
+    """What the config says of the method."""
+    return _model_options(EXPERIMENTS / f"{stream}_{method}.yaml")["method"].get("init_args", {})
+
+
+def rate_of(stream: str, method: str) -> str | None:
+    """The option of the rate of the steps of the weights, or of La-MAML's first ones; null for a method without steps."""
+    options = method_options(stream, method)
+    return "optimizer.lr" if "optimizer" in options else next((name for name in ("lr", "alpha") if name in options), None)
+
+
+def validation_of(stream: str) -> tuple[list[str], str]:
+    """The options that make a validation stream, and what it is in words."""
+    if stream.endswith("mnist"):
+        return ["--data.evaluate_on=val"], "scored on training images that are held out"
+    if stream.endswith("_stream"):
+        return ["--data.split=val"], "of validation classes"
+    return [], "of other draws"
+
+
 def memory_of(stream: str, method: str) -> int | None:
     """The samples that a method keeps by its config; null for one without such a memory."""
-    return _model_options(EXPERIMENTS / f"{stream}_{method}.yaml")["method"].get("init_args", {}).get("memory")
+    return method_options(stream, method).get("memory")
 
 
 def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict[str, Any]:
@@ -92,7 +118,7 @@ def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict
 
     folder = cell.folder(root)
     results, recipe = folder / "results.json", folder / "recipe"
-    chosen = {name: value for name, value in cell._asdict().items() if value is not None}
+    chosen = {name: value for name, value in cell._asdict().items() if value not in (None, False)}
     config = (EXPERIMENTS / f"{stream}_{cell.method}.yaml").read_text()
     made_of = sha256(f"{config}{chosen}{code_version()}".encode()).hexdigest()
     if folder.exists() and recipe.exists() and recipe.read_text() != made_of:
@@ -106,6 +132,8 @@ def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict
         options += [f"--data.scenario={cell.scenario}"] if cell.scenario else []
         options += [f"--model.method.{repetitions(stream, cell.method)}={cell.glances}"] if cell.glances else []
         options += [f"--model.method.memory={cell.memory}"] if cell.memory else []
+        options += [f"--model.method.{rate_of(stream, cell.method)}={cell.rate}"] if cell.rate else []
+        options += validation_of(stream)[0] if cell.validation else []
         options += ["--ckpt_path=last"] if (folder / "checkpoints" / "last.ckpt").exists() else []
         fit = ["fit", "--config", str(EXPERIMENTS / f"{stream}_{cell.method}.yaml"), *options]
         test = ["test", "--config", str(folder / "config.yaml"), "--ckpt_path=last"]
@@ -116,6 +144,8 @@ def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict
                     status = main_of_train()
                 except SystemExit as end:  # there was nothing left to do
                     status = end.code
+            if status and cell.validation and DIVERGED in printed.getvalue():
+                return {"views": {}, "prequential accuracy": {"mean": None}, "cost": {"seconds": 0.0}}
             if status:
                 raise RuntimeError(f"{stream}_{cell.method}, seed {cell.seed}: {printed.getvalue().strip()[-500:]}")
             if results.exists():

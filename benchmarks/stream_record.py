@@ -13,6 +13,7 @@ from callbacks.run_identity import git_commit
 ELSEWHERE = Path("benchmarks") / "elsewhere.yaml"
 SCORES = {"ACC": "ACC", "LA": "LA", "BWT": "BWT", "forgetting": "forgetting", "prequential accuracy": "prequential"}
 SEEDS_TO_RANK = 5
+CONFIGS_OWN = "Learning rates are those of the configs, which were not all chosen by one rule."
 COSTS = ("memory (KiB)", "samples", "gradients a sample", "seconds")
 
 
@@ -40,7 +41,9 @@ def show_stream(record: dict[str, Any], elsewhere: dict[str, dict[str, Any]]) ->
         parts.append(paragraph(f"{view.capitalize()}, {seeds_of(rows)}:"))
         others = elsewhere.get(view, {})
         lines = [[row["method"], *_cells(row), str(others.get(row["method"], ""))] for row in rows]
-        parts.append(table(["method", *SCORES.values(), *COSTS, "measured elsewhere, ACC"], lines))
+        parts.append(table(["method", *SCORES.values(), *COSTS, "rate", "measured elsewhere, ACC"], lines))
+        rules = dict.fromkeys(row.get("rates", CONFIGS_OWN) for row in rows)
+        parts.append(paragraph(" ".join(rules) + " Not all rows follow one rule." * (len(rules) > 1)))
     return [*parts, commands(dict.fromkeys(row["command"] for row in record["rows"]))]
 
 
@@ -61,7 +64,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
     found = [number([None if value is None else 100 * value for value in score], 1) if score else "" for score in scores]
     cost = row["cost"]
     found += [f"{cost['memory_bytes'] / 1024:,.0f}", f"{cost['samples']:,.0f}"]
-    return [*found, f"{cost['gradients'] / cost['samples']:,.0f}", f"{cost['seconds']:,.0f}"]
+    found += [f"{cost['gradients'] / cost['samples']:,.0f}", f"{cost['seconds']:,.0f}"]
+    return [*found, f"{row['rate']:g}" if row.get("rate") else ""]
 
 
 def read_elsewhere() -> dict[str, dict[str, dict[str, Any]]]:

@@ -5,9 +5,9 @@ from argparse import Namespace
 
 import pytest
 
-from benchmarks import continual
+from benchmarks import continual, continual_tuning
 from benchmarks.continual import rows_of, tables
-from benchmarks.continual_runs import Cell, glances_for, memory_of, methods_of, repetitions, run, samples_for
+from benchmarks.continual_runs import Cell, glances_for, memory_of, methods_of, rate_of, repetitions, run, samples_for
 
 
 def result(accuracy: float, seconds: float) -> dict:
@@ -114,6 +114,39 @@ def test_memories_are_made_equal(tmp_path, data_dir, monkeypatch):
     options.memory_kib = 300.0
     with pytest.raises(RuntimeError, match="--memory_kib 300 has no room for a sample of la_maml"):
         continual.memories(options, ["la_maml"], tmp_path, str(data_dir))
+
+
+def test_every_rate_is_chosen_by_one_rule(monkeypatch):
+    """The best on validation streams that no table has; a method without steps has no rate."""
+    best, ran = {"er": 0.03, "la_maml": 0.3, "ftml": 0.001}, []
+
+    def run_all(cells, *where):
+        ran.extend(cells)
+        return {cell: result(0.9 - abs(cell.rate - best[cell.method]) + 0.01 * (cell.seed % 2), 2.0) for cell in cells}
+
+    monkeypatch.setattr(continual_tuning, "run_all", run_all)
+    cells = [Cell(method, None, 0, memory=50) for method in ("er", "la_maml", "ftml")] + [Cell("ncm", None, 0)]
+    monkeypatch.setattr(continual_tuning, "rate_of", lambda _, method: method != "ncm" and rate_of("rotated_mnist", method))
+    found = continual_tuning.tune(cells, 2, 1, "rotated_mnist")
+    assert {cell.method: tuning.rate for cell, tuning in found.items()} == best
+    assert all(cell.validation and cell.seed >= 1000 and cell.memory == 50 for cell in ran) and len(ran) == 3 * 5 * 2
+    assert 0.3 in found[cells[0]].grid and 0.3 not in found[cells[2]].grid  # Adam's
+    words = continual_tuning.in_words(found, "rotated_mnist")
+    assert "0.003, 0.01, 0.03, 0.1, 0.3 (Adam: 0.0001, 0.0003, 0.001, 0.003, 0.01) on 2 validation streams" in words
+    assert "30 runs, 60 s" in words and "held out" in words
+    assert continual_tuning.score_of({"views": {}, "prequential accuracy": {"mean": None}}) == 0
+
+
+def test_a_validation_run(tmp_path, data_dir, monkeypatch):
+    small = ("--data.num_experiences=2", "--data.train_images=30", "--data.test_images=20")
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    cell = Cell("er", None, 1000, rate=0.03, validation=True)
+    assert 0 <= continual_tuning.score_of(run(cell, "rotated_mnist", tmp_path, str(data_dir), *small)) <= 1
+    config = (cell.folder(tmp_path) / "config.yaml").read_text()
+    assert "evaluate_on: val" in config and "lr: 0.03" in config and "rate_0.03" in str(cell.folder(tmp_path))
+    assert cell.folder(tmp_path) != cell._replace(validation=False).folder(tmp_path)
+    diverged = Cell("er", None, 1000, rate=1e30, validation=True)
+    assert continual_tuning.score_of(run(diverged, "rotated_mnist", tmp_path, str(data_dir), *small)) == 0
 
 
 def test_wrong_options(monkeypatch, capsys):

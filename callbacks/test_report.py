@@ -42,6 +42,8 @@ class TestReport(Callback):
             self.headline = headline(results)
             with only_shown("the table of the results"):
                 print_table(table(results))
+                for line in warnings(results):
+                    print(line)
 
     def results(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Everything that says what was measured, and the numbers."""
@@ -62,6 +64,23 @@ class TestReport(Callback):
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
             "data_manifest_hash": trainer.datamodule.manifest_hash,
         }
+
+
+def warnings(results: dict[str, Any]) -> list[str]:
+    """A line for each simple thing that the learner is no better than: no adaptation, and other predictors."""
+    name, lines = results["score"], []
+    sign, means = (1 if "mse" in name else -1), results[name]["mean"]
+    if len(means) > 1 and None not in (means[0], means[-1]) and sign * means[-1] > sign * means[0]:
+        lines.append(
+            f"warning: after the adaptation the {name} is worse than before, {means[-1]:.4f} against {means[0]:.4f}; "
+            f"lower --model.inner_lr or --model.eval_inner_steps"
+        )
+    errors = (results.get("mse") or {}).get("mean", [None])
+    for predictor, scores in results.get("references", {}).items():
+        other = scores.get("mse", {}).get("mean")
+        if None not in (errors[-1], other) and errors[-1] >= other:
+            lines.append(f"warning: the mse, {errors[-1]:.4f}, is no better than that of the {predictor}, {other:.4f}")
+    return lines
 
 
 def _part(summary: dict[str, Any], inner_steps: list[int]) -> dict[str, Any]:

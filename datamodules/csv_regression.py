@@ -1,5 +1,6 @@
 """Few-shot regression of a person's own table."""
 
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,13 @@ import numpy as np
 
 from app.episode import Episode
 from app.errors import InputError
+from datamodules.base import mixed_effects
 from datamodules.base.episodic import choose
 from datamodules.base.regression import RegressionEpisodes, check_sizes
 from datamodules.base.split import check_fractions, deal
 from datamodules.files.csv_table import read_table
+
+VALIDATION = 64  # episodes that choose the degree of the mixed-effects model
 
 
 class CsvRegression(RegressionEpisodes):
@@ -25,7 +29,9 @@ class CsvRegression(RegressionEpisodes):
     the confidence intervals are over tasks, however many episodes each has. Context and target sizes are equal within an outer
     step, and in evaluation within every `meta_batch_size` consecutive episodes.
 
-    The references are the mean of the context's y, and the least-squares linear function of x on the context.
+    The references are the mean of the context's y, the least-squares linear function of x on the context, and a mixed-effects
+    model: a polynomial that all training tasks share, of the degree that validation tasks choose, and an intercept and slopes of
+    each task's own.
 
     Args:
         path: a CSV file in UTF-8, its first line the names of the columns.
@@ -36,6 +42,7 @@ class CsvRegression(RegressionEpisodes):
         num_target: smallest and largest target size; null for all rows that the smallest task of the split has left.
         split_fractions: shares of the tasks for train, val and test; they sum to 1.
         split_seed: of the order in which the sorted tasks are dealt to the splits.
+        drop_incomplete: leaves out the rows that lack a number, and says how many.
         meta_batch_size: tasks in an outer step, over all devices.
         val_episodes: tasks scored at each validation.
         test_episodes: tasks scored by `test`.
@@ -53,6 +60,7 @@ class CsvRegression(RegressionEpisodes):
         num_target: tuple[int, int] | None = None,
         split_fractions: tuple[float, float, float] = (0.64, 0.16, 0.2),
         split_seed: int = 0,
+        drop_incomplete: bool = False,
         meta_batch_size: int = 16,
         val_episodes: int = 200,
         test_episodes: int = 600,
@@ -73,7 +81,7 @@ class CsvRegression(RegressionEpisodes):
             check_sizes("num_target", num_target)
         check_fractions(split_fractions)
         self.num_context, self.num_target = num_context, num_target
-        self.split_fractions, self.split_seed = split_fractions, split_seed
+        self.split_fractions, self.split_seed, self.drop_incomplete = split_fractions, split_seed, drop_incomplete
         self.axis_names = tuple(f"{', '.join(columns)} (standardised)" for columns in (self.x, self.y))
         self._tasks: dict[str, list[tuple[str, np.ndarray]]] = {}
 
@@ -92,7 +100,7 @@ class CsvRegression(RegressionEpisodes):
     def setup(self, stage: str | None = None) -> None:
         if self._tasks:
             return
-        tasks, digest = read_table(self.path, self.task, self.columns)
+        tasks, digest = read_table(self.path, self.task, self.columns, self.drop_incomplete)
         if len(tasks) == 1:
             raise InputError(
                 f"--data.task {self.task} is {next(iter(tasks))!r} in all rows of {self.path}, which makes one task; choose a "
@@ -116,9 +124,16 @@ class CsvRegression(RegressionEpisodes):
         needed = self.num_context[1] + targets
         given = f"--data.num_context up to {self.num_context[1]} and at least {targets} as target are {needed} rows of a task"
         few = [(count, name) for count, name in counts if count < needed]
+        if counts[-1][0] <= targets:
+            raise InputError(
+                f"the largest of the {len(counts)} tasks of {self.path}, by --data.task {self.task}, is {counts[-1][1]!r} with "
+                f"{counts[-1][0]} row{'s' * (counts[-1][0] > 1)}, and a task needs at least {1 + targets}, one as context; "
+                "choose a column whose values stand in several rows each"
+            )
         if len(few) == len(counts):
             raise InputError(
-                f"{given}, and the largest task of {self.path}, {few[-1][1]!r}, has {few[-1][0]}; lower --data.num_context"
+                f"{given}, and the largest task of {self.path}, {few[-1][1]!r}, has {few[-1][0]}; give --data.num_context "
+                f"{min(self.num_context[0], few[0][0] - targets) or 1},{max(few[0][0] - targets, 1)}"
             )
         if few:
             raise InputError(
@@ -164,4 +179,25 @@ class CsvRegression(RegressionEpisodes):
         # Of the least-squares solutions the one with the smallest slopes, around the mean: there may be fewer rows than columns.
         slopes = np.linalg.lstsq(xc - xc.mean(0), yc - yc.mean(0), rcond=None)[0]
         predictions = {"context mean": yc.mean(0), "linear fit": yc.mean(0) + (xt - xc.mean(0)) @ slopes}
-        return {name: {"mse": float(np.mean((prediction - yt) ** 2))} for name, prediction in predictions.items()}
+        found = {name: {"mse": float(np.mean((prediction - yt) ** 2))} for name, prediction in predictions.items()}
+        mean, std = (
+            np.stack(part, 1)
+            for part in zip(*(one.predict(xc, yc[:, at], xt) for at, one in enumerate(self._mixed_effects)), strict=True)
+        )
+        found["mixed effects"] = {
+            "mse": float(np.mean((mean - yt) ** 2)),
+            "log_likelihood": float(np.mean(mixed_effects.log_density(yt, mean, std).sum(1))),
+            "coverage": float(np.mean(np.abs(yt - mean) <= 1.96 * std)),
+            "width": float(np.mean(2 * 1.96 * std)),
+        }
+        return found
+
+    @cached_property
+    def _mixed_effects(self) -> list[mixed_effects.MixedEffects]:
+        """A model of each target."""
+        inputs, models = len(self.x), []
+        for at in range(len(self.y)):
+            groups = [(rows[:, :inputs], rows[:, inputs + at]) for _, rows in self._tasks["train"]]
+            episodes = (self.draw("val", index) for index in range(VALIDATION))
+            models.append(mixed_effects.chosen(groups, [(xc, yc[:, at], xt, yt[:, at]) for xc, yc, xt, yt in episodes]))
+        return models

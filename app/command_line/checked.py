@@ -29,7 +29,9 @@ def options_of_run(command: Command, parser: LightningArgumentParser) -> dict[st
         InputError: something of them is wrong.
     """
     verb = command.verb or "fit"
-    given = merged_options(command, partial(print, file=sys.stderr) if is_rank_zero() else lambda _: None)
+    chosen_to = sys.stderr if command.prints_config else sys.stdout  # a config that is printed stands alone
+    speakers = (partial(print, file=file) if is_rank_zero() else lambda _: None for file in (sys.stderr, chosen_to))
+    given = merged_options(command, *speakers)
     more_help = f"all options: train.py {verb} --help; of one class: train.py {verb} --model.help MAML"
     known = options_of_parser(parser) | {"seed_everything": Option(int)}  # Lightning's may be true: no seed for the data
     options = Checked(known, more_help).whole(given)

@@ -27,12 +27,15 @@ DERIVED = {("model", name): "--data" for name in (*TASK, "stream")} | {
 WITH_SAVE_DIR = ("CSVLogger", "TensorBoardLogger")
 
 
-def merged_options(command: Command, say: Callable[[str], None] = lambda _: None) -> Section:
+def merged_options(
+    command: Command, say: Callable[[str], None] = lambda _: None, tell: Callable[[str], None] | None = None
+) -> Section:
     """All options of a run in one: those of default.yaml, the configs, the command line, and what follows from them.
 
     Args:
         command: what a person typed.
         say: is told what a class that is named anew puts aside.
+        tell: is told what was chosen by the data; null for `say`.
     """
     replaced: list[Replaced] = []
     configs = layered([read_config(path) for path in first_run(command)], replaced.append)
@@ -46,7 +49,7 @@ def merged_options(command: Command, say: Callable[[str], None] = lambda _: None
     refuse_derived(given)
     whole = with_default_classes(given)
     below = [read_config(str(DEFAULTS)), once_through_a_stream(given)]
-    below += [suited(whole, configs, say)] if command.verb in (None, "fit") else []  # nothing else trains
+    below += [suited(whole, configs, tell or say)] if command.verb in (None, "fit") else []  # nothing else trains
     return save_logs_in_the_run(layered([*below, whole]))
 
 

@@ -33,7 +33,7 @@ ADAM = Section("torch.optim.Adam", {"lr": Word("0.0003")})
 STREAMS = {
     "ER": {"replay": Word("10"), "glances": Word("5"), "optimizer": ADAM},
     "DERPP": {"replay": Word("10"), "glances": Word("5"), "optimizer": ADAM, "beta": Word("1.0")},
-    "LaMAML": {"alpha": Word("0.01"), "rate_lr": Word("0.001")},
+    "LaMAML": {"alpha": Word("0.03"), "rate_lr": Word("0.01")},
 }
 
 

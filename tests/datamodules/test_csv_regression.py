@@ -60,6 +60,26 @@ def test_real_tables(name, data_dir):
                 assert len(found) == 12
 
 
+def test_incomplete_rows(tmp_path, capsys):
+    """All are counted, and left out where that is asked for."""
+    rows = rows_of()
+    rows[3][1], rows[5][1], rows[5][3] = "", "NA", " "
+    path = write(tmp_path / "table.csv", rows)
+    with pytest.raises(
+        InputError, match=r"3 empty cells in 2 of 90 rows \(dose 2, effect 1\), the first in line 5; .*drop_incomplete"
+    ):
+        ready(path)
+    data = ready(path, drop_incomplete=True)
+    assert "2 of 90 rows are left out" in capsys.readouterr().out
+    assert sum(len(numbers) for tasks in data._tasks.values() for _, numbers in tasks) == 88
+
+
+def test_every_row_a_task_of_its_own(tmp_path):
+    rows = [[f"site {number}", *row[1:]] for number, row in enumerate(rows_of())]
+    with pytest.raises(InputError, match="with 1 row, and a task needs at least 2, one as context; choose a column"):
+        ready(write(tmp_path / "table.csv", rows))
+
+
 def test_every_test_task_has_its_turn(tmp_path):
     data = ready(write(tmp_path / "table.csv", rows_of(10)))
     titles = [data.title("test", index) for index in range(6)]
@@ -127,7 +147,7 @@ WRONG = {
     "a column twice": (rows_of(), {"y": "dose"}, ["the column dose twice"]),
     "no columns": (rows_of(), {"x": []}, ["--data.x names no column"]),
     "text": (broken(7, 3, "high"), {}, ["line 7", "'high'", "column effect"]),
-    "empty cell": (broken(3, 1, ""), {}, ["line 3", "''", "column dose"]),
+    "empty cell": (broken(3, 1, ""), {}, ["line 3", "1 empty cells", "dose 1", "--data.drop_incomplete"]),
     "not finite": (broken(4, 1, "inf"), {}, ["line 4", "'inf'", "column dose"]),
     "no task": (broken(5, 0, " "), {}, ["line 5", "nothing in the column site"]),
     "few cells": ([*rows_of(), ["site 3", 1.0]], {}, ["line 92", "2 cells", "has 4"]),

@@ -14,6 +14,7 @@ from app.inner_loop.params import Params
 from app.learners.episodic_learner import Evaluated
 from app.learners.meta_algorithm import Metrics
 from app.learners.stacked_algorithm import StackedAlgorithm
+from app.scores.temperature import TWO_SIDED_95
 
 Likelihood = Literal["per_point", "joint"]
 
@@ -27,7 +28,8 @@ class NeuralProcess(StackedAlgorithm):
     """Base of the algorithms that map a context (the support set) to a Gaussian prediction at each target (the queries).
 
     `predict_tasks` returns means and then standard deviations, of shape (tasks, targets, 2 * output). The score is the
-    log-likelihood per target point, in nats, summed over the dimensions of a target.
+    log-likelihood per target point, in nats, summed over the dimensions of a target. Beside it stand the share of the targets
+    that lie in their 95 % interval, `coverage`, and its mean `width`; in `test` after the temperature that validation chose.
 
     Args:
         backbone: builds the parts of the network from input_shape and output_size.
@@ -63,9 +65,16 @@ class NeuralProcess(StackedAlgorithm):
     def evaluate_tasks(self, params: Params, batch: Episode, split: str, first_episode: int = 0) -> Evaluated:
         adapted = self.adapt_tasks(params, batch.support_x, batch.support_y, first_episode)
         outputs, log_likelihood = self.outputs_and_likelihood(params, adapted, batch.query_x, batch.query_y)
-        mean, _ = outputs.chunk(2, -1)
+        mean, std = outputs.chunk(2, -1)
+        errors, half_width = mean - batch.query_y, TWO_SIDED_95 * std * (self.temperature or 1.0 if split == "test" else 1.0)
         losses, _ = self.losses(params, batch, first_episode)
-        scores = {self.score_name: log_likelihood, "mse": (mean - batch.query_y).square().mean((1, 2)), "loss": losses}
+        scores = {
+            self.score_name: log_likelihood,
+            "mse": errors.square().mean((1, 2)),
+            "coverage": (errors.abs() <= half_width).to(torch.float64).mean((1, 2)),
+            "width": 2 * half_width.mean((1, 2)),
+            "loss": losses,
+        }
         return {0: scores}, outputs
 
     @property

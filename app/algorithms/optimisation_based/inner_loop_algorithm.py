@@ -3,7 +3,8 @@
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from math import inf, isnan
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from app.backbones.rows import Rows
 from app.errors import check_at_least
 from app.inner_loop.params import Params
 from app.learners.meta_algorithm import MetaAlgorithm
+from app.lightning_internals import attached_trainer
 from app.scores.losses import LossName
 
 
@@ -32,7 +34,8 @@ class InnerLoopAlgorithm(MetaAlgorithm):
 
     Args:
         inner_steps: gradient steps of the inner loop in training.
-        eval_inner_steps: gradient steps at evaluation, null for `inner_steps`.
+        eval_inner_steps: gradient steps at evaluation; null for `inner_steps`, of which in regression validation
+            chooses how many.
         inner_loss: loss of the support set; null for cross_entropy in classification, mse in regression.
         inner_reduction: the support loss is the mean over its rows, or their sum (the papers' formulas).
     """
@@ -48,11 +51,35 @@ class InnerLoopAlgorithm(MetaAlgorithm):
         super().__init__(**kwargs)
         check_at_least(1, "model", inner_steps=inner_steps, eval_inner_steps=eval_inner_steps)
         self.inner_steps, self.eval_inner_steps = inner_steps, eval_inner_steps or inner_steps
+        self.chooses_steps, self.chosen_steps = eval_inner_steps is None and self.task_type == "regression", None
         self.inner_loss, self.inner_reduction = self.loss_function("inner_loss", inner_loss), inner_reduction
 
     @abstractmethod
     def adaptation(self, params: Params, support_x: Tensor, support_y: Tensor) -> Iterator[FastWeights]:
         """Yields the network after each step of the inner loop, before the first one first."""
+
+    # The number of steps that serves validation tasks best: a step size of training may be too large for the data of a test
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        if self.chooses_steps and self.trainer.state.fn == "fit":
+            errors = [inf if isnan(error) else error for error in self.evaluation["scores"][self.score_name]["mean"]]
+            self.chosen_steps = self.evaluation["inner_steps"][errors.index(min(errors))]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["chosen_steps"] = self.chosen_steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.chosen_steps = checkpoint.get("chosen_steps")
+        trainer = attached_trainer(self)
+        if self.chooses_steps and self.chosen_steps is not None and (trainer is None or trainer.state.fn != "fit"):
+            self.eval_inner_steps = self.chosen_steps
+
+    def describe_algorithm(self) -> dict[str, Any]:
+        chosen = {"steps_chosen_by_validation": self.chosen_steps} if self.chosen_steps is not None else {}
+        return super().describe_algorithm() | chosen
 
     @property
     def num_inner_steps(self) -> int:

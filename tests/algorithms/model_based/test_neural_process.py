@@ -106,6 +106,9 @@ def test_loss_and_scores_of_the_conditional_ones(cls, dims):
     assert_close(metrics["log_likelihood"], log_likelihood)
     scores = algorithm.evaluate_tasks(dict(algorithm.named_parameters()), batch, "test")[0][0]
     expected = {"log_likelihood": log_likelihood, "mse": (outputs[..., :2] - yt).square().mean((1, 2)), "loss": losses}
+    half_width = 1.96 * outputs[..., 2:]
+    expected["coverage"] = ((outputs[..., :2] - yt).abs() <= half_width).double().mean((1, 2))
+    expected["width"] = 2 * half_width.mean((1, 2))
     assert scores.keys() == expected.keys()
     for name, value in expected.items():
         assert_close(scores[name], value)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from app.deploy.inputs import Polarity
+    from app.deploy.living_learner import LivingLearner
     from app.deploy.predictor import Predictor
 
 
@@ -24,3 +25,18 @@ def load(ckpt_path: str, device: str | None = None, polarity: "Polarity" = "auto
     from app.deploy.checkpoint import restored
 
     return restored(ckpt_path, device, options, polarity)
+
+
+def load_learner(path: str, device: str | None = None) -> "LivingLearner":
+    """A learner that lives, with all that it has learned.
+
+    Args:
+        path: of a file that `LivingLearner.save` or `train.py learn` wrote.
+        device: where to compute, null for a GPU where there is one.
+
+    Raises:
+        InputError: there is no such file, it is not whole, or is of another version.
+    """
+    from app.deploy.living_learner import LivingLearner
+
+    return LivingLearner.load(path, device)

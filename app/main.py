@@ -12,6 +12,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from app.command_line.allocator import keep_freed_memory
 from app.command_line.cli import MetaCLI
 from app.deploy.command import predict
+from app.deploy.learn_command import learn
+from app.deploy.predict_learner import predict_learner
 from app.errors import InputError, UsageError, cause
 from app.runs.processes import is_rank_zero
 from app.runs.run import discard_empty_run_dir
@@ -35,7 +37,10 @@ def main() -> int:
     keep_freed_memory()
     try:
         if sys.argv[1:2] == ["predict"]:
-            return predict(sys.argv[2:])
+            asks_learner = any(word.split("=")[0] == "--learner" for word in sys.argv)
+            return (predict_learner if asks_learner else predict)(sys.argv[2:])
+        if sys.argv[1:2] == ["learn"]:
+            return learn(sys.argv[2:])
         MetaCLI(sys.argv[1:])
     except (ValueError, MisconfigurationException) as error:
         wrong = cause(error, InputError, MisconfigurationException, ModuleNotFoundError)  # of a chosen class, a package is absent

@@ -62,7 +62,7 @@ def read_command(args: list[str], verbs: Iterable[str]) -> Command:
     if waiting and not waiting[0].startswith("-"):
         command.verb = waiting.pop(0)
         if command.verb not in verbs:
-            names = ", ".join([*verbs, "predict"])
+            names = ", ".join([*dict.fromkeys([*verbs, "predict", "learn"])])
             raise UsageError(f"unknown verb {command.verb}", f"valid names: {names}; without a verb: fit, and then test")
     while waiting:
         if not _is_option(waiting[0]):

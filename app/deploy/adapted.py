@@ -76,6 +76,14 @@ class Adapted:
         classes: list[Any],
         method: Method = "learned",
     ):
+        self._begin(algorithm, reading, classes, method)
+        self.support_x, self.support_y = support_x, support_y
+        self.algorithm.check_inputs(self.scaled(support_x))
+        with torch.no_grad():
+            targets = self.scaled_targets(support_y)
+            self.fitted = methods.fit(method, self.algorithm, self.params, self.scaled(support_x), targets)
+
+    def _begin(self, algorithm: "MetaAlgorithm", reading: Pictures | Columns, classes: list[Any], method: Method) -> None:
         self.algorithm, self.reading, self.classes, self.method = copy(algorithm), reading, classes, method
         self.algorithm.output_size = len(classes) or algorithm.output_size  # that of this task
         self.params = {name: parameter.detach() for name, parameter in self.algorithm.named_parameters()}
@@ -84,11 +92,6 @@ class Adapted:
             and self.algorithm.transductive
             and any(isinstance(part, TaskBatchNorm) for part in self.algorithm.modules())
         )
-        self.support_x, self.support_y = support_x, support_y
-        self.algorithm.check_inputs(self._scaled(support_x))
-        with torch.no_grad():
-            targets = self._scaled_targets(support_y)
-            self.fitted = methods.fit(method, self.algorithm, self.params, self._scaled(support_x), targets)
 
     # How sure
 
@@ -130,7 +133,7 @@ class Adapted:
             threshold: the label is `other` where no class is at least so probable; null for the most probable class always.
         """
         x = self.reading.inputs(query_x, "query_x").to(self.algorithm.device)
-        self.algorithm.check_inputs(self._scaled(x))
+        self.algorithm.check_inputs(self.scaled(x))
         if threshold is not None:
             if isinstance(threshold, str) or not 0 < threshold < 1:
                 raise InputError(f"threshold is {threshold!r}; give a probability between 0 and 1")
@@ -164,7 +167,7 @@ class Adapted:
 
     def raw_outputs(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The same as the algorithm has them, without any correction of its confidence."""
-        scaled = self._scaled(inputs)
+        scaled = self.scaled(inputs)
         if self.algorithm.task_type == "classification":
             with torch.no_grad():
                 return (methods.probabilities(self.method, self.algorithm, self.params, self.fitted, scaled),)
@@ -173,13 +176,15 @@ class Adapted:
         means, *deviations = outputs.to(mean).split(self.algorithm.output_size, -1)
         return tuple(part.to(inputs.dtype) for part in (means * std + mean, *(deviation * std for deviation in deviations)))
 
-    def _scaled(self, inputs: Tensor) -> Tensor:
+    def scaled(self, inputs: Tensor) -> Tensor:
+        """Inputs as the algorithm takes them."""
         if isinstance(self.reading, Columns):
             mean, std = self.reading.scale("x", inputs.device)
             inputs = (inputs - mean) / std
         return inputs.to(next(iter(self.params.values())).dtype)
 
-    def _scaled_targets(self, targets: Tensor) -> Tensor:
+    def scaled_targets(self, targets: Tensor) -> Tensor:
+        """Targets as the algorithm takes them."""
         if self.algorithm.task_type == "classification":
             return targets
         mean, std = self.reading.scale("y", targets.device)
@@ -210,6 +215,23 @@ class Adapted:
             _cpu, (self.params, self.fitted, self.support_x, self.support_y)
         )
         return twin
+
+
+class Knowing(Adapted):
+    """An algorithm that knows a task by other means than its examples.
+
+    Args:
+        algorithm: in evaluation mode.
+        reading: as of Adapted.
+        classes: names of the classes in the order of their numbers.
+        fitted: what the algorithm's `adapt` would return; null for one that is asked nothing.
+    """
+
+    held_out = None
+
+    def __init__(self, algorithm: "MetaAlgorithm", reading: Pictures | Columns, classes: list[Any], fitted: Any = None):
+        self._begin(algorithm, reading, classes, "learned")
+        self.fitted, self.support_x, self.support_y = fitted, torch.zeros(0), torch.zeros(0)
 
 
 def _cpu(part: Any) -> Any:

@@ -14,7 +14,7 @@ from app.command_line.classes import options_of
 from app.command_line.parser import MetaParser, shortened
 from app.command_line.section import from_mapping
 from app.deploy.inputs import Columns, Pictures, Polarity
-from app.deploy.predictor import Predictor
+from app.deploy.predictor import Predictor, Source
 from app.errors import InputError, cause
 from app.learners.inductive import answer_one_by_one
 from app.learners.meta_algorithm import MetaAlgorithm
@@ -32,8 +32,15 @@ def restored(
         raise InputError(f"--ckpt_path {ckpt_path} {is_what}; give the file of a checkpoint, such as DIR/checkpoints/best.ckpt")
     checkpoint = read_checkpoint(path)
     check_format(checkpoint, path)
-    algorithm = build(checkpoint, path, options or {})
-    if "transductive" not in (options or {}):
+    return predictor_of(checkpoint, path, device, options or {}, polarity)
+
+
+def predictor_of(
+    checkpoint: dict[str, Any], path: Path, device: str | None, options: dict[str, Any], polarity: Polarity = "auto"
+) -> Predictor:
+    """The predictor of a checkpoint that was read; `path` is for messages, all else as of `app.load`."""
+    algorithm = build(checkpoint, path, options)
+    if "transductive" not in options:
         answer_one_by_one(algorithm)
     algorithm.on_load_checkpoint(checkpoint)
     task, inputs = checkpoint["task"], checkpoint["inputs"]
@@ -41,7 +48,7 @@ def restored(
         reading = Pictures(tuple(task["input_shape"]), polarity=polarity, **inputs)
     else:
         reading = Columns.numbered(task["input_shape"], task["output_size"], **inputs)
-    return Predictor(algorithm.to(_device(device)).eval(), reading, str(path))
+    return Predictor(algorithm.to(_device(device)).eval(), reading, str(path), Source(checkpoint, options, polarity))
 
 
 def check_format(checkpoint: dict[str, Any], path: Path) -> None:

@@ -34,7 +34,8 @@ class Predict:
     """Adapts a checkpoint to labelled examples, and predicts others; the checkpoint alone says what it takes.
 
     Pictures are made as those of training, whatever their size and mode. Each query is answered by itself, however the run was
-    tested. Options of the algorithm that do not change its network may follow, such as --model.eval_inner_steps 20.
+    tested. Options of the algorithm that do not change its network may follow, such as --model.eval_inner_steps 20. A learner
+    that has its examples already answers with --learner instead: see train.py predict --learner X.learner --help.
 
     Args:
         ckpt_path: file of a checkpoint.

@@ -80,7 +80,8 @@ def sheet(
     )
     axes = figure.add_subplot(xlim=(-names, width), ylim=(PITCH * len(lines), -0.75), aspect="equal")
     axes.axis("off")
-    axes.text(-names, -0.42, "support", fontsize=9, color="0.45")
+    if examples:
+        axes.text(-names, -0.42, "support", fontsize=9, color="0.45")
     axes.text(left, -0.42, "queries, by predicted class, the surest first", fontsize=9, color="0.45")
     for line, name in enumerate(lines):
         top = PITCH * line

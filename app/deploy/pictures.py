@@ -10,7 +10,7 @@ import numpy as np
 from app.deploy.inputs import Pictures
 from app.errors import InputError
 from datamodules.files.class_folders import class_folders, folder_around
-from datamodules.files.picture_files import FOREIGN, SUFFIXES, PictureFiles, printable
+from datamodules.files.picture_files import FOREIGN, SUFFIXES, Picture, PictureFiles, printable
 from datamodules.files.pictures import decode, decode_readable
 
 
@@ -44,18 +44,27 @@ class Query(NamedTuple):
     faults: list[str]
 
 
-def read_support(path: str, reading: Pictures) -> Support:
-    """The pictures in `<class>/<picture>` of a folder or .zip; a folder around the whole is allowed.
+def read_support(path: str, reading: Pictures, option: str = "--support") -> Support:
+    """The pictures in `<class>/<picture>` of a folder or .zip, which an option gives; a folder around the whole is allowed.
 
     Raises:
         InputError: there are none, a class has none, or some cannot be read.
     """
-    files = _files(path, "--support")
-    classes = class_folders(files, folder_around(files, with_splits=False), "--support")
+    files = _files(path, option)
+    classes = class_folders(files, folder_around(files, with_splits=False), option)
     pictures = [picture for label in classes for picture in classes[label]]
-    pixels = np.concatenate(list(decode(pictures, reading.size, reading.shape[0], files.remedy, whole=True)))
+    pixels = read_pictures(pictures, reading, files.remedy)
     labels = [label for label, members in classes.items() for _ in members]
     return Support(pixels, labels, [printable(picture.name) for picture in pictures])
+
+
+def read_pictures(pictures: list[Picture], reading: Pictures, remedy: str) -> np.ndarray:
+    """Pixels of pictures, uint8, in their own polarity.
+
+    Raises:
+        InputError: some cannot be read.
+    """
+    return np.concatenate(list(decode(pictures, reading.size, reading.shape[0], remedy, whole=True)))
 
 
 def read_query(path: str, reading: Pictures, classes: list[str]) -> Query:
@@ -76,7 +85,7 @@ def read_query(path: str, reading: Pictures, classes: list[str]) -> Query:
 
 
 def _files(path: str, option: str) -> PictureFiles:
-    inside = "<class>/<picture>" if option == "--support" else "pictures"
+    inside = "pictures" if option == "--query" else "<class>/<picture>"
     place = Path(path).expanduser()
     if not place.exists():
         raise InputError(f"{option} {path} does not exist; give a folder or a .zip of {inside}")

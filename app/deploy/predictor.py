@@ -1,7 +1,7 @@
 """What a checkpoint has learned, to be adapted to a support set."""
 
 from math import isnan
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,22 +13,58 @@ from app.deploy.methods import METHODS, Method, allowed
 from app.errors import InputError
 from app.learners.meta_algorithm import MetaAlgorithm
 
+if TYPE_CHECKING:
+    from app.deploy.living_learner import LivingLearner
+
+
+class Source(NamedTuple):
+    """What a predictor was made of.
+
+    Attributes:
+        checkpoint: as it was read.
+        options: of the algorithm, instead of those in the checkpoint.
+        polarity: as of `app.load`.
+    """
+
+    checkpoint: dict[str, Any]
+    options: dict[str, Any]
+    polarity: str = "auto"
+
 
 class Predictor:
-    """What a checkpoint has learned; `adapt` makes it a predictor of one task.
+    """What a checkpoint has learned; `adapt` makes it a predictor of one task, `learner` one that learns on.
 
     Args:
         algorithm: in evaluation mode.
         reading: how inputs and targets are made into what the algorithm was trained on.
         name: what messages call the checkpoint.
+        source: what it was made of, to be written down again.
     """
 
-    def __init__(self, algorithm: MetaAlgorithm, reading: Pictures | Columns, name: str = "the checkpoint"):
-        self.algorithm, self.reading, self.name = algorithm, reading, name
+    def __init__(
+        self,
+        algorithm: MetaAlgorithm,
+        reading: Pictures | Columns,
+        name: str = "the checkpoint",
+        source: Source | None = None,
+    ):
+        self.algorithm, self.reading, self.name, self.source = algorithm, reading, name, source
 
     def __repr__(self) -> str:
         how = "queries of a call together" if self.algorithm.transductive else "each query by itself"
         return f"{type(self.algorithm).__name__} of {self.name}, {how}"
+
+    def learner(self, memory: int | None = None, keep: str = "all", seed: int = 0) -> "LivingLearner":
+        """A learner that has learned nothing yet, and learns class after class.
+
+        Args:
+            memory: examples of a class that it keeps, where its algorithm needs them; null for any number.
+            keep: which of them, where more arrive: all, first, random or nearest.
+            seed: of `random`.
+        """
+        from app.deploy.living_learner import LivingLearner
+
+        return LivingLearner.begun(self, memory, keep, seed)
 
     def adapt(self, support_x: Any, support_y: Any, method: Method = "learned") -> Adapted:
         """The predictor of the task that these examples are of.
@@ -53,7 +89,7 @@ class Predictor:
         else:
             x = reading.inputs(support_x, "support_x")
         if self.algorithm.task_type == "classification":
-            labels = _labels(support_y)
+            labels = labels_of(support_y, "support_y")
             classes = self.check_classes(labels, method)
             y = torch.tensor([classes.index(label) for label in labels])
         else:
@@ -87,15 +123,15 @@ class Predictor:
         return classes
 
 
-def _labels(values: Any) -> list[Any]:
+def labels_of(values: Any, what: str) -> list[Any]:
     """Labels as Python's own values, of which equal ones are one class."""
     if isinstance(values, Tensor | np.ndarray) and values.ndim != 1:
         shape = ", ".join(map(str, values.shape))
-        raise InputError(f"support_y has shape ({shape}); give one label for each example, of shape (rows,)")
+        raise InputError(f"{what} has shape ({shape}); give one label for each example, of shape (rows,)")
     try:
         labels = [label.item() if isinstance(label, Tensor | np.generic) else label for label in values]
     except (TypeError, RuntimeError) as error:
-        raise InputError(f"support_y is no list of labels ({error}); give one label for each example") from error
+        raise InputError(f"{what} is no list of labels ({error}); give one label for each example") from error
     if nans := sum(isinstance(label, float) and isnan(label) for label in labels):
-        raise InputError(f"support_y has {nans} labels that are not a number; remove their rows")
+        raise InputError(f"{what} has {nans} labels that are not a number; remove their rows")
     return labels

@@ -41,7 +41,7 @@ class Table(NamedTuple):
         return self._replace(names=[self.names[column] for column in kept], cells=cells)
 
 
-def read_table(path: str, option: str, reading: Columns, with_targets: bool) -> Table:
+def read_table(path: str, option: str, reading: Columns, with_targets: bool, one_task: bool = True) -> Table:
     """The rows of a table whose columns are called as in training.
 
     Args:
@@ -49,6 +49,7 @@ def read_table(path: str, option: str, reading: Columns, with_targets: bool) -> 
         option: that gave it, for the messages.
         reading: says which columns are needed.
         with_targets: whether every row must have its targets.
+        one_task: whether all rows must be of one task.
 
     Raises:
         InputError: the file, a column or a number is missing, or the rows are of several tasks.
@@ -86,9 +87,14 @@ def read_table(path: str, option: str, reading: Columns, with_targets: bool) -> 
         y.append([nan if empty else number(row[name], name, where) for name, empty in zip(reading.y, blank, strict=True)])
     cells = [cells for _, cells in lines]
     tasks = {row[names.index(reading.task)].strip() for row in cells} if reading.task in names else set()
-    if len(tasks) > 1:
+    if one_task and len(tasks) > 1:
         few = ", ".join(sorted(tasks)[:3])
         raise InputError(
             f"{option} {path} has rows of {len(tasks)} tasks in the column {reading.task} ({few}, ...); give those of one"
         )
     return Table(names, cells, np.array(x), np.array(y), tasks)
+
+
+def no_rows(reading: Columns) -> Table:
+    """A table without rows."""
+    return Table([], [], np.zeros((0, len(reading.x))), np.zeros((0, len(reading.y))), set())

@@ -103,6 +103,9 @@ def workspace(template: Path, tmp_path: Path, monkeypatch) -> Path:
 def run_train(words: list[str], request: pytest.FixtureRequest) -> None:
     if "pictures.zip" in words:  # what else is decoded is worth keeping
         request.getfixturevalue("monkeypatch").setenv("XDG_CACHE_HOME", "cache")
+    if "--ckpt_path" not in words:  # a learner that goes on has begun before
+        for learner in (word for word in words if word.endswith(".learner")):
+            assert train("learn", "--learner", learner, "--ckpt_path", "CKPT", "--support", "SUPPORT").status == 0
     outcome = train(*shortened(words))
     assert outcome.status == 0, outcome.err
 
@@ -110,7 +113,7 @@ def run_train(words: list[str], request: pytest.FixtureRequest) -> None:
 def shortened(words: list[str]) -> list[str]:
     """The arguments with options that make the run short."""
     given = {word.split("=")[0] for word in words}
-    if words[:1] == ["predict"] or any("help" in name for name in given):
+    if words[:1] in (["predict"], ["learn"]) or any("help" in name for name in given):
         return words
     added = list(SHORT)
     if "--trainer.logger" not in given:

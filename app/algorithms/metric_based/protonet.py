@@ -9,10 +9,11 @@ from torch import Tensor
 from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
 from app.errors import InputError
 from app.inner_loop.params import Params
+from app.learners.kept_sums import KeepsSums
 from app.scores.losses import widened
 
 
-class ProtoNet(EmbeddingAlgorithm):
+class ProtoNet(KeepsSums, EmbeddingAlgorithm):
     """Classifies by the distance to the class means of the support features (Snell, Swersky, Zemel 2017).
 
     Args:
@@ -31,6 +32,12 @@ class ProtoNet(EmbeddingAlgorithm):
         features = widened(features)
         members = self.one_hot(labels, features)
         return members.mT @ features / members.sum(1)[..., None]
+
+    def addends(self, params: Params, x: Tensor, y: Tensor | None) -> Tensor:
+        return widened(self.embed(params, x[None])[0])
+
+    def from_sums(self, params: Params, sums: Tensor, counts: Tensor) -> Tensor:
+        return sums / counts
 
     def head_outputs(self, params: Params, head: Tensor, features: Tensor) -> Tensor:
         features = widened(features)

@@ -13,6 +13,7 @@ from app.episode import Episode
 from app.errors import InputError
 from app.inner_loop.params import Params
 from app.learners.episodic_learner import Evaluated
+from app.learners.kept_sums import KeepsSums
 from app.scores.losses import accuracy
 
 CHUNK = 100  # held-out images whose densities under all classes are in memory together
@@ -41,7 +42,7 @@ class Posterior(NamedTuple):
         return self.prior_beta * (1 + self.growth)
 
 
-class GeMCL(DeployedAlgorithm):
+class GeMCL(KeepsSums, DeployedAlgorithm):
     """Learns features that are independent Gaussians in each class, and classifies by Bayes' rule (Banayeeanzade et al. 2021).
 
     Mean and precision of each feature in each class have a Normal-Gamma prior, flat in the mean, with a learned alpha and beta.
@@ -80,6 +81,16 @@ class GeMCL(DeployedAlgorithm):
         deviations = features - members @ mean  # each row's own mean: the gradient of a lookup adds up in any order on a GPU
         alpha, beta = params["log_alpha"].exp() + count / 2, params["log_beta"].exp().expand(len(features), 1, 1)
         return Posterior(mean, count, alpha, beta, members.mT @ deviations.square() / (2 * beta))
+
+    def addends(self, params: Params, x: Tensor, y: Tensor | None) -> Tensor:
+        features = self.encode(params, x[None])[0, :, :-1].double()
+        return torch.cat([features, features.square()], -1)
+
+    def from_sums(self, params: Params, sums: Tensor, counts: Tensor) -> Posterior:
+        totals, squares = sums.chunk(2, -1)
+        mean, beta = totals / counts, params["log_beta"].exp().expand(1, 1)
+        growth = (squares - totals * mean).clamp(min=0) / (2 * beta)
+        return Posterior(mean, counts, params["log_alpha"].exp() + counts / 2, beta, growth)
 
     def predict_tasks(self, params: Params, adapted: Posterior, query_x: Tensor, first_episode: int = 0) -> Tensor:
         return self.log_densities(adapted, self.encode(params, query_x, first_episode)[..., :-1])

@@ -1,0 +1,185 @@
+"""The verb `learn`."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from app.command_line.checked import Checked
+from app.command_line.classes import options_of_parser
+from app.command_line.command import Command, read_command
+from app.command_line.parser import MetaParser
+from app.deploy.checkpoint import restored
+from app.deploy.examples import Labelled, given_pictures, labelled
+from app.deploy.inputs import Polarity
+from app.deploy.ledger import Lesson
+from app.deploy.living_learner import LivingLearner
+from app.deploy.names import listed
+from app.errors import InputError, UsageError
+from app.runs.learner_file import held, read_learner
+
+
+class Learn:
+    """Teaches a learner that lives in a file: new classes, more examples, another learner's; or makes it forget some.
+
+    One of support, forget, forget_files and merge is done in a call; without any it is said what the learner knows. A new
+    learner begins with a checkpoint, and any option of the algorithm may follow, such as --model.transductive false.
+
+    Args:
+        learner: the file, which ends in .learner; with ckpt_path a new one.
+        ckpt_path: file of a checkpoint, with which a new learner begins.
+        support: labelled examples to learn: a folder or .zip of <class>/<picture>; of a regression a .csv with the columns x and
+            y, and the column that named the tasks in training, or --task.
+        forget: names of classes, or tasks, to forget as if they had never been seen.
+        forget_files: pictures to forget likewise: a folder, a .zip, or a text file with the path of a picture in each line; of a
+            regression a .csv of rows.
+        merge: file of another learner, of the same checkpoint, to take in.
+        held_out: labelled examples in the form of support that are not learned; the accuracy on them goes into the journal.
+        task: of a regression, the task that the rows of a table without such a column are of.
+        memory: examples of a class that a new learner keeps, where its algorithm needs them; null for any number.
+        keep: which of them, where more arrive: all (more are refused), first, random or nearest (to the mean).
+        seed: of what is drawn.
+        polarity: of pictures of lines, where those of training were white on black: auto for what most of the first ones are.
+        device: where to compute; null for a GPU where there is one.
+    """
+
+    def __init__(
+        self,
+        learner: str,
+        ckpt_path: str | None = None,
+        support: str | None = None,
+        forget: str | list[str] | None = None,
+        forget_files: str | None = None,
+        merge: str | None = None,
+        held_out: str | None = None,
+        task: str | None = None,
+        memory: int | None = None,
+        keep: Literal["all", "first", "random", "nearest"] = "all",
+        seed: int = 0,
+        polarity: Polarity = "auto",
+        device: str | None = None,
+    ):
+        self.path = Path(learner).expanduser()
+        if self.path.suffix != ".learner":
+            raise InputError(f"--learner {learner} does not end in .learner; give a file that does")
+        deeds = {"support": support, "forget": forget, "forget_files": forget_files, "merge": merge}
+        if len(given := [f"--{name}" for name, value in deeds.items() if value is not None]) > 1:
+            raise InputError(f"{' and '.join(given)} are given; give one of them a call")
+        if ckpt_path is None and (memory is not None or keep != "all"):
+            raise InputError("--memory and --keep are chosen when a learner begins, with --ckpt_path; leave them out")
+        if ckpt_path is not None and (forget is not None or forget_files is not None):
+            raise InputError("--ckpt_path begins a learner, which has nothing to forget yet; leave one of the two out")
+        if merge is not None and Path(merge).expanduser().resolve() == self.path.resolve():
+            raise InputError(f"--merge {merge} is the learner itself; give another one")
+        self.ckpt_path, self.support, self.forget, self.forget_files = ckpt_path, support, forget, forget_files
+        self.merge, self.held_out, self.task, self.device = merge, held_out, task, device
+        self.memory, self.keep, self.seed, self.polarity = memory, keep, seed, polarity
+
+    def run(self, options: dict[str, Any]) -> int:
+        """Does it, writes the file and says what came of it."""
+        reads = not any((self.ckpt_path, self.support, self.forget, self.forget_files, self.merge, self.held_out))
+        if reads:
+            say(self.path, LivingLearner.load(self.path, self.device), [])
+            return 0
+        if self.ckpt_path is None and not self.path.is_file():
+            read_learner(self.path)  # says what is wrong
+        with held(self.path):
+            learner = self._learner(options)
+            lines = self._do(learner)
+            if self.held_out:
+                lines += self._score(learner)
+            learner.save(self.path)
+        say(self.path, learner, lines)
+        return 0
+
+    def _learner(self, options: dict[str, Any]) -> LivingLearner:
+        if self.ckpt_path is None:
+            if options:
+                raise InputError(f"--model.{next(iter(options))} is chosen when a learner begins, with --ckpt_path; leave it out")
+            return LivingLearner.load(self.path, self.device)
+        if self.path.exists():
+            raise InputError(
+                f"--learner {self.path} is there already, and --ckpt_path would begin it anew; leave --ckpt_path out to go "
+                "on, or give another file"
+            )
+        return restored(self.ckpt_path, self.device, options, self.polarity).learner(self.memory, self.keep, self.seed)
+
+    def _do(self, learner: LivingLearner) -> list[tuple[str, str]]:
+        if self.support:
+            parts = labelled(self.support, "--support", learner.predictor, self.task)
+            return [line for part in parts for line in lesson_lines("learned", learner.learn(*part), learner.noun)]
+        if self.forget is not None:
+            names = [self.forget] if isinstance(self.forget, str) else self.forget
+            return [("forgot", counted(learner.forget(*names)))]
+        if self.forget_files:
+            gone = learner.forget_examples(*given_pictures(self.forget_files, learner.predictor))
+            return [("forgot", counted(gone))]
+        if self.merge:
+            other = LivingLearner.load(self.merge, self.device)
+            return lesson_lines("merged", learner.merge(other), learner.noun)
+        return []
+
+    def _score(self, learner: LivingLearner) -> list[tuple[str, str]]:
+        parts: list[Labelled] = labelled(self.held_out, "--held_out", learner.predictor, self.task)
+        scores = [learner.score(*part) for part in parts]
+        rows = [len(part.x) for part in parts]
+        value = sum(score * count for score, count in zip(scores, rows, strict=True)) / sum(rows)
+        learner.ledger.journal[-1]["held_out"] = {"score": value, "examples": sum(rows)}
+        what = f"accuracy {100 * value:.2f} %" if learner.is_classification else f"root mean squared error {value**0.5:.4g}"
+        return [("held out", f"{what} of {sum(rows)} examples")]
+
+
+def counted(counts: dict[Any, int]) -> str:
+    """How many examples of how many names."""
+    total = sum(counts.values())
+    each = listed([f"{name} {count}" for name, count in counts.items()])
+    return f"{total} example{'s' * (total != 1)} of {len(counts)}: {each}"
+
+
+def lesson_lines(did: str, lesson: Lesson, noun: str) -> list[tuple[str, str]]:
+    """What came of learning or merging, for a person."""
+    lines = [(did, counted(lesson.counts))]
+    if lesson.dropped:
+        lines.append(("not kept", f"{counted(lesson.dropped)}; --memory allows no more"))
+    if lesson.again:
+        lines.append(("again", f"{lesson.again} of them had been learned before, and count once more"))
+    for new, other in lesson.alike:
+        lines.append(("two spellings", f"{new!r} and {other!r} stay two {noun}es" if noun == "class" else f"{new!r}, {other!r}"))
+    return lines
+
+
+def say(path: Path, learner: LivingLearner, lines: list[tuple[str, str]]) -> None:
+    """Prints what was done, and what the learner knows now."""
+    counts, algorithm = learner.kept.counts, type(learner.predictor.algorithm).__name__
+    noun = learner.noun + ("es" if learner.is_classification else "s")
+    knows = [(str(name), str(counts[name])) for name in learner.classes]
+    lines = [
+        *lines,
+        ("learner", f"{path}, {path.stat().st_size:,} bytes"),
+        ("method", f"{algorithm}, which keeps {learner.kept.kind}"),
+        ("knows", f"{len(knows)} {noun}, {sum(counts.values())} examples"),
+    ]
+    width = max(len(name) for name, _ in lines)
+    print("\n".join(f"{name:>{width}}  {text}" for name, text in lines))
+    if len(lines) == 3:  # nothing was done: all of it
+        for name, count in knows:
+            print(f"{'':>{width}}  {count:>5}  {name}")
+        for entry in learner.ledger.journal:
+            print(f"{'journal':>{width}}  {entry['when']}  {entry['did']} {counted(entry['counts'])}")
+
+
+def learn(args: list[str]) -> int:
+    """Runs the verb and returns the exit status.
+
+    Args:
+        args: the command line after the verb.
+    """
+    command = read_command(["learn", *args], ["learn"])
+    parser = MetaParser(prog="train.py learn", description=Learn.__doc__.split("Args:")[0])
+    parser.add_class_arguments(Learn, sub_configs=False)
+    if command.help:
+        parser.parse_args(["--help"])
+    if command.configs:
+        raise UsageError("unknown option --config; the learner or the checkpoint says what the algorithm and the inputs are")
+    of_method = {name.removeprefix("model."): value for name, value in command.options if name.startswith("model.")}
+    own = Command(options=[(name, value) for name, value in command.options if not name.startswith("model.")])
+    options = Checked(options_of_parser(parser), "all options: train.py learn --help").whole(own.layer())
+    return Learn(**options).run(of_method)

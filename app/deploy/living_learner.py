@@ -1,0 +1,245 @@
+"""A learner that lives: it learns one more class next month, forgets one, takes in another learner, and loses nothing else."""
+
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from app.deploy.adapted import Adapted, Classification, Regression
+from app.deploy.checkpoint import predictor_of
+from app.deploy.inputs import Pictures
+from app.deploy.ledger import Ledger, Lesson, digests_of
+from app.deploy.memories import answering, check_mergeable, empty_memory, groups_of, new_memory, some_of
+from app.deploy.names import alike, check_sortable, listed
+from app.deploy.predictor import Predictor, labels_of
+from app.errors import InputError
+from app.learners.kept import Kept, Name
+from app.runs.learner_file import read_learner, write_learner
+
+TASK = "task"  # what a task of a regression is called where nobody names it
+# Of a checkpoint, what only training goes on with.
+LEFT_OUT = ("optimizer_states", "lr_schedulers", "callbacks", "loops", "replicas", "run_id", "parent_id")
+
+
+class LivingLearner:
+    """What a checkpoint has learned to learn, and what it has learned since.
+
+    Args:
+        predictor: the learned algorithm.
+        kept: what it keeps of examples.
+        ledger: what it was given.
+    """
+
+    def __init__(self, predictor: Predictor, kept: Kept, ledger: Ledger):
+        self.predictor, self.kept, self.ledger = copy(predictor), kept, ledger  # its reading becomes this learner's own
+        self._revisions: dict[Path, str] = {}
+        self._answering: dict[Name, Adapted] = {}
+
+    @classmethod
+    def begun(cls, predictor: Predictor, memory: int | None, keep: str, seed: int) -> "LivingLearner":
+        """One that has learned nothing; arguments as of `Predictor.learner`."""
+        return cls(predictor, new_memory(predictor, memory, keep, seed), Ledger())
+
+    # Learning
+
+    @property
+    def classes(self) -> list[Name]:
+        """Names of the classes, or of the tasks of a regression, in their order."""
+        return sorted(self.kept.counts)
+
+    @property
+    def num_examples(self) -> int:
+        """Examples of all names that it holds."""
+        return sum(self.kept.counts.values())
+
+    def learn(self, x: Any, y: Any, task: Name = TASK) -> Lesson:
+        """Learns examples of classes, known and new ones, or more rows of a task.
+
+        Args:
+            x: pictures or rows, as `Predictor.adapt` takes them.
+            y: a label for each; or targets.
+            task: of a regression, the name of the task that the rows are of.
+
+        Raises:
+            InputError: the examples do not suit; nothing was learned.
+        """
+        reading = self.predictor.reading
+        if isinstance(reading, Pictures) and not self.ledger.journal:  # the first pictures say what is light and what is dark
+            reading = reading.settled(reading.levels(x, "x"))
+        groups = groups_of(self.predictor, reading, x, y, task)
+        self._check_names(groups)
+        before = self.ledger.by_digest()
+        known = list(self.kept.counts)
+        dropped = self.kept.learn(groups)
+        self.predictor.reading = reading
+        counts = {name: len(group.digests) for name, group in groups.items()}
+        self.ledger.enter("learned", counts, **({"dropped": dropped} if dropped else {}))
+        for name, group in groups.items():
+            self.ledger.add(name, group.digests)
+        self._answering.clear()
+        again = sum(digest in before for group in groups.values() for digest in group.digests)
+        return Lesson(counts, dropped, again, alike(known, list(groups)))
+
+    def forget(self, *names: Name) -> dict[Name, int]:
+        """Forgets classes, or tasks, as if they had never been seen; returns how many examples of each.
+
+        Raises:
+            InputError: a name is not known; nothing was forgotten.
+        """
+        self._check_can_forget()
+        counts = self.kept.counts
+        found = [next((own for own in counts if own == name or str(own) == str(name)), None) for name in names]
+        if unknown := [name for name, own in zip(names, found, strict=True) if own is None]:
+            raise InputError(f"--forget {unknown[0]}: it knows no such {self.noun}; it knows {listed(self.classes)}")
+        gone = {name: counts[name] for name in found}
+        for name in gone:
+            self.kept.forget(name)
+        self.ledger.remove(names=set(gone))
+        self.ledger.enter("forgot", gone)
+        self._answering.clear()
+        return gone
+
+    def forget_examples(self, x: Any, y: Any = None) -> dict[Name, int]:
+        """Forgets single examples, as if they had never been seen, under whatever name; returns how many of each name.
+
+        Args:
+            x: the same pictures or rows that were learned.
+            y: of a regression, their targets.
+
+        Raises:
+            InputError: one of them was never learned; nothing was forgotten.
+        """
+        self._check_can_forget()
+        inputs = self.predictor.reading.inputs(x, "x")
+        targets = None if self.is_classification else self.predictor.reading.targets(y, "y")
+        digests, known = digests_of(inputs, targets), self.ledger.by_digest()
+        if unknown := [row for row, digest in enumerate(digests) if digest not in known]:
+            first = f"{x[unknown[0]]}" if isinstance(x, list | tuple) and isinstance(x[0], str | Path) else f"row {unknown[0]}"
+            raise InputError(
+                f"--forget_files: {len(unknown)} of {len(digests)} examples were never learned, the first is {first}; "
+                "leave them out"
+            )
+        rows: dict[Name, list[int]] = {}
+        for row, digest in enumerate(digests):
+            if digest not in digests[:row]:  # a picture that is given twice is one
+                for name, times in known[digest].items():
+                    rows.setdefault(name, []).extend([row] * times)
+        self.kept.forget_examples({name: some_of(inputs, targets, digests, chosen) for name, chosen in rows.items()})
+        self.ledger.remove(digests=set(digests))
+        gone = {name: len(chosen) for name, chosen in rows.items()}
+        self.ledger.enter("forgot examples", gone)
+        self._answering.clear()
+        return gone
+
+    def merge(self, other: "LivingLearner") -> Lesson:
+        """Takes in what another learner, of the same checkpoint, has learned; that one stays as it is.
+
+        Raises:
+            InputError: it is of another method or network, or keeps something else; nothing was merged.
+        """
+        check_mergeable((self.predictor, self.kept), (other.predictor, other.kept))
+        known, before = list(self.kept.counts), self.ledger.by_digest()
+        self._check_names(other.kept.counts)
+        dropped = self.kept.merge(other.kept)
+        self.predictor.reading = self.predictor.reading if known else other.predictor.reading
+        counts = other.kept.counts
+        self.ledger.merge(other.ledger)
+        self.ledger.enter("merged", counts, **({"dropped": dropped} if dropped else {}))
+        self._answering.clear()
+        again = sum(digest in before for digest, _, _ in other.ledger.digests)
+        return Lesson(counts, dropped, again, alike(known, list(counts)))
+
+    # Answering
+
+    def predict(self, x: Any, threshold: float | None = None, task: Name | None = None) -> Classification | Regression:
+        """What the queries are; of a regression the values in a task, which may be left out where there is one alone.
+
+        Raises:
+            InputError: nothing was learned yet, or the queries do not suit.
+        """
+        return self.adapted(task).predict(x, threshold)
+
+    def score(self, x: Any, y: Any, task: Name | None = None) -> float:
+        """The accuracy on labelled queries; of a regression the mean squared error."""
+        found = self.predict(x, task=task)
+        if isinstance(found, Regression):
+            return float((found.mean - self.predictor.reading.targets(y, "y")).square().mean())
+        labels = labels_of(y, "y")
+        return sum(one == other for one, other in zip(found.labels, labels, strict=True)) / len(labels)
+
+    def adapted(self, task: Name | None = None) -> Adapted:
+        """The predictor of all classes, or of a task."""
+        key = None if self.is_classification else self._known_task(task)
+        if key not in self._answering:
+            names = self.predictor.check_classes(self.classes) if self.is_classification else [key]
+            self._answering[key] = answering(self.predictor, self.kept, names)
+        return self._answering[key]
+
+    # The file
+
+    def save(self, path: str | Path) -> None:
+        """Writes the learner to one file, whole or not at all.
+
+        Raises:
+            InputError: another program has written the file since this learner read or wrote it, or it cannot be written.
+        """
+        place = Path(path).expanduser()
+        checkpoint, options, polarity = self.predictor.source
+        reading = self.predictor.reading
+        content = {
+            "checkpoint": {name: value for name, value in checkpoint.items() if name not in LEFT_OUT},
+            "options": options,
+            "polarity": polarity,
+            "inverts": isinstance(reading, Pictures) and reading.inverts,
+            "kind": self.kept.kind,
+            "kept": self.kept.state(),
+            "ledger": self.ledger.state(),
+        }
+        self._revisions[place.resolve()] = write_learner(place, content, self._revisions.get(place.resolve()))
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | None = None) -> "LivingLearner":
+        """The learner of a file; arguments as of `app.load_learner`."""
+        place = Path(path).expanduser()
+        content = read_learner(place)
+        predictor = predictor_of(content["checkpoint"], place, device, content["options"], content["polarity"])
+        if isinstance(predictor.reading, Pictures):
+            predictor.reading = replace(predictor.reading, inverts=content["inverts"])
+        learner = cls(predictor, empty_memory(predictor, content["kind"]), Ledger.of_state(content["ledger"]))
+        learner.kept.load(content["kept"])
+        learner._revisions[place.resolve()] = content["revision"]
+        return learner
+
+    # Checks
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether it tells classes apart; else it has tasks of a regression."""
+        return self.predictor.algorithm.task_type == "classification"
+
+    @property
+    def noun(self) -> str:
+        """What a name is of."""
+        return "class" if self.is_classification else "task"
+
+    def _check_names(self, new: Any) -> None:
+        names = {*self.kept.counts, *new}
+        check_sortable(names)
+        algorithm = self.predictor.algorithm
+        if self.is_classification and not algorithm.any_ways and len(names) > algorithm.output_size:
+            raise InputError(
+                f"{self.predictor.name} is of {type(algorithm).__name__} with a learned head of {algorithm.output_size} classes, "
+                f"and would have to know {len(names)}; give a checkpoint of an algorithm without such a head, such as ProtoNet"
+            )
+
+    def _check_can_forget(self) -> None:
+        if not self.kept.can_forget:
+            raise InputError("a learner of a stream cannot take back what its weights have learned; learn the rest anew")
+
+    def _known_task(self, task: Name | None) -> Name:
+        if task is None and len(self.classes) == 1:
+            return self.classes[0]
+        if task not in self.kept.counts:
+            asked = "which task the queries are of is not said" if task is None else f"it knows no task {task!r}"
+            raise InputError(f"{asked}; it knows {listed(self.classes)}")
+        return task

@@ -1,0 +1,78 @@
+"""What a learner that lives keeps of what it learned: the contract, and what all kinds of memory share.
+
+- *Sums* (`KeptSums`, for an algorithm that `KeepsSums`): of each class the sum of what its examples add, and their number. The
+  memory of a class does not grow, and three promises hold to the bit: the order of learning does not matter, merging two
+  learners is learning both, and what was forgotten was never seen.
+- *Examples* (`KeptExamples`, for every other algorithm): examples of each class, at most so many, chosen by a named rule; the
+  algorithm adapts to them anew.
+- *Streams* (in `app/continual/`): what a method for streams keeps. What arrives is its next experience; nothing can be taken
+  back.
+
+A regression has tasks where a classification has classes: more rows for one that is known, others beside it.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+Name = Any  # of a class or a task: what a person calls it, as a rule a text
+
+
+class Group(NamedTuple):
+    """Examples of one class, or of one task of a regression.
+
+    Attributes:
+        x: inputs, pixels from 0 to 1 or columns in their own units, of shape (rows, *input).
+        y: targets in their own units, of shape (rows, targets); null in classification.
+        digests: what tells each example from all others, 16 bytes.
+    """
+
+    x: Tensor
+    y: Tensor | None
+    digests: list[bytes]
+
+
+class Kept(ABC):
+    """Base of the memories.
+
+    Attributes:
+        kind: sums, examples or stream, as the file says.
+        can_forget: whether what was learned can be taken back.
+    """
+
+    kind: str
+    can_forget = True
+
+    @property
+    @abstractmethod
+    def counts(self) -> dict[Name, int]:
+        """Examples of each name that it holds, by their sum or themselves; none is 0."""
+
+    @abstractmethod
+    def learn(self, groups: dict[Name, Group]) -> dict[Name, int]:
+        """Adds examples; returns how many of each name are not held any more, where that is any.
+
+        Raises:
+            InputError: they do not suit; nothing is changed.
+        """
+
+    @abstractmethod
+    def forget(self, name: Name) -> None:
+        """Takes back all examples of a name that it holds."""
+
+    @abstractmethod
+    def forget_examples(self, groups: dict[Name, Group]) -> None:
+        """Takes back examples that were learned."""
+
+    @abstractmethod
+    def merge(self, other: "Kept") -> dict[Name, int]:
+        """Adds what another memory of the same kind holds; returns what is not held any more, as `learn` does."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """All of it, as tensors and plain values."""
+
+    @abstractmethod
+    def load(self, state: dict[str, Any]) -> None:
+        """Takes up what `state` gave."""

@@ -1,0 +1,156 @@
+"""Learners that live: what they know after any order of learning, forgetting and merging, and what becomes of their file."""
+
+import pytest
+import torch
+from helpers.small import small_run, task_of
+
+import app
+from app.deploy.inputs import Columns, Pictures
+from app.deploy.living_learner import LivingLearner
+from app.deploy.predictor import Predictor, Source
+from app.errors import InputError
+from app.learners.kept_sums import KeepsSums
+from app.learners.learner import subclasses
+
+SUMS = ["ProtoNet", "GeMCL"]
+
+
+def predictor(method: str, **wanted) -> Predictor:
+    """An untrained algorithm; its numbers are all that these tests look at."""
+    algorithm, data = small_run(method, task_of(method), **wanted)
+    shape = data.input_shape
+    reading = Pictures(shape) if len(shape) == 3 else Columns.numbered(shape, data.output_size)
+    task = {name: getattr(data, name) for name in ("input_shape", "output_size", "train_output_size", "task_type")}
+    return Predictor(algorithm.eval().requires_grad_(False), reading, method, Source({"task": task}, {}))
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Eight pictures of each of five classes, queries, and the names."""
+    generator = torch.Generator().manual_seed(0)
+    bases = torch.rand(5, 1, 1, 16, 16, generator=generator)
+    noisy = (bases + 0.3 * torch.rand(5, 12, 1, 16, 16, generator=generator)).clamp(0, 1)
+    x = (noisy * 255).byte()
+    return x[:, :8].flatten(0, 1), [f"class {number}" for number in range(5) for _ in range(8)], x[:, 8:].flatten(0, 1)
+
+
+def told(source: Predictor, x, y, rows, **options) -> LivingLearner:
+    learner = source.learner(**options)
+    for row in rows:
+        learner.learn(x[row : row + 1], [y[row]])
+    return learner
+
+
+def same(one: LivingLearner, other: LivingLearner, queries) -> bool:
+    first, second = one.predict(queries), other.predict(queries)
+    return first.labels == second.labels and torch.equal(first.probabilities, second.probabilities)
+
+
+@pytest.mark.parametrize("method", [*SUMS, "MatchingNet"])
+def test_order_forgetting_and_merging_to_the_bit(method, pictures):
+    x, y, queries = pictures
+    source = predictor(method)
+    whole = source.learner()
+    whole.learn(x, y)
+    one_by_one = told(source, x, y, torch.randperm(len(y), generator=torch.Generator().manual_seed(1)).tolist())
+    assert same(whole, one_by_one, queries)
+
+    halves = [told(source, x, y, range(start, len(y), 2)) for start in (0, 1)]
+    halves[0].merge(halves[1])
+    assert same(whole, halves[0], queries)
+
+    never = source.learner()
+    never.learn(x[8:33], y[8:33])
+    whole.forget("class 0")
+    whole.forget_examples(x[33:])
+    assert whole.classes == never.classes == ["class 1", "class 2", "class 3", "class 4"] and same(whole, never, queries)
+
+
+@pytest.mark.parametrize("method", SUMS)
+def test_sums_say_what_an_adaptation_to_all_says(method, pictures):
+    x, y, queries = pictures
+    source = predictor(method)
+    learner = source.learner()
+    learner.learn(x, y)
+    expected, found = (one.raw_outputs(queries / 255)[0] for one in (source.adapt(x, y), learner.adapted()))
+    assert torch.allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_every_algorithm_of_sums_is_tested():
+    concrete = {cls.__name__ for cls in subclasses(KeepsSums)}
+    assert concrete == set(SUMS)
+
+
+def test_what_a_memory_keeps(pictures):
+    x, y, queries = pictures
+    source = predictor("MatchingNet")
+    orders = [range(40), reversed(range(40))]
+    drawn = [told(source, x, y, order, memory=3, keep="random") for order in orders]
+    assert drawn[0].kept.counts == dict.fromkeys(sorted(set(y)), 3) and same(*drawn, queries)
+    first = told(source, x, y, range(40), memory=3, keep="first")
+    assert torch.equal(first.kept.groups["class 1"].x, x[8:11] / 255)
+    nearest = source.learner(memory=3, keep="nearest")
+    lesson = nearest.learn(x, y)
+    assert lesson.dropped == dict.fromkeys(sorted(set(y)), 5)
+    flat = x[:8].flatten(1).double()
+    distance = (flat - flat.mean(0)).square().sum(1)
+    assert torch.equal(nearest.kept.groups["class 0"].x, x[distance.argsort()[:3].sort().values] / 255)
+    with pytest.raises(InputError, match="'class 0' would have 8 examples, more than the 3"):
+        source.learner(memory=3).learn(x, y)
+
+
+def test_a_file_is_the_learner(tmp_path, pictures):
+    x, y, queries = pictures
+    for method in ("ProtoNet", "MatchingNet"):
+        learner = predictor(method).learner()
+        learner.learn(x[:16], y[:16])
+        again = learner.learn(x[:1], y[:1]).again
+        state = [learner.kept.state(), learner.ledger.state()]
+        torch.save(state, tmp_path / "state.pt")
+        kept, ledger = torch.load(tmp_path / "state.pt", weights_only=True)
+        other = predictor(method).learner()
+        other.kept.load(kept)
+        other.ledger = type(other.ledger).of_state(ledger)
+        assert again == 1 and same(learner, other, queries) and other.ledger.digests == learner.ledger.digests
+        other.forget_examples(x[:1])
+        assert other.kept.counts["class 0"] == 7  # both of its times
+
+
+@pytest.mark.parametrize(
+    ("do", "wrong"),
+    [
+        (lambda learner, x, y: learner.forget("class 9"), "class 9: it knows no such class; it knows class 0, class 1"),
+        (lambda learner, x, y: learner.forget_examples(x[30:]), "10 of 10 examples were never learned"),
+        (lambda learner, x, y: learner.merge(predictor("GeMCL").learner()), "is of GeMCL"),
+        (lambda learner, x, y: learner.learn(torch.zeros(1, 2, 16, 16), ["a"]), "give pictures of shape"),
+        (lambda learner, x, y: learner.learn(x[:2], ["a"]), "x has 2 rows and y 1"),
+        (lambda learner, x, y: learner.learn(x[:1], [3]), "cannot be sorted"),
+        (lambda learner, x, y: learner.predictor.learner(memory=3), "keeps sums alone"),
+        (lambda learner, x, y: learner.predictor.learner().predict(x), "no class"),
+        (lambda learner, x, y: app.load_learner("absent.learner"), "does not exist"),
+    ],
+)
+def test_bad_input(do, wrong, pictures):
+    x, y, queries = pictures
+    learner = predictor("ProtoNet").learner()
+    learner.learn(x[:24], y[:24])
+    before = learner.predict(queries)
+    with pytest.raises(InputError, match=wrong):
+        do(learner, x, y)
+    assert torch.equal(learner.predict(queries).probabilities, before.probabilities)
+
+
+def test_a_learned_head_knows_so_many_classes(pictures):
+    x, y, _ = pictures
+    learner = predictor("MAML").learner()
+    learner.learn(x[:24], y[:24])
+    with pytest.raises(InputError, match="learned head of 3 classes, and would have to know 4"):
+        learner.learn(x[24:25], y[24:25])
+
+
+def test_two_spellings_are_told(pictures):
+    x, *_ = pictures
+    learner = predictor("ProtoNet").learner()
+    learner.learn(x[:2], ["Black Tern", "gull"])
+    assert learner.learn(x[2:4], ["black_tern", "gull"]).alike == [("black_tern", "Black Tern")]
+    assert learner.classes == ["Black Tern", "black_tern", "gull"]

@@ -114,7 +114,7 @@ def _flat(pilots: dict[Any, list[Cell]]) -> list[Cell]:
 
 def main() -> int:
     """Runs what is missing and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--stream", required=True, choices=STREAMS)
     parser.add_argument("--methods", nargs="+", help="default: all with a config for the stream")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of stream and weights (default 3)")

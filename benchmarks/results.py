@@ -208,7 +208,7 @@ def write(rows: list[Row | StreamRow], records: dict[str, dict[str, Any]], outli
 
 def main(args: list[str] | None = None) -> int:
     """Writes RESULTS.md, or says whether it is what the records give."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; fail where RESULTS.md differs")
     options = parser.parse_args(args)
     try:

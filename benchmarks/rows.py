@@ -142,7 +142,7 @@ def run(queue: Queue, hours: float | None) -> int:
 
 def main(args: list[str] | None = None) -> int:
     """Lists the rows or works on them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", nargs="+", metavar="PATTERN", help="names, * for any characters (default: all)")
     parser.add_argument("--list", action="store_true", help="print the hours that each takes on this machine, and stop")
     parser.add_argument(

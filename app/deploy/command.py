@@ -237,7 +237,7 @@ def predict(args: list[str]) -> int:
     given = [*args, "--"]
     flags = [f"{one}=true" if one == "--transductive" and after.startswith("--") else one for one, after in pairwise(given)]
     command = read_command(["predict", *flags], ["predict"])
-    parser = MetaParser(prog="train.py predict", description=Predict.__doc__.split("Args:")[0])
+    parser = MetaParser(prog="train.py predict", description=(Predict.__doc__ or "").partition("Args:")[0])
     parser.add_class_arguments(Predict, sub_configs=False)
     if command.help:
         parser.parse_args(["--help"])

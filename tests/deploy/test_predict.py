@@ -396,3 +396,10 @@ def test_help():
         "--top",
     ):
         assert word in outcome.out
+
+
+def test_without_docstrings(monkeypatch):
+    """As under python -OO."""
+    monkeypatch.setattr("app.deploy.command.Predict.__doc__", None)
+    outcome = train("predict", "--ckpt_path=lost.ckpt", "--support=a", "--query=b")
+    assert outcome.status == 1 and outcome.err.startswith("error: --ckpt_path lost.ckpt does not exist")

@@ -27,10 +27,11 @@ from app.command_line.loggers import settle_loggers
 from app.command_line.needed_callbacks import check_monitors, merged, needed_callbacks, wanted
 from app.command_line.parser import MetaParser
 from app.command_line.rules import TASK, shown_defaults
-from app.command_line.summary import print_summary, resume_command
+from app.command_line.summary import print_summary
 from app.errors import InputError
 from app.learners.learner import Learner
 from app.learners.suitability import check_suits
+from app.runs.commands import resume
 from app.runs.metrics_file import MetricsFile
 from app.runs.processes import is_rank_zero, job_from_outside
 from app.runs.run import (
@@ -199,7 +200,7 @@ class MetaCLI(LightningCLI):
             if self.trainer.is_global_zero:
                 name, run_dir = signal.Signals(stopped.signum).name, Path(self.trainer.default_root_dir)
                 print(
-                    f"\nstopped by {name} after step {self.trainer.global_step}; go on with\n  {resume_command(run_dir)}",
+                    f"\nstopped by {name} after step {self.trainer.global_step}; go on with\n  {resume(run_dir)}",
                     file=sys.stderr,
                 )
             raise

@@ -1,25 +1,15 @@
 """Where everything of a run lies, and the commands that go on from there."""
 
-import os
 import shlex
 from pathlib import Path
 
 from lightning import Trainer
 
+from app.runs import commands
 from app.runs.run import checkpoint_dir
 from app.runs.steady_logger import is_open
 from app.runs.tracking import RunLogger
 from callbacks.checkpoint import BestCheckpoint
-
-
-def program() -> str:
-    """How this program was started, as a person types it."""
-    return "uv run train.py" if "UV" in os.environ else "python train.py"
-
-
-def resume_command(run_dir: Path) -> str:
-    """The command that goes on with a fit."""
-    return f"{program()} fit --config {shlex.quote(str(run_dir / 'config.yaml'))} --ckpt_path last"
 
 
 def print_summary(trainer: Trainer) -> None:
@@ -34,7 +24,7 @@ def print_summary(trainer: Trainer) -> None:
     for logger in loggers:
         if logger.offline:
             pieces = [shlex.quote(str(piece)) for piece in logger.pieces or [run_dir / "wandb"]]
-            tool = "uv run wandb" if "UV" in os.environ else "wandb"
+            tool = commands.wandb()
             lines += [
                 ("W&B (offline)", " ".join(pieces)),
                 ("view", f"{tool} leet {pieces[-1]}"),
@@ -45,9 +35,9 @@ def print_summary(trainer: Trainer) -> None:
     if checkpoints and (run_dir / "config.yaml").exists():
         config = shlex.quote(str(run_dir / "config.yaml"))
         lines += [
-            ("resume", resume_command(run_dir)),
-            ("report", f"{'uv run python' if 'UV' in os.environ else 'python'} -m app.report {shlex.quote(str(run_dir))}"),
-            ("test", f"{program()} test --config {config} --ckpt_path {shlex.quote(str(checkpoints[0]))}"),
+            ("resume", commands.resume(run_dir)),
+            ("report", commands.report(run_dir)),
+            ("test", f"{commands.train()} test --config {config} --ckpt_path {shlex.quote(str(checkpoints[0]))}"),
         ]
     width = max(len(name) for name, _ in lines)
     print("\n".join(f"{name:>{width}}  {text}" for name, text in lines))

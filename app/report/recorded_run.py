@@ -10,6 +10,7 @@ import yaml
 
 from app.csv_files import read_rows
 from app.errors import InputError
+from app.runs.commands import resume
 from app.runs.recorded_metrics import METRICS, read_metrics
 
 PICTURE = re.compile(r"(.+)_(\d{7,})\.png")
@@ -85,10 +86,7 @@ def _read_run(path: Path, label: str, colour: int) -> RecordedRun:
             f"`train.py fit` wrote{_runs_below(path)}"
         )
     if not any((path / name).exists() for name in (METRICS, "results.json")):
-        raise InputError(
-            f"RUN_DIR {path} has no results yet, neither {METRICS} nor results.json; go on with it: train.py fit --config "
-            f"{path / 'config.yaml'} --ckpt_path last"
-        )
+        raise InputError(f"RUN_DIR {path} has no results yet, neither {METRICS} nor results.json; go on with it: {resume(path)}")
     return RecordedRun(
         path,
         label,

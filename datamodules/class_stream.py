@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from app.errors import InputError, check_at_least
+from datamodules.base.split import USUAL
 from datamodules.base.stream import Experience, Scenario, StreamDataModule
 from datamodules.files.image_split import ImageSplit
 from datamodules.glyphs import Glyphs
@@ -65,7 +66,7 @@ class ClassStream(StreamDataModule):
         elif path is None:
             raise InputError("--data.source image_folder needs --data.path; give a folder or a .zip")
         else:
-            self.source = ImageFolder(path, image_size=image_size, cache_dir=cache_dir)
+            self.source = ImageFolder(path, image_size=image_size, split_fractions=USUAL, cache_dir=cache_dir)
         self._split, self.num_classes, self.per_experience, self.scenario = split, num_classes, classes_per_experience, scenario
         self.sizes = {"train": train_images, "test": test_images}
 

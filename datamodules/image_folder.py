@@ -1,13 +1,15 @@
 """A person's own pictures, one folder a class."""
 
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Literal
 
-from app.errors import InputError
+import numpy as np
+
+from app.errors import InputError, check_at_least
 from datamodules.base.resized_images import ResizedImages
-from datamodules.base.split import check_fractions, deal
+from datamodules.base.split import check_fractions, deal, folds_of, shuffled, sizes_for_tasks
 from datamodules.files.class_folders import Classes, class_folders, folder_around, split_folders
 from datamodules.files.image_split import SPLITS, ImageSplit
 from datamodules.files.picture_files import PictureFiles
@@ -25,8 +27,12 @@ class ImageFolder(ResizedImages):
             and test, which are left out, and other names of these such as Train or valid.
         image_size: height and width in pixels.
         channels: 3 for RGB, 1 for grey.
-        split_fractions: shares of the classes for train, val and test, where `path` has no such folders; they sum to 1.
+        split_fractions: shares of the classes for train, val and test, where `path` has no such folders; they sum to 1. Null for
+            0.64, 0.16 and 0.2, but in each split enough classes for its tasks.
         split_seed: of the order in which the sorted classes are dealt to the splits.
+        folds: the classes are dealt to so many parts instead, of which one is tested and the next one validates; so every class
+            has its turn in as many runs. Null for shares.
+        fold: number of the part that is tested, from 0.
         cache_dir: where the decoded pictures are kept, null for the user's cache folder.
     """
 
@@ -35,15 +41,22 @@ class ImageFolder(ResizedImages):
         path: Path,
         image_size: int = 84,
         channels: Literal[1, 3] = 3,
-        split_fractions: tuple[float, float, float] = (0.64, 0.16, 0.2),
+        split_fractions: tuple[float, float, float] | None = None,
         split_seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
         cache_dir: Path | None = None,
         **kwargs,
     ):
         super().__init__(image_size=image_size, channels=channels, cache_dir=cache_dir, **kwargs)
-        check_fractions(split_fractions)
+        if split_fractions:
+            check_fractions(split_fractions)
+        check_at_least(3, "data", or_null="for shares", folds=folds)
+        if folds and (split_fractions or not 0 <= fold < folds):
+            wrong = "--data.split_fractions are given as well" if split_fractions else f"--data.fold is {fold}"
+            raise InputError(f"--data.folds is {folds}, and {wrong}; give --data.fold 0 to {folds - 1}, and no shares")
         self.path = Path(path).expanduser()
-        self.split_fractions, self.split_seed = split_fractions, split_seed
+        self.split_fractions, self.split_seed, self.folds, self.fold = split_fractions, split_seed, folds, fold
 
     def read_all(self) -> ImageSplit:
         splits = self._layout
@@ -98,5 +111,18 @@ class ImageFolder(ResizedImages):
         names = sorted(classes)
         if len(names) == 1:
             raise InputError(f"--data.path {self.path} has 1 class, {names[0]!r}; give at least 2 to each of train, val and test")
-        dealt = deal(names, self.split_fractions, self.split_seed, "classes", str(self.path))
+        ways, count = {"train": self.train_ways, "val": self.ways, "test": self.ways}, len(names)
+        if self.folds:
+            dealt = folds_of(names, self.folds, self.fold, self.split_seed)
+        elif self.split_fractions:
+            dealt = deal(names, self.split_fractions, self.split_seed, "classes", str(self.path))
+        elif sizes := sizes_for_tasks(count, tuple(ways.values())):
+            ends, order = np.cumsum([0, *sizes]), shuffled(names, self.split_seed)
+            dealt = {split: sorted(order[start:end]) for split, (start, end) in zip(SPLITS, pairwise(ends), strict=True)}
+        else:
+            remedy = f"give --data.ways {count // 3}" + " or fewer" * (count > 8) if count > 5 else "add classes, 6 are the least"
+            raise InputError(
+                f"--data.path {self.path} has {count} classes, tasks of --data.ways {self.ways} need {sum(ways.values())}, "
+                f"others in each of train, val and test; {remedy}"
+            )
         return {split: {name: classes[name] for name in dealt[split]} for split in SPLITS}

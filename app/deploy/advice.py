@@ -7,13 +7,41 @@ from typing import Any
 import numpy as np
 
 from app.deploy.adapted import OTHER, Adapted
+from app.deploy.held_out import FOLDS
 from app.deploy.inputs import Pictures, is_on_light
+from app.deploy.methods import allowed
 from app.deploy.pictures import Query, Support
+from app.deploy.predictor import Predictor
+from app.errors import InputError
 
 Line = tuple[str, str]
 UNSURE = 0.5  # the most probable class is less probable than all others together
 OUTLIER = 0.1  # probability of an example's own class, by what the other examples say
 SHOWN, CLASSES_SHOWN = 5, 20
+LEAST_ROWS = 5  # of a table, of which some are left out
+
+
+def adapted_by(method: str, predictor: Predictor, support: Support) -> tuple[Adapted, Adapted, list[Line]]:
+    """The predictor by a method, the one by the nearest mean of raw pixels, and what a comparison found.
+
+    Args:
+        method: one of `methods.METHODS`, or compare for that which is right of most support pictures that are left out.
+        predictor: of the checkpoint.
+        support: the examples.
+    """
+    pixels, labels, algorithm = support.pixels, support.labels, predictor.algorithm
+    if method != "compare":
+        return predictor.adapt(pixels, labels, method), predictor.adapt(pixels, labels, "pixel_mean"), []
+    known = allowed(algorithm)
+    if not algorithm.any_ways and len(set(labels)) != algorithm.output_size:
+        known = known[1:]
+    found = {one: predictor.adapt(pixels, labels, one) for one in known}
+    if found["pixel_mean"].held_out is None:
+        raise InputError("--method compare leaves out support pictures in turn, and each class has one; add some")
+    scores = {one: adapted.held_out.accuracy for one, adapted in found.items()}
+    best = max(scores, key=scores.get)
+    text = ", ".join(f"{one} {100 * score:.1f} %" for one, score in scores.items())
+    return found[best], found["pixel_mean"], [("compared", f"{text} of the support pictures; taken is {best}")]
 
 
 def polarity(adapted: Adapted, support: Support, query: Query) -> Iterator[Line]:
@@ -38,6 +66,25 @@ def held_out(adapted: Adapted, raw: Adapted) -> Iterator[Line]:
     count, own, pixels = len(adapted.held_out.rows), adapted.held_out.accuracy, raw.held_out.accuracy
     text = f"of {count} support pictures, {how} left out in turn, {100 * own:.1f} % are right"
     yield "check", text + (f"; nearest mean of raw pixels {100 * pixels:.1f} %" if adapted.method != "pixel_mean" else "")
+
+
+def held_out_rows(predictor: Predictor, x: np.ndarray, y: np.ndarray) -> Iterator[Line]:
+    """How far off the rows of a table are that are left out in turn, beside the mean of the others."""
+    if len(x) < LEAST_ROWS:
+        yield "check", f"fewer than {LEAST_ROWS} support rows, so none can be left out to check"
+        return
+    fold, errors = np.arange(len(x)) % FOLDS, []
+    for number in range(FOLDS):
+        out = fold == number
+        found = predictor.adapt(x[~out], y[~out]).predict(x[out]).mean.numpy()
+        errors.append(np.stack([found - y[out], y[~out].mean(0) - y[out]]))
+    own, mean = np.sqrt((np.concatenate(errors, 1) ** 2).mean(1))
+    names = predictor.reading.y
+    text = "; ".join(f"{name} {a:.4g}, by the mean of the others {b:.4g}" for name, a, b in zip(names, own, mean, strict=True))
+    yield "check", f"root mean squared error of the {len(x)} support rows, a fifth left out in turn: {text}"
+    for name, a, b in zip(names, own, mean, strict=True):
+        if not a < b:
+            yield "warning", f"of {name} the mean of the support rows is no worse; train on tables more like this one"
 
 
 def no_better(own: float, pixels: float, where: str) -> Iterator[Line]:

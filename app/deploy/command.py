@@ -15,12 +15,22 @@ from app.command_line.command import Command, read_command
 from app.command_line.parser import MetaParser
 from app.csv_files import write_csv
 from app.deploy.adapted import OTHER, Adapted
-from app.deploy.advice import by_class, class_columns, confidence, confusions, held_out, no_better, outliers, polarity
+from app.deploy.advice import (
+    by_class,
+    class_columns,
+    confidence,
+    confusions,
+    held_out,
+    held_out_rows,
+    no_better,
+    outliers,
+    polarity,
+)
 from app.deploy.checkpoint import restored
 from app.deploy.figures import curves, is_ours, sheet, values, write_picture
 from app.deploy.inputs import Pictures, Polarity
-from app.deploy.methods import NAMES, allowed
-from app.deploy.pictures import Support, read_query, read_support
+from app.deploy.methods import NAMES
+from app.deploy.pictures import read_query, read_support
 from app.deploy.predictor import Predictor
 from app.deploy.table import read_table
 from app.errors import InputError, UsageError
@@ -99,7 +109,7 @@ class Predict:
         if self.threshold and OTHER in classes:
             raise InputError(f"--support has a class {OTHER!r}, which --threshold answers with; rename its folder")
         query = read_query(self.query, predictor.reading, classes)
-        adapted, raw, compared = self._adapted(predictor, support)
+        adapted, raw, compared = adapted_by(self.method, predictor, support)
         found = adapted.predict(query.pixels, self.threshold)
         probabilities = found.probabilities.double().numpy()
         known = [truth is not None for truth in query.truths]
@@ -129,22 +139,6 @@ class Predict:
             count = f"{len(query.faults)} of {len(query.names) + len(query.faults)}"
             print(f"error: {count} query pictures cannot be read and are left out:", *query.faults, sep="\n  ", file=sys.stderr)
         return 1 if query.faults else 0
-
-    def _adapted(self, predictor: Predictor, support: Support) -> tuple[Adapted, Adapted, list[tuple[str, str]]]:
-        """The predictor by the chosen method, the one by the nearest mean of raw pixels, and what a comparison found."""
-        if self.method != "compare":
-            chosen, raw = (predictor.adapt(support.pixels, support.labels, one) for one in (self.method, "pixel_mean"))
-            return chosen, raw, []
-        known = allowed(predictor.algorithm)
-        if not predictor.algorithm.any_ways and len(set(support.labels)) != predictor.algorithm.output_size:
-            known = known[1:]
-        found = {one: predictor.adapt(support.pixels, support.labels, one) for one in known}
-        if found["pixel_mean"].held_out is None:
-            raise InputError("--method compare leaves out support pictures in turn, and each class has one; add some")
-        scores = {one: adapted.held_out.accuracy for one, adapted in found.items()}
-        best = max(scores, key=scores.get)
-        text = ", ".join(f"{one} {100 * score:.1f} %" for one, score in scores.items())
-        return found[best], found["pixel_mean"], [("compared", f"{text} of the support pictures; taken is {best}")]
 
     def _table(self, predictor: Predictor) -> int:
         reading = predictor.reading
@@ -182,9 +176,9 @@ class Predict:
             score = f"root mean squared error of the {known.sum()} queries with a target: {', '.join(parts)}"
         draw = curves if len(reading.x) == 1 else values
         counted = f"{len(support.x)} support rows, {len(query.x)} queries"
-        title = f"{_name(predictor)}: {counted}"
+        title, checked = f"{_name(predictor)}: {counted}", list(held_out_rows(predictor, support.x, support.y))
         self._write([*query.names, *header], rows, partial(draw, adapted, support, query, found, title))
-        self._say(adapted, counted, score, query.x)
+        self._say(adapted, counted, score, query.x, checked)
         return 0
 
     def _write(self, header: list[str], rows: Iterable[Iterable[Any]], draw: Callable[[], "Figure"]) -> None:

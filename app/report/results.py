@@ -9,6 +9,7 @@ CALIBRATION = "expected calibration error"
 LEAST_SCORES = ("loss", "mse", "forgetting", CALIBRATION)  # of which less is better
 DIFFERENCES = ("BWT", "BTI", "FWT", "forgetting", CALIBRATION)  # of accuracies
 ACCURACIES = ("ACC", "LA", "AAA", "min-ACC", "WC-ACC")  # of streams
+SIZES = ("ways", "shots", "queries", "num_test_classes", "num_tasks")  # of the tasks of a test
 Number = int | float | None
 
 
@@ -54,8 +55,24 @@ def results(runs: list[RecordedRun]) -> dict[str, Any]:
         step = "" if run.last_step is None else number(run.last_step)
         method, data = run.names
         row = {"run": run, "headline": _headline(run), "method": method, "data": data, "last_step": step, "seed": seed}
-        summary.append(row | {"folder": run.path})
+        summary.append(row | {"folder": run.path, "task": ", ".join(_told_task(run))})
     return {"summary": summary, "tables": _tables(runs), "adaptation": _adaptation(runs)}
+
+
+def _told_task(run: RecordedRun) -> list[str]:
+    """What was tested, as far as it decides whether scores can be compared: sizes, split and whether queries were alone."""
+    found = run.results
+    parts = [f"{number(found[name])} {name.replace('_', ' ')}" for name in SIZES if isinstance(found.get(name), int | str)]
+    parts += [f"{name.replace('_', ' ')} {found[name]}" for name in ("num_context", "num_target") if found.get(name)]
+    parts += [str(found["scenario"])] if "scenario" in found else []
+    if "transductive" in found:
+        parts.append("transductive" if found["transductive"] else "each query by itself")
+    digest = found.get("data_manifest_hash", found.get("manifest_hash"))
+    return [*parts, *([f"split {str(digest)[:6]}"] if digest else [])]
+
+
+def _task(run: RecordedRun) -> tuple[str, ...]:
+    return run.names[1], *_told_task(run)
 
 
 def number(value: Any) -> str:
@@ -82,7 +99,7 @@ def _headline(run: RecordedRun) -> Score | None:
 
 
 def _tables(runs: list[RecordedRun]) -> list[Table]:
-    """Every score of every run: a row a score, a column a run; the best of each row where all are on the same data."""
+    """Every score of every run: a row a score, a column a run; the best of each row where all are of the same task."""
     columns = [_scores(run.results) for run in runs]
     sections: dict[str, dict[str, None]] = {}
     for scores in columns:
@@ -91,7 +108,7 @@ def _tables(runs: list[RecordedRun]) -> list[Table]:
     tables = []
     for section in sorted(sections, key=lambda section: not section.startswith("test")):
         having = [at for at, scores in enumerate(columns) if any(key[0] == section for key in scores)]
-        comparable = len({runs[at].names[1] for at in having}) == 1  # scores on other data say nothing about the method
+        comparable = len({_task(runs[at]) for at in having}) == 1  # scores of other tasks say nothing about the method
         rows = []
         for name in sections[section]:
             scores = [columns[at].get((section, name)) for at in having]

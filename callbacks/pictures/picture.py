@@ -37,14 +37,19 @@ class PictureCallback(Callback):
 def save_and_log(trainer: Trainer, name: str, figure: "Figure", run_dir: Path) -> None:
     """Writes `pictures/<name>_<step>.png`, and logs it at the current step to every logger that shows pictures.
 
+    The step of a picture of `test` is that of the checkpoint, which the picture says itself, too.
+
     Args:
         trainer: whose loggers take the picture.
         name: as in the dashboard, with a slash between panel and picture.
         figure: a matplotlib figure.
         run_dir: folder of the run.
     """
-    step = trainer.global_step
-    path = run_dir / "pictures" / f"{name.replace('/', '_')}_{step:07d}.png"
+    step = of = trainer.global_step
+    if trainer.state.fn == "test":
+        of = trainer.lightning_module.trained_steps
+        figure.text(0.995, 0.003, f"step {of:,}", ha="right", va="bottom", fontsize=6, color="0.5")
+    path = run_dir / "pictures" / f"{name.replace('/', '_')}_{of:07d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}")
     try:  # a disk that is full leaves no half of a picture

@@ -161,9 +161,10 @@ class ImageEpisodes(SplitImages):
             names = self._train_options if split_name == "train" else {name: name for name in self._train_options}
             ways, shots, queries = self.task_size(split_name)
             if len(split.class_names) < ways:
+                fewest = min(len(self._splits[one].class_names) for one in self.used_splits)
                 raise InputError(
                     f"the {split_name} split of {name} has too few classes, {len(split.class_names)}, for "
-                    f"--data.{names['ways']} {ways}; give at most {len(split.class_names)}"
+                    f"--data.{names['ways']} {ways}; give at most {fewest}, which every split has"
                 )
             smallest = int(split.counts.argmin())
             least, needed = split.counts[smallest], shots + queries

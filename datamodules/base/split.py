@@ -8,6 +8,7 @@ from app.errors import InputError
 from datamodules.files.image_split import SPLITS
 
 Fractions = tuple[float, float, float]
+USUAL: Fractions = (0.64, 0.16, 0.2)
 
 
 def check_fractions(fractions: Fractions) -> None:
@@ -37,6 +38,40 @@ def deal(names: list[str], fractions: Fractions, split_seed: int, kind: str, sou
         )
     order = shuffled(names, split_seed)
     return {split: sorted(order[start:end]) for split, (start, end) in zip(SPLITS, pairwise(ends), strict=True)}
+
+
+def sizes_for_tasks(count: int, least: tuple[int, int, int]) -> list[int] | None:
+    """How many classes train, val and test get: about the usual shares, but each enough for its tasks; null where too few.
+
+    Args:
+        count: of all classes.
+        least: classes in a task of train, of val and of test.
+    """
+    if count < sum(least):
+        return None
+    train, val, _ = USUAL
+    ends = [0, round(train * count), round((train + val) * count), count]
+    _, val, test = (end - start for start, end in pairwise(ends))
+    val, test = max(val, least[1]), max(test, least[2])
+    if count - val - test < least[0]:
+        val, test = least[1:]
+    return [count - val - test, val, test]
+
+
+def folds_of(names: list[str], folds: int, fold: int, split_seed: int) -> dict[str, list[str]]:
+    """The names of each split, sorted: a fold for test, the next one for val, all others for train.
+
+    Args:
+        names: to be dealt, each once.
+        folds: so many parts of about equal size, at least 3.
+        fold: number of the one that is tested.
+        split_seed: of the order in which the sorted names are dealt.
+    """
+    order = shuffled(names, split_seed)
+    parts = [order[number::folds] for number in range(folds)]
+    test, val = parts[fold], parts[(fold + 1) % folds]
+    train = [name for part in parts if part is not test and part is not val for name in part]
+    return {"train": sorted(train), "val": sorted(val), "test": sorted(test)}
 
 
 def shuffled(names: list[str], split_seed: int) -> list[str]:

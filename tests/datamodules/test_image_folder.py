@@ -154,7 +154,7 @@ def test_cache_is_reused_until_a_picture_or_an_option_changes(tmp_path, monkeypa
 
 
 def test_setup_without_prepare_data_builds_the_cache(tmp_path):
-    data = ImageFolder(path=str(fill(tmp_path / "data")), cache_dir=str(tmp_path / "cache"), image_size=8)
+    data = ImageFolder(path=str(fill(tmp_path / "data")), cache_dir=str(tmp_path / "cache"), image_size=8, ways=2)
     data.setup()
     assert data._splits["train"].images.shape == (18, 3, 8, 8)
 
@@ -330,8 +330,22 @@ def test_one_class(tmp_path):
     assert "has 1 class, 'a'; give at least 2 to each of train, val and test" in message
 
 
+def test_few_classes_are_dealt_so_that_there_are_tasks(tmp_path):
+    folder = fill(tmp_path / "data", classes=7)
+    data = ready(folder, tmp_path / "kept", ways=2, queries=1)
+    assert [len(data.class_names(split)) for split in SPLITS] == [3, 2, 2]
+    data.check()
+    message = fault(folder, ways=5)
+    assert "has 7 classes, tasks of --data.ways 5 need 15" in message and "give --data.ways 2" in message
+    folds = [ready(folder, tmp_path / "kept", ways=2, folds=3, fold=fold) for fold in range(3)]
+    assert sorted(name for fold in folds for name in fold.class_names("test")) == list("abcdefg")
+    for fold in folds:
+        assert sorted(name for split in SPLITS for name in fold.class_names(split)) == list("abcdefg")
+    assert "--data.fold is 3; give --data.fold 0 to 2" in fault(folder, folds=3, fold=3)
+
+
 def test_too_few_classes_for_the_fractions(tmp_path):
-    message = fault(fill(tmp_path / "data", classes=3))
+    message = fault(fill(tmp_path / "data", classes=3), split_fractions=(0.64, 0.16, 0.2))
     assert "--data.split_fractions 0.64 / 0.16 / 0.2 deal the 3 classes" in message and "as 2 / 0 / 1 to train" in message
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -232,6 +233,8 @@ def test_a_table_without_names(runs, tmp_path):
     outcome = predict(runs["Sinusoid"], tmp_path, support="support.csv", query="query.csv")
     assert outcome.status == 0 and outcome.err == "" and "transductive" not in outcome.out  # there is no norm
     assert list(read(tmp_path / "out.csv")[0]) == ["x", "y_mean"]  # MAML predicts no interval
+    errors = re.search(r"of the 5 support rows, a fifth left out in turn: y (.*), by the mean of the others (.*)", outcome.out)
+    assert ("the mean of the support rows is no worse" in outcome.out) == (float(errors[1]) >= float(errors[2]))
 
 
 def test_unreadable_queries_are_listed(runs, episodes, tmp_path):

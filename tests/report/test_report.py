@@ -82,6 +82,16 @@ def test_a_page_holds_every_part_and_asks_for_nothing(tmp_path, capsys):
     assert "page.html" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("differing", [{"shots": 5}, {"transductive": False}, {"data_manifest_hash": "1f"}, {"ways": 20}])
+def test_runs_of_other_tasks_have_no_best(differing, tmp_path):
+    runs = [make_run(tmp_path / name, accuracy) for name, accuracy in (("a", 0.875), ("b", 0.5))]
+    path = runs[1] / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | differing))
+    assert main([*map(str, runs), "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert '<td class="number best">' not in page and "5 ways, transductive" in page
+
+
 def told_run(path: Path, word: str) -> Path:
     """A run that has this word wherever its files can hold a text."""
     path.mkdir(parents=True)

@@ -16,6 +16,7 @@ from app.command_line.parser import MetaParser
 from app.csv_files import write_csv
 from app.deploy.adapted import OTHER, Adapted
 from app.deploy.advice import (
+    adapted_by,
     by_class,
     class_columns,
     confidence,

@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from app.deploy.predictor import Predictor
 
 
-def load(ckpt_path: str, device: str | None = None, polarity: "Polarity" = "auto", **options: Any) -> "Predictor":
+def load(
+    ckpt_path: str, device: str | None = None, polarity: "Polarity" = "auto", encoder_weights: str | None = None, **options: Any
+) -> "Predictor":
     """What a checkpoint has learned, ready to adapt to classes or functions of a person's own.
 
     It answers each query by itself, however the run was tested; with `transductive=True` those of a call together.
@@ -17,6 +19,7 @@ def load(ckpt_path: str, device: str | None = None, polarity: "Polarity" = "auto
         ckpt_path: of a run of this application; it alone says what the algorithm, the network and the inputs are.
         device: where to compute, null for a GPU where there is one.
         polarity: of pictures of lines: dark_on_light, light_on_dark, or auto for what most of the support set are.
+        encoder_weights: file of the weights of the encoder that it was trained with, where it is not in its place.
         options: of the algorithm that are to differ from the run's, such as `transductive=True` or `eval_inner_steps=20`.
 
     Raises:
@@ -24,7 +27,7 @@ def load(ckpt_path: str, device: str | None = None, polarity: "Polarity" = "auto
     """
     from app.deploy.checkpoint import restored
 
-    return restored(ckpt_path, device, options, polarity)
+    return restored(ckpt_path, device, options, polarity, encoder_weights)
 
 
 def load_learner(path: str, device: str | None = None) -> "LivingLearner":

@@ -24,14 +24,14 @@ from datamodules.base.stream import Experience, StreamBatch, StreamDataModule
 class Noise(StreamDataModule):
     """A stream of ten classes of noise, as large as MNIST's pictures."""
 
-    input_shape, output_size, scenario, digest = (1, 28, 28), 10, "domain", "noise"
+    picture_shape, output_size, scenario, digest = (1, 28, 28), 10, "domain", "noise"
     experiences: ClassVar = [Experience("noise", tuple(range(10)))]
 
     def num_train(self, number: int) -> int:
         return 200
 
     def read(self, number: int, split: str) -> tuple[np.ndarray, np.ndarray]:
-        images = self.generator("noise", number, split).integers(0, 256, (200, *self.input_shape), dtype=np.uint8)
+        images = self.generator("noise", number, split).integers(0, 256, (200, *self.picture_shape), dtype=np.uint8)
         return images, np.arange(200) % 10
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from app.errors import InputError, check_at_least
+from datamodules.base.encoder import EncodedSplit
 from datamodules.base.split import USUAL
 from datamodules.base.stream import Experience, Scenario, StreamDataModule
 from datamodules.files.image_split import ImageSplit
@@ -25,7 +26,8 @@ class ClassStream(StreamDataModule):
         path: folder or .zip of an image_folder.
         data_dir: folder of the files of omniglot; they are downloaded there where they are absent.
         cache_dir: where the decoded images are kept, null for the user's cache folder.
-        image_size: side of the images of an image_folder, in pixels.
+        image_size: side of the images of an image_folder, in pixels; null for 84, or for pictures as they are as an encoder
+            takes them.
         split: whose classes come: test, those that no meta-training has seen; val, for the choice of hyperparameters; all, those
             of the whole data set; null for all of an image_folder without folders train, val and test, else for test.
         num_classes: classes of the stream, drawn from those with enough images; null for all that fill experiences.
@@ -43,7 +45,7 @@ class ClassStream(StreamDataModule):
         path: Path | None = None,
         data_dir: Path = Path("data"),
         cache_dir: Path | None = None,
-        image_size: int = 84,
+        image_size: int | None = None,
         split: Literal["all", "train", "val", "test"] | None = None,
         num_classes: int | None = None,
         classes_per_experience: int = 1,
@@ -66,7 +68,9 @@ class ClassStream(StreamDataModule):
         elif path is None:
             raise InputError("--data.source image_folder needs --data.path; give a folder or a .zip")
         else:
-            self.source = ImageFolder(path, image_size=image_size, split_fractions=USUAL, cache_dir=cache_dir)
+            sizes = {"image_size": image_size, "split_fractions": USUAL}
+            self.source = ImageFolder(path, **sizes, cache_dir=cache_dir, encoder=self.encoder)
+        self.source.encoder = self.encoder
         self._split, self.num_classes, self.per_experience, self.scenario = split, num_classes, classes_per_experience, scenario
         self.sizes = {"train": train_images, "test": test_images}
 
@@ -77,8 +81,8 @@ class ClassStream(StreamDataModule):
         return "all" if plain else self._split or "test"
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        return self.source.input_shape
+    def picture_shape(self) -> tuple[int, int, int]:
+        return self.source.picture_shape
 
     @property
     def output_size(self) -> int:
@@ -93,14 +97,13 @@ class ClassStream(StreamDataModule):
         return self._images.digest
 
     def prepare_data(self) -> None:
-        _ = self._images
+        _ = self._images.images
 
     @cached_property
-    def _images(self) -> ImageSplit:
-        if self.split == "all" and isinstance(self.source, ImageFolder):  # it need not be fit to be dealt to splits
-            return self.source.read_all()
-        self.source.prepare_data()
-        return self.source.read_all() if self.split == "all" else self.source.read_split(self.split)
+    def _images(self) -> ImageSplit | EncodedSplit:
+        if self.split != "all" or not isinstance(self.source, ImageFolder):  # which need not be fit to be dealt to splits
+            self.source.prepare_data()
+        return self.source.encoded(self.source.read_all() if self.split == "all" else self.source.read_split(self.split))
 
     @property
     def needed(self) -> int:

@@ -17,6 +17,7 @@ class CUB200(PictureBenchmark):
     """
 
     folder = "cubirds200"
+    has_any_size = True
     published = (Published(ARCHIVE, f"https://zenodo.org/record/8000562/files/{ARCHIVE}", ("CUB_200_2011/images",)),)
     num_classes = (100, 50, 50)
     num_images = 11_788

@@ -16,6 +16,7 @@ class DescribableTextures(PictureBenchmark):
     """
 
     folder = "describable_textures"
+    has_any_size = True
     published = (
         Published(
             ARCHIVE,

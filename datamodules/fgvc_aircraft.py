@@ -18,6 +18,7 @@ class FGVCAircraft(PictureBenchmark):
     """
 
     folder = "fgvc_aircraft"
+    has_any_size = True
     published = (
         Published(
             ARCHIVE,

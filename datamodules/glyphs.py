@@ -39,7 +39,7 @@ class Glyphs(ImageEpisodes):
         cache_dir: folder of the drawn images (some 20 MB), null for the user's cache folder.
     """
 
-    input_shape = (1, SIDE, SIDE)
+    picture_shape = (1, SIDE, SIDE)
     inverts_pictures = True
 
     def __init__(self, queries: int = 3, train_queries: int | None = 1, cache_dir: Path | None = None, **kwargs):

@@ -13,7 +13,7 @@ from datamodules.base.split import check_fractions, deal, folds_of, shuffled, si
 from datamodules.files.class_folders import Classes, class_folders, folder_around, split_folders
 from datamodules.files.image_split import SPLITS, ImageSplit
 from datamodules.files.picture_files import PictureFiles
-from datamodules.files.pictures import cached_splits
+from datamodules.files.pictures import cached_splits, undecoded_splits
 
 
 class ImageFolder(ResizedImages):
@@ -25,7 +25,8 @@ class ImageFolder(ResizedImages):
     Args:
         path: a folder or a .zip archive; a folder around the whole layout is allowed, as are other folders beside train, val
             and test, which are left out, and other names of these such as Train or valid.
-        image_size: height and width in pixels.
+        image_size: height and width in pixels; null for 84, or with an encoder for pictures as they are, of which it takes what
+            timm does, without a copy of their pixels in the cache.
         channels: 3 for RGB, 1 for grey.
         split_fractions: shares of the classes for train, val and test, where `path` has no such folders; they sum to 1. Null for
             0.64, 0.16 and 0.2, but in each split enough classes for its tasks.
@@ -39,7 +40,7 @@ class ImageFolder(ResizedImages):
     def __init__(
         self,
         path: Path,
-        image_size: int = 84,
+        image_size: int | None = None,
         channels: Literal[1, 3] = 3,
         split_fractions: tuple[float, float, float] | None = None,
         split_seed: int = 0,
@@ -48,6 +49,8 @@ class ImageFolder(ResizedImages):
         cache_dir: Path | None = None,
         **kwargs,
     ):
+        if image_size is None and not kwargs.get("encoder"):
+            image_size = 84
         super().__init__(image_size=image_size, channels=channels, cache_dir=cache_dir, **kwargs)
         if split_fractions:
             check_fractions(split_fractions)
@@ -62,7 +65,7 @@ class ImageFolder(ResizedImages):
         splits = self._layout
         classes = {name: pictures for split in splits.values() for name, pictures in split.items()}
         in_order = {name: classes[name] for name in sorted(classes)}
-        return cached_splits(self.cache_dir, "image_folder", {"all": in_order}, self.image_size, self.channels)["all"]
+        return self._decoded({"all": in_order})["all"]
 
     @property
     def has_splits(self) -> bool:
@@ -72,7 +75,12 @@ class ImageFolder(ResizedImages):
     @cached_property
     def cached(self) -> dict[str, ImageSplit]:
         splits = self._layout if self.has_splits else self._deal(self._layout["all"])
-        return cached_splits(self.cache_dir, "image_folder", splits, self.image_size, self.channels)
+        return self._decoded(splits)
+
+    def _decoded(self, splits: dict[str, Classes]) -> dict[str, ImageSplit]:
+        if self.as_they_are:
+            return undecoded_splits(splits, self.form)
+        return cached_splits(self.cache_dir, "image_folder", splits, self.form)
 
     @cached_property
     def _layout(self) -> dict[str, Classes]:

@@ -10,7 +10,7 @@ from datamodules.base.split import shuffled
 from datamodules.files.download import download
 from datamodules.files.image_split import SPLITS, ImageSplit
 from datamodules.files.picture_files import Picture, PictureFiles
-from datamodules.files.pictures import cached_splits
+from datamodules.files.pictures import Square, cached_splits
 
 SOURCE = "https://github.com/brendenlake/omniglot/raw/master/python"
 DRAWERS = 20
@@ -33,7 +33,7 @@ class Omniglot(ImageEpisodes):
         cache_dir: where the decoded pictures are kept, null for the user's cache folder.
     """
 
-    input_shape = (1, 28, 28)
+    picture_shape = (1, 28, 28)
     inverts_pictures = True
 
     def __init__(
@@ -66,8 +66,8 @@ class Omniglot(ImageEpisodes):
         classes = background | evaluation
         chosen = self._names_of_splits(list(background), list(evaluation))
         splits = {split: {name: classes[name] for name in sorted(names)} for split, names in chosen.items()}
-        _, height, _ = self.input_shape
-        return cached_splits(self.cache_dir, "omniglot", splits, height, channels=1, invert=self.inverts_pictures)
+        channels, height, _ = self.picture_shape
+        return cached_splits(self.cache_dir, "omniglot", splits, Square(height, channels), invert=self.inverts_pictures)
 
     def _names_of_splits(self, background: list[str], evaluation: list[str]) -> dict[str, list[str]]:
         if self.split_protocol == "background_evaluation":

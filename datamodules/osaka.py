@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from app.errors import InputError, check_at_least
-from datamodules.base.stream import Experience, Place, StreamBatch, StreamDataModule, as_inputs
+from datamodules.base.encoder import Encoder
+from datamodules.base.inputs import as_inputs
+from datamodules.base.stream import Experience, Place, StreamBatch, StreamDataModule
 from datamodules.files.mnist import MNIST, read_idx
 from datamodules.omniglot import Omniglot
 
@@ -33,9 +35,10 @@ class Osaka(StreamDataModule):
         num_batches: steps of the stream.
         num_workers: loader processes.
         seed: of the stream; linked to `seed_everything`.
+        encoder: name of a pretrained network of timm: its features of the pictures are the inputs; null for the pictures.
     """
 
-    input_shape = (1, 28, 28)
+    picture_shape = (1, 28, 28)
     has_boundaries = False
     has_tests = False
 
@@ -50,8 +53,9 @@ class Osaka(StreamDataModule):
         num_batches: int = 10000,
         num_workers: int = 0,
         seed: int = 0,
+        encoder: Encoder | None = None,
     ):
-        super().__init__(ways * shots, 1, num_workers, seed)
+        super().__init__(ways * shots, 1, num_workers, seed, encoder)
         if not 0 <= stay <= 1:
             raise InputError(f"--data.stay is {stay}; give a probability, 0 to 1")
         if min(probabilities) < 0 or abs(sum(probabilities) - 1) > 1e-6:
@@ -64,7 +68,7 @@ class Osaka(StreamDataModule):
         self.data_dir, self.stay, self.probabilities = Path(data_dir).expanduser(), stay, probabilities
         self.ways, self.shots, self.num_batches = ways, shots, num_batches
         self.omniglot = Omniglot(data_dir, "background_evaluation", rotate="none", cache_dir=cache_dir)
-        self.mnist = MNIST(data_dir, cache_dir)
+        self.mnist, self.cache_dir = MNIST(data_dir, cache_dir), cache_dir
 
     @property
     def output_size(self) -> int:
@@ -102,10 +106,13 @@ class Osaka(StreamDataModule):
         characters, digits = self.omniglot.read_split("test"), self.mnist.read_split("test")
         clothes = self._fashion("images", (10_000, 28, 28))[:, None], self._fashion("labels", (10_000,)).astype(np.int64)
         labels = np.repeat(np.arange(len(characters.counts)), characters.counts)
-        self._images = [torch.from_numpy(np.array(part)) for part in (characters.images, digits.images, clothes[0])]
-        self._rows_of = [_by_class(part) for part in (labels, digits.labels, clothes[1])]
         fashion = sha256(clothes[0].tobytes() + clothes[1].tobytes()).hexdigest()
         self._digests = [characters.digest, digits.digest, fashion]
+        images = [characters.images, digits.images, clothes[0]]
+        if self.encoder:
+            images = [self.encoded(*part).images for part in zip(images, self._digests, strict=True)]
+        self._images = [torch.from_numpy(np.array(part)) for part in images]
+        self._rows_of = [_by_class(part) for part in (labels, digits.labels, clothes[1])]
 
     def _fashion(self, kind: str, shape: tuple[int, ...]) -> np.ndarray:
         name = f"t10k-{kind}-idx{len(shape)}-ubyte"

@@ -18,7 +18,7 @@ class PermutedMNIST(SharedDigits):
 
     def permutation(self, number: int) -> np.ndarray:
         """Where each pixel of experience `number` comes from."""
-        pixels = int(np.prod(self.input_shape))
+        pixels = int(np.prod(self.picture_shape))
         return self.generator("pixels", number).permutation(pixels) if number else np.arange(pixels)
 
     def change(self, number: int, images: np.ndarray) -> np.ndarray:

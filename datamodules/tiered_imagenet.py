@@ -51,7 +51,7 @@ class TieredImagenet(BenchmarkImages):
         places = np.empty(len(numbers), int)
         places[np.argsort(numbers, kind="stable")] = np.arange(len(numbers))
         done = 0
-        for pixels in decode(pickled_pictures(path), self.image_size, self.channels, self.remedy):
+        for pixels in decode(pickled_pictures(path), self.form, self.remedy):
             rows = places[done : done + len(pixels)]
             done += len(pixels)
             if done > len(numbers):

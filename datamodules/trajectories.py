@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from app.episode import Episode
 from app.errors import InputError, check_at_least
+from datamodules.base.encoder import Encoder
 from datamodules.base.episodic import choose
 from datamodules.base.images import SplitImages
 from datamodules.base.sampler import EvaluationSampler
@@ -54,10 +53,11 @@ class Trajectories(SplitImages):
         num_workers: loader processes.
         seed: of the episodes; linked to `seed_everything`.
         global_labels: whether training labels are the numbers of the classes in the train split; linked to the algorithm.
+        encoder: name of a pretrained network of timm: its features of the pictures are the inputs; null for the pictures.
     """
 
     task_type: Literal["classification"] = "classification"
-    input_shape = (1, 28, 28)
+    picture_shape = (1, 28, 28)
     has_streams = True
 
     def __init__(
@@ -82,6 +82,7 @@ class Trajectories(SplitImages):
         num_workers: int = 0,
         seed: int = 0,
         global_labels: bool = False,
+        encoder: Encoder | None = None,
     ):
         super().__init__(meta_batch_size, val_episodes, test_episodes, num_workers, seed)
         given = (shots, queries, val_num_classes, test_num_classes)
@@ -100,7 +101,7 @@ class Trajectories(SplitImages):
             self.images = Omniglot(data_dir, "background_evaluation", split_seed, rotate, cache_dir)
         else:
             self.images = Glyphs(cache_dir=cache_dir)
-        self.source = source
+        self.source, self.encoder, self.cache_dir = source, encoder, cache_dir
         self.num_classes, self.num_images, self.num_others = num_classes, num_images, num_others
         self.num_remembered, self.repeats_support = num_remembered, repeats_support
         self.shots, self.queries = shots, queries
@@ -181,11 +182,7 @@ class Trajectories(SplitImages):
 
     def realise(self, split: str, values: Any) -> Episode:
         support, support_y, queries, query_y = values
-        return Episode(self._gather(split, support), support_y, self._gather(split, queries), query_y)
-
-    def _gather(self, split: str, rows: Tensor) -> Tensor:
-        """The images at these rows, in [0, 1]."""
-        return self.images_at(split, rows).to(torch.get_default_dtype()) / 255
+        return Episode(self.images_at(split, support), support_y, self.images_at(split, queries), query_y)
 
     def _evaluation_loader(self, split: str) -> DataLoader:
         # Streams of different lengths do not fit into one batch.

@@ -20,6 +20,7 @@ class VGGFlower102(PictureBenchmark):
     """
 
     folder = "vgg_flower102"
+    has_any_size = True
     published = (
         Published(ARCHIVE, f"{URL}/{ARCHIVE}", ("jpg",), md5="52808999861908f626f3c1f4e79d11fa"),
         Published(LABELS, f"{URL}/{LABELS}", md5="e0620be6f572b9609742df49c70aed4d"),

@@ -60,12 +60,13 @@ ROOMS: dict[str, set[str]] = {
     "app.algorithms.model_based": METHODS,
     "app.learners": (METHODS - {"app.learners"}) | {"app.runs"},
     "app.runs": {"datamodules.base"},
-    "app.backbones": {"app.inner_loop", "app.scores"},
+    "app.backbones": {"app.inner_loop", "app.scores", "app.pretrained"},
     "app.scores": {"datamodules.base"},
     "app.inner_loop": set(),
     "datamodules": DATA,
-    "datamodules.base": {"datamodules.files"},
+    "datamodules.base": {"datamodules.files", "app.pretrained"},
     "datamodules.files": set(),
+    "app.pretrained": set(),
     **{module: set() for module in sorted(CORE)},
 }
 

@@ -8,7 +8,15 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from app.command_line.classes import Option, classes_in, find_class, known_classes, options_of, options_of_parser
+from app.command_line.classes import (
+    Option,
+    classes_in,
+    find_class,
+    known_classes,
+    named_by_option,
+    options_of,
+    options_of_parser,
+)
 from app.command_line.command import Command, Words
 from app.command_line.config_files import is_file, named_by_file
 from app.command_line.rules import DERIVED, check_values, merged_options
@@ -110,6 +118,7 @@ class Checked:
         if section.name is None and isinstance(default, dict) and "class_path" in default:
             section = on_top(from_mapping(default), section, place, lambda _: None)
         bases = classes_in(hint)
+        section = named_by_option(section, bases)
         if section.name is None:
             names = " or ".join(sorted(name for base in bases for name in known_classes(base)))
             option = next(iter(section.options), "class_path")

@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from functools import cache
 from pkgutil import resolve_name
@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import Module
 
 import app.backbones
-from app.command_line.section import short
+from app.command_line.section import Section, short
+from app.command_line.words import Word
 from app.errors import UsageError
 from app.jsonargparse_internals import typed_options
 from app.learners.learner import concrete_subclasses, is_concrete, subclasses, unwritten
@@ -106,6 +107,19 @@ def full_name(cls: type) -> str | None:
     places = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
     found = (f"{place}.{cls.__name__}" for place in places if getattr(sys.modules.get(place), cls.__name__, None) is cls)
     return next(found, None)
+
+
+def named_by_option(section: Section, bases: Iterable[type]) -> Section:
+    """The section where its name is no class, but the value of the option by which the only class there is says it is named.
+
+    `--data.encoder resnet18` is an `Encoder` whose `name` is resnet18.
+    """
+    (first, *others) = bases
+    option = getattr(first, "named_by", None)
+    if others or option is None or section.name is None or short(section.name) == first.__name__:
+        return section
+    options = {option: Word(section.name)} | section.options
+    return Section(f"{first.__module__}.{first.__name__}", options, section.file, section.untyped)
 
 
 def find_class(name: str, hint: Any, place: str) -> tuple[str, Any]:

@@ -36,6 +36,7 @@ from app.runs.metrics_file import MetricsFile
 from app.runs.processes import is_rank_zero, job_from_outside
 from app.runs.run import (
     check_data,
+    check_encoder,
     check_fits,
     checkpoint_dir,
     resize_to_checkpoint,
@@ -227,6 +228,8 @@ class MetaCLI(LightningCLI):
         self.datamodule.check_processes(world_size)
         if self.checkpoint:
             path = Path(self._get(self.config, "ckpt_path"))
+            if is_rank_zero():
+                check_encoder(self.checkpoint, path, self.datamodule)
             check_fits(self.checkpoint, path, self.model)
             if self.subcommand == "fit" and is_rank_zero():
                 check_data(self.checkpoint, path, self.datamodule)

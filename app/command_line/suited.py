@@ -50,7 +50,7 @@ def suited(given: Section, configs: Section, say: Callable[[str], None]) -> Sect
     chosen: dict[str, dict[str, Any]] = {"model": {}, "data": {}}
     pictures = {cls.__name__: cls for cls in concrete_subclasses(ImageEpisodes)}
     why = ""
-    if data.short in pictures:
+    if data.short in pictures and not _has_vectors(pictures[data.short], data):
         shape = _shape(pictures[data.short], data)
         kind = "gpu" if _has_gpu(given) else "cpu"
         why = f"pictures of {'x'.join(map(str, shape))} on the {kind.upper()}"
@@ -111,13 +111,19 @@ def _number(cls: type, section: Section, name: str) -> Any:
 
 def _shape(cls: type[ImageEpisodes], data: Section) -> tuple[int, ...]:
     """Channels, height and width of the pictures."""
-    own = getattr(cls, "input_shape", None)
+    own = getattr(cls, "picture_shape", None)
     if isinstance(own, tuple):
         return own
     channels, _, side = getattr(cls, "native_shape", (3, 84, 84))
     size, depth = _number(cls, data, "image_size"), _number(cls, data, "channels")
     side, channels = (one if isinstance(one, int) else other for one, other in ((size, side), (depth, channels)))
     return channels, side, side
+
+
+def _has_vectors(cls: type[ImageEpisodes], data: Section) -> bool:
+    """Whether the inputs are no pictures: an encoder makes vectors of them, or they are rows of a table."""
+    encoder = as_section(data.options.get("encoder"))
+    return cls.input_shape is not ImageEpisodes.input_shape or words.plain(encoder.name) is not None
 
 
 def _trainer(given: Section, name: str) -> Any:

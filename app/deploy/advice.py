@@ -65,7 +65,8 @@ def held_out(adapted: Adapted, raw: Adapted) -> Iterator[Line]:
     how = "each" if adapted.held_out.is_one_by_one else "a fifth"
     count, own, pixels = len(adapted.held_out.rows), adapted.held_out.accuracy, raw.held_out.accuracy
     text = f"of {count} support pictures, {how} left out in turn, {100 * own:.1f} % are right"
-    yield "check", text + (f"; nearest mean of raw pixels {100 * pixels:.1f} %" if adapted.method != "pixel_mean" else "")
+    beside = f"; nearest mean of {adapted.reading.raw} {100 * pixels:.1f} %"
+    yield "check", text + beside * (adapted.method != "pixel_mean")
 
 
 def held_out_rows(predictor: Predictor, x: np.ndarray, y: np.ndarray) -> Iterator[Line]:
@@ -87,14 +88,14 @@ def held_out_rows(predictor: Predictor, x: np.ndarray, y: np.ndarray) -> Iterato
             yield "warning", f"of {name} the mean of the support rows is no worse; train on tables more like this one"
 
 
-def no_better(own: float, pixels: float, where: str) -> Iterator[Line]:
+def no_better(adapted: Adapted, own: float, pixels: float, where: str) -> Iterator[Line]:
     """A warning where what was learned is of no use."""
     if own <= pixels:
         yield (
             "warning",
             (
-                f"on {where} what was learned is no better than the nearest mean of raw pixels ({100 * own:.1f} % against "
-                f"{100 * pixels:.1f} %); try --method compare, or train on pictures more like these"
+                f"on {where} what was learned is no better than the nearest mean of {adapted.reading.raw} ({100 * own:.1f} % "
+                f"against {100 * pixels:.1f} %); try --method compare, or train on pictures more like these"
             ),
         )
 

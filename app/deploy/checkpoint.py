@@ -13,6 +13,7 @@ from app.command_line.checked import Checked
 from app.command_line.classes import options_of
 from app.command_line.parser import MetaParser, shortened
 from app.command_line.section import from_mapping
+from app.deploy.encoded import encoded_pictures
 from app.deploy.inputs import Columns, Pictures, Polarity
 from app.deploy.predictor import Predictor, Source
 from app.errors import InputError, cause
@@ -23,7 +24,11 @@ from app.runs.run import CHECKPOINT_FORMAT, read_checkpoint
 
 
 def restored(
-    ckpt_path: str, device: str | None = None, options: dict[str, Any] | None = None, polarity: Polarity = "auto"
+    ckpt_path: str,
+    device: str | None = None,
+    options: dict[str, Any] | None = None,
+    polarity: Polarity = "auto",
+    encoder_weights: str | None = None,
 ) -> Predictor:
     """The predictor of a checkpoint; arguments as of `app.load`."""
     path = Path(ckpt_path).expanduser()
@@ -32,11 +37,16 @@ def restored(
         raise InputError(f"--ckpt_path {ckpt_path} {is_what}; give the file of a checkpoint, such as DIR/checkpoints/best.ckpt")
     checkpoint = read_checkpoint(path)
     check_format(checkpoint, path)
-    return predictor_of(checkpoint, path, device, options or {}, polarity)
+    return predictor_of(checkpoint, path, device, options or {}, polarity, encoder_weights)
 
 
 def predictor_of(
-    checkpoint: dict[str, Any], path: Path, device: str | None, options: dict[str, Any], polarity: Polarity = "auto"
+    checkpoint: dict[str, Any],
+    path: Path,
+    device: str | None,
+    options: dict[str, Any],
+    polarity: Polarity = "auto",
+    encoder_weights: str | None = None,
 ) -> Predictor:
     """The predictor of a checkpoint that was read; `path` is for messages, all else as of `app.load`."""
     algorithm = build(checkpoint, path, options)
@@ -44,7 +54,11 @@ def predictor_of(
         answer_one_by_one(algorithm)
     algorithm.on_load_checkpoint(checkpoint)
     task, inputs = checkpoint["task"], checkpoint["inputs"]
-    if task["task_type"] == "classification" and len(task["input_shape"]) == 3:
+    if "encoder" in inputs:
+        reading = encoded_pictures(**inputs, polarity=polarity, path=path, weights=encoder_weights, device=_device(device))
+    elif encoder_weights is not None:
+        raise InputError(f"{path} was trained without an encoder; leave --encoder_weights out")
+    elif task["task_type"] == "classification" and len(task["input_shape"]) == 3:
         reading = Pictures(tuple(task["input_shape"]), polarity=polarity, **inputs)
     else:
         reading = Columns.numbered(task["input_shape"], task["output_size"], **inputs)

@@ -1,18 +1,13 @@
-"""The verb `predict`."""
+"""What the verb `predict` does."""
 
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from app.command_line.checked import Checked
-from app.command_line.classes import options_of_parser
-from app.command_line.command import Command, read_command
-from app.command_line.parser import MetaParser
 from app.csv_files import write_csv
 from app.deploy.adapted import OTHER, Adapted
 from app.deploy.advice import (
@@ -34,7 +29,7 @@ from app.deploy.methods import NAMES
 from app.deploy.pictures import read_query, read_support
 from app.deploy.predictor import Predictor
 from app.deploy.table import read_table
-from app.errors import InputError, UsageError
+from app.errors import InputError
 from app.shown import drawing
 
 if TYPE_CHECKING:
@@ -61,6 +56,7 @@ class Predict:
         transductive: all queries are normalised together, as MAML's `test` does: what is said of one depends on the others.
         polarity: of pictures of lines, where those of training were white on black: auto for what most of the support set are.
         device: where to compute; null for a GPU where there is one, and for the CPU with --export.
+        encoder_weights: file of the weights of the encoder that the checkpoint was trained with, where it is not in its place.
     """
 
     def __init__(
@@ -76,10 +72,17 @@ class Predict:
         transductive: bool = False,
         polarity: Polarity = "auto",
         device: str | None = None,
+        encoder_weights: str | None = None,
     ):
         self.ckpt_path, self.support, self.query, self.out = ckpt_path, support, query, Path(out).expanduser()
         self.export, self.threshold, self.device = export and str(Path(export).expanduser()), threshold, device
-        self.top, self.method, self.transductive, self.polarity = top, method, transductive, polarity
+        self.top, self.method, self.transductive, self.polarity, self.weights = (
+            top,
+            method,
+            transductive,
+            polarity,
+            encoder_weights,
+        )
         if top is not None and top < 1:
             raise InputError(f"--top is {top}; give at least 1")
         if threshold is not None and not 0 < threshold < 1:
@@ -101,7 +104,7 @@ class Predict:
         """Writes the files and says what was found; the exit status is 1 where some queries could not be read."""
         together = {"transductive": True} if self.transductive else {}
         device = self.device or ("cpu" if self.export else None)
-        predictor = restored(self.ckpt_path, device, together | options, self.polarity)
+        predictor = restored(self.ckpt_path, device, together | options, self.polarity, self.weights)
         return self._pictures(predictor) if isinstance(predictor.reading, Pictures) else self._table(predictor)
 
     def _pictures(self, predictor: Predictor) -> int:
@@ -119,15 +122,15 @@ class Predict:
         header = ["file", "label", "probability", *header]
         score, warnings = None, []
         if adapted.held_out and adapted.method != "pixel_mean":
-            warnings += no_better(adapted.held_out.accuracy, raw.held_out.accuracy, "the support pictures")
+            warnings += no_better(adapted, adapted.held_out.accuracy, raw.held_out.accuracy, "the support pictures")
         if any(known):
             rows, header = [[*row, truth or ""] for row, truth in zip(rows, query.truths, strict=True)], [*header, "true"]
             own, pixels = (_share(one, query.truths) for one in (found.labels, raw.predict(query.pixels).labels))
             score = f"accuracy {100 * own:.2f} % of the {sum(known)} queries in folders of these classes"
             score += f"; {OTHER!r} counts as wrong" if self.threshold else ""
-            score += f"; nearest mean of raw pixels {100 * pixels:.2f} %" if adapted.method != "pixel_mean" else ""
+            score += f"; nearest mean of {predictor.reading.raw} {100 * pixels:.2f} %" if adapted.method != "pixel_mean" else ""
             if adapted.method != "pixel_mean" and not self.threshold:
-                warnings += no_better(own, pixels, "these queries")
+                warnings += no_better(adapted, own, pixels, "these queries")
         counted = f"{len(classes)} classes, {len(support.labels)} support pictures, {len(query.names)} queries"
         shown = (support, query, found.labels, probabilities.max(1), classes, f"{_name(predictor)}: {counted}", score)
         self._write(header, rows, partial(sheet, *shown))
@@ -221,24 +224,3 @@ def _share(labels: list[Any], truths: list[str | None]) -> float:
 
 def _name(predictor: Predictor) -> str:
     return type(predictor.algorithm).__name__
-
-
-def predict(args: list[str]) -> int:
-    """Runs the verb and returns the exit status.
-
-    Args:
-        args: the command line after the verb.
-    """
-    given = [*args, "--"]
-    flags = [f"{one}=true" if one == "--transductive" and after.startswith("--") else one for one, after in pairwise(given)]
-    command = read_command(["predict", *flags], ["predict"])
-    parser = MetaParser(prog="train.py predict", description=(Predict.__doc__ or "").partition("Args:")[0])
-    parser.add_class_arguments(Predict, sub_configs=False)
-    if command.help:
-        parser.parse_args(["--help"])
-    if command.configs:
-        raise UsageError("unknown option --config; the checkpoint alone says what the algorithm and the inputs are")
-    of_method = {name.removeprefix("model."): value for name, value in command.options if name.startswith("model.")}
-    own = Command(options=[(name, value) for name, value in command.options if not name.startswith("model.")])
-    options = Checked(options_of_parser(parser), "all options: train.py predict --help").whole(own.layer())
-    return Predict(**options).run(of_method)

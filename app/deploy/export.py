@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from app.deploy.inputs import Columns, Pictures
-from app.deploy.preparation import prepared
 from app.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,8 +36,7 @@ class Program(nn.Module):
 
     def forward(self, query_x: Tensor) -> Tensor | tuple[Tensor, ...]:
         if self.reading is not None:
-            levels = prepared(query_x, self.reading.shape[0], self.reading.size)
-            query_x = self.reading.as_trained(levels.to(torch.get_default_dtype())).to(self.dtype)
+            query_x = self.reading.in_program(query_x).to(self.dtype)
         outputs = self.outputs(query_x)
         return outputs if len(outputs) > 1 else outputs[0]
 
@@ -59,12 +57,11 @@ def export(adapted: "Adapted", path: str, query_x: Any) -> None:
     if target.suffix != ".pt2":
         raise InputError(f"--export {path} does not end in .pt2; give a file that does")
     dtype, unit = next(iter(adapted.params.values())).dtype, 1.0
-    expected = reading.inputs(query_x, "query_x").cpu()
     if isinstance(reading, Pictures):
-        inputs, open_sizes = reading.levels(query_x, "query_x"), ("queries", "channels", "height", "width")
-        # Of sizes as they are the program would keep that they are these.
-        example = inputs.new_zeros(3, 3, reading.size + 1, reading.size + 2)
+        inputs, open_sizes, example = reading.program_queries(query_x, "query_x"), reading.open_sizes, reading.program_example()
+        expected = reading.in_program(inputs)
     else:
+        expected = reading.inputs(query_x, "query_x").cpu()
         inputs, open_sizes = expected.to(dtype), ("queries",)
         # Of one query alone the number would be fixed; the file keeps the example, so it is nobody's.
         example = torch.zeros_like(inputs[:1]).repeat(3, 1)
@@ -113,9 +110,8 @@ def _words(adapted: "Adapted", algorithm: str) -> dict[str, str]:
         "The queries of a call are normalised together. " if adapted.transductive else "Each picture is answered by itself. "
     )
     text = (
-        f"{algorithm}. Input: pictures of any size, grey or RGB, uint8 from 0 to 255 or floating-point numbers from 0 to 1, of "
-        f"shape (queries, channels, height, width). {ground}{together}Output: the probability of each class, in the order of "
-        f"{CLASSES}, of shape (queries, {len(adapted.classes)})."
+        f"{algorithm}. Input: {reading.program_takes}, of shape (queries, channels, height, width). {ground}{together}"
+        f"Output: the probability of each class, in the order of {CLASSES}, of shape (queries, {len(adapted.classes)})."
     )
     return {CLASSES: json.dumps([str(name) for name in adapted.classes], ensure_ascii=False), DESCRIPTION: text}
 

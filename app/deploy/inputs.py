@@ -11,7 +11,7 @@ from torch import Tensor
 
 from app.deploy.preparation import prepared
 from app.errors import InputError
-from datamodules.files.pictures import to_pixels
+from datamodules.files.pictures import Form, Square, to_pixels
 
 TOGETHER = 16  # pictures that are resized at a time
 
@@ -59,6 +59,7 @@ class Pictures:
     inverts_pictures: bool = False
     polarity: Polarity = "auto"
     inverts: bool = False
+    raw = "raw pixels"  # what an algorithm that is of any use must be better than, by their nearest mean
 
     def levels(self, values: Any, what: str) -> Tensor:
         """Pictures in the size and the channels of training, in their own polarity, uint8 of shape (rows, *shape).
@@ -113,13 +114,35 @@ class Pictures:
 
     def _read(self, path: Path, what: str) -> np.ndarray:
         try:
-            return to_pixels(path.read_bytes(), self.size, self.shape[0], whole=True)
+            return to_pixels(path.read_bytes(), self.form)
         except Exception as error:  # a broken file makes Pillow raise errors of many kinds
             raise InputError(f"{what}: {path} cannot be read ({' '.join(str(error).split())}); replace or remove it") from error
 
     @property
     def size(self) -> int:
         return self.shape[1]
+
+    @property
+    def form(self) -> Form:
+        """What becomes of a file."""
+        return Square(self.size, self.shape[0], whole=True)
+
+    # In an exported program
+
+    open_sizes = ("queries", "channels", "height", "width")
+    program_takes = "pictures of any size, grey or RGB, uint8 from 0 to 255 or floating-point numbers from 0 to 1"
+
+    def program_queries(self, values: Any, what: str) -> Tensor:
+        """What the program takes of these queries."""
+        return self.levels(values, what)
+
+    def program_example(self) -> Tensor:
+        """Queries of other sizes than any: the program would keep that they are these."""
+        return torch.zeros(3, 3, self.size + 1, self.size + 2, dtype=torch.uint8)
+
+    def in_program(self, pictures: Tensor) -> Tensor:
+        """What the algorithm takes, of what the program takes."""
+        return self.as_trained(prepared(pictures, self.shape[0], self.size).to(torch.get_default_dtype()))
 
 
 def is_on_light(levels: Tensor) -> Tensor:

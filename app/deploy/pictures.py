@@ -64,7 +64,7 @@ def read_pictures(pictures: list[Picture], reading: Pictures, remedy: str) -> np
     Raises:
         InputError: some cannot be read.
     """
-    return np.concatenate(list(decode(pictures, reading.size, reading.shape[0], remedy, whole=True)))
+    return np.concatenate(list(decode(pictures, reading.form, remedy)))
 
 
 def read_query(path: str, reading: Pictures, classes: list[str]) -> Query:
@@ -74,7 +74,7 @@ def read_query(path: str, reading: Pictures, classes: list[str]) -> Query:
         InputError: there are none.
     """
     pictures = _files(path, "--query").pictures
-    pixels, faults = decode_readable(pictures, reading.size, reading.shape[0], whole=True)
+    pixels, faults = decode_readable(pictures, reading.form)
     if len(faults) == len(pictures):
         raise InputError(f"none of the {len(pictures)} pictures of --query {path} can be read, the first is {faults[0]}")
     readable = [row for row in range(len(pictures)) if row not in faults]

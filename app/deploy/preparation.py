@@ -11,7 +11,7 @@ GREY = (19595.0, 38470.0, 7471.0)  # of ITU-R 601, in 2**16ths
 
 
 def prepared(pictures: Tensor, channels: int, size: int) -> Tensor:
-    """Pictures as `datamodules.files.pictures.fitted` makes them: grey or RGB, and resized by an antialiased Lanczos filter.
+    """Pictures as `datamodules.files.pictures.Square` makes them: grey or RGB, and resized by an antialiased Lanczos filter.
 
     It is written without a look at the numbers or the sizes, so that torch.export leaves these open.
 

@@ -141,9 +141,10 @@ def check_fits(checkpoint: dict[str, Any], path: Path, model: LightningModule) -
     shape = tuple(getattr(model, "input_shape", ()))
     trained_on = tuple(checkpoint.get("task", {}).get("input_shape", shape))
     if shape and shape != trained_on:
+        remedy = ", or with an option image_size" if len(trained_on) == 3 else "; features are of one encoder alone"
         raise InputError(
             f"--data has inputs of shape {shape}, and the network of {path} was trained on {trained_on}; choose data of that "
-            "shape, or with an option image_size"
+            f"shape{remedy}"
         )
     saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -153,6 +154,20 @@ def check_fits(checkpoint: dict[str, Any], path: Path, model: LightningModule) -
                 f"{path} has another architecture: {name} is {saved.get(name) or 'absent'} there, "
                 f"{wanted.get(name) or 'absent'} in --model; use the config.yaml of its run"
             )
+
+
+def check_encoder(checkpoint: dict[str, Any], path: Path, data: ResumableDataModule) -> None:
+    """Raises an InputError where features are not those of the encoder that the checkpoint was trained with."""
+    both = (checkpoint.get("inputs", {}).get("encoder") or {}, data.describe_inputs().get("encoder") or {})
+    if len({tuple(encoder.get(part) for part in ("name", "size", "normalises", "dtype", "digest")) for encoder in both}) > 1:
+        trained, given = (
+            f"{encoder['name']} (size {encoder['size'] or 'its own'}, normalises {str(encoder['normalises']).lower()}, "
+            f"{encoder['dtype']}, weights {encoder['digest'][:12]})"
+            if encoder
+            else "no encoder"
+            for encoder in both
+        )
+        raise InputError(f"{path} was trained with {trained}, and --data has {given}; give the encoder of its run")
 
 
 def check_data(checkpoint: dict[str, Any], path: Path, data: ResumableDataModule) -> None:

@@ -20,7 +20,7 @@ from datamodules.files.download import download
 from datamodules.files.image_cache import ImageSource, cached_images, in_order
 from datamodules.files.image_split import SPLITS, ImageSplit
 from datamodules.files.picture_files import Picture, PictureFiles
-from datamodules.files.pictures import fitted, picture_source
+from datamodules.files.pictures import picture_source
 from datamodules.files.published import Published
 
 
@@ -34,12 +34,14 @@ class BenchmarkImages(ResizedImages):
         folder: learn2learn's name of the data set's folder.
         published: the files.
         native_shape: channels, height and width of the published pictures, or what others resize them to.
+        has_any_size: whether the published pictures are of any size; an encoder then takes them as they are.
         num_classes: of train, val and test.
         num_images: of all splits together, null where they are not counted.
 
     Args:
         data_dir: folder of the files.
-        image_size: height and width in pixels, null for the benchmark's own; resized by an antialiased Lanczos filter.
+        image_size: height and width in pixels, null for the benchmark's own, or for pictures of any size as an encoder takes
+            them; resized by an antialiased Lanczos filter.
         channels: 3 for RGB, 1 for grey, null for the benchmark's own.
         cache_dir: where the decoded pictures are kept, null for the user's cache folder.
     """
@@ -47,6 +49,7 @@ class BenchmarkImages(ResizedImages):
     folder: str
     published: tuple[Published, ...]
     native_shape: tuple[int, int, int] = (3, 84, 84)
+    has_any_size = False
     num_classes: tuple[int, int, int]
     num_images: int | None = None
 
@@ -59,7 +62,8 @@ class BenchmarkImages(ResizedImages):
         **kwargs,
     ):
         native_channels, native_size, _ = self.native_shape
-        image_size = native_size if image_size is None else image_size
+        if image_size is None and not (self.has_any_size and kwargs.get("encoder")):
+            image_size = native_size
         super().__init__(image_size=image_size, channels=channels or native_channels, cache_dir=cache_dir, **kwargs)
         self.data_dir = Path(data_dir).expanduser()
 
@@ -101,8 +105,8 @@ class BenchmarkImages(ResizedImages):
             self._check(found)
             return found
 
-        key = json.dumps([name, PIL.__version__, self.input_shape, self.variant, stamps])
-        return cached_images(self.cache_dir, name.lower(), key, self.input_shape, sources)
+        key = json.dumps([name, PIL.__version__, self.form.key, self.variant, stamps])
+        return cached_images(self.cache_dir, name.lower(), key, self.picture_shape, sources)
 
     def _place(self, file: Published) -> Path:
         folders = (self.data_dir / self.folder, self.data_dir)
@@ -154,7 +158,7 @@ class BenchmarkImages(ResizedImages):
         grey = images.ndim == 3
         if (images.shape[1], images.shape[2], 1 if grey else 3) == (self.image_size, self.image_size, self.channels):
             return images[:, None] if grey else images.transpose(0, 3, 1, 2)
-        return np.stack([fitted(Image.fromarray(image), self.image_size, self.channels) for image in images])
+        return np.stack([self.form(Image.fromarray(image)) for image in images])
 
 
 class PictureBenchmark(BenchmarkImages):
@@ -177,7 +181,7 @@ class PictureBenchmark(BenchmarkImages):
                     f"{len(absent)} of the {len(names)} {split} classes of {type(self).__name__} have no pictures in "
                     f"--data.data_dir {self.data_dir}, the first is {min(absent)!r}; {self.remedy}"
                 )
-            sources[split] = picture_source({name: classes[name] for name in sorted(names)}, self.image_size, self.channels)
+            sources[split] = picture_source({name: classes[name] for name in sorted(names)}, self.form)
         return sources
 
     def class_folders(self, path: Path) -> dict[str, list[Picture]]:

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import Tensor
 from app.episode import Episode
 from app.errors import InputError, check_at_least
 from datamodules.base.counter import choose_each, streams
+from datamodules.base.encoder import EncodedSplit, Encoder
 from datamodules.base.episodic import EpisodicDataModule
+from datamodules.base.inputs import as_inputs
 from datamodules.files.image_split import SPLITS, ImageSplit
 
 
@@ -31,15 +34,37 @@ def on_device(images: np.ndarray, device: torch.device) -> Tensor:
 
 
 class SplitImages(EpisodicDataModule):
-    """Base of the data sets whose tasks are made of the images of train, val and test: a subclass gives `read_split`."""
+    """Base of the data sets whose tasks are made of the images of train, val and test: a subclass gives `read_split`.
+
+    Attributes:
+        picture_shape: channels, height and width of a picture.
+        as_they_are: whether an encoder takes the pictures of the files, whatever their size; else those of `picture_shape`.
+        encoder: makes vectors of the pictures, which are the inputs then; null for none.
+        cache_dir: where these are kept, null for the user's cache folder.
+    """
+
+    picture_shape: tuple[int, int, int]
+    as_they_are = False
+    encoder: Encoder | None = None
+    cache_dir: Path | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return (self.encoder.num_features,) if self.encoder else self.picture_shape
 
     @abstractmethod
     def read_split(self, split: str) -> ImageSplit:
         """The images of one split, from the cache that `prepare_data` wrote."""
 
+    def encoded(self, split: ImageSplit) -> ImageSplit | EncodedSplit:
+        """The split, with features in place of its pictures where there is an encoder."""
+        if not self.encoder:
+            return split
+        return self.encoder.encoded(split, self.cache_dir, type(self).__name__.lower(), self.as_they_are)
+
     @cached_property
-    def _splits(self) -> dict[str, ImageSplit]:
-        return {split: self.read_split(split) for split in SPLITS}
+    def _splits(self) -> dict[str, ImageSplit | EncodedSplit]:
+        return {split: self.encoded(self.read_split(split)) for split in SPLITS}
 
     @cached_property
     def _starts(self) -> dict[str, np.ndarray]:
@@ -51,6 +76,8 @@ class SplitImages(EpisodicDataModule):
         return {}
 
     def setup(self, stage: str | None = None) -> None:
+        for split in self.used_splits if self.encoder else ():
+            _ = self._splits[split].images
         _ = self._splits
 
     @property
@@ -58,19 +85,19 @@ class SplitImages(EpisodicDataModule):
         return sha256("".join(self._splits[split].digest for split in SPLITS).encode()).hexdigest()
 
     def images_near(self, split: str, device: torch.device) -> Tensor:
-        """The images of a split as uint8, on that device where they fit; they are moved there once."""
+        """The images of a split as they are kept, on that device where they fit; they are moved there once."""
         if split not in self._kept:
             self._kept[split] = on_device(self._splits[split].images, device)
         return self._kept[split]
 
     def images_at(self, split: str, rows: Tensor) -> Tensor:
-        """The images at these rows, as uint8 on the device of `rows`."""
+        """The inputs at these rows, on the device of `rows`."""
         images = self.images_near(split, rows.device)
-        return images[rows.to(images.device)].to(rows.device)
+        return as_inputs(images[rows.to(images.device)].to(rows.device))
 
 
 class ImageEpisodes(SplitImages):
-    """Base of the image data sets: a subclass gives `input_shape` and `read_split`.
+    """Base of the image data sets: a subclass gives `picture_shape` and `read_split`.
 
     Args:
         ways: classes in a task.
@@ -86,9 +113,11 @@ class ImageEpisodes(SplitImages):
         seed: of the episodes; linked to `seed_everything`.
         global_labels: the label of a training image is the number of its class within the train split, instead of within its
             task; linked to the algorithm.
+        encoder: name of a pretrained network of timm: its features of the pictures are the inputs; null for the pictures.
     """
 
     task_type: Literal["classification"] = "classification"
+    things = "images"  # what a class has
     inverts_pictures = False  # lines are white on black: deployment makes black ink on white paper so
 
     def __init__(
@@ -105,8 +134,10 @@ class ImageEpisodes(SplitImages):
         num_workers: int = 0,
         seed: int = 0,
         global_labels: bool = False,
+        encoder: Encoder | None = None,
     ):
         super().__init__(meta_batch_size, val_episodes, test_episodes, num_workers, seed)
+        self.encoder = encoder
         check_at_least(2, "data", ways=ways, train_ways=train_ways)
         check_at_least(1, "data", shots=shots, queries=queries, train_shots=train_shots, train_queries=train_queries)
         self.ways, self.shots, self.queries = ways, shots, queries
@@ -142,7 +173,11 @@ class ImageEpisodes(SplitImages):
         return self._splits[split].class_names
 
     def describe_inputs(self) -> dict[str, Any]:
-        return {"inverts_pictures": self.inverts_pictures}
+        inputs: dict[str, Any] = {"inverts_pictures": self.inverts_pictures}
+        if self.encoder:
+            pictures = None if self.as_they_are else list(self.picture_shape)
+            inputs |= {"picture_shape": pictures, "encoder": self.encoder.describe()}
+        return inputs
 
     def describe_task(self) -> dict[str, Any]:
         num_classes = len(self.class_names("test"))
@@ -170,8 +205,8 @@ class ImageEpisodes(SplitImages):
             least, needed = split.counts[smallest], shots + queries
             if least < needed:
                 raise InputError(
-                    f"class {split.class_names[smallest]!r} in the {split_name} split of {name} has {least} images, fewer than "
-                    f"--data.{names['shots']} {shots} + --data.{names['queries']} {queries} = {needed}; lower one of them"
+                    f"class {split.class_names[smallest]!r} in the {split_name} split of {name} has {least} {self.things}, fewer "
+                    f"than --data.{names['shots']} {shots} + --data.{names['queries']} {queries} = {needed}; lower one of them"
                 )
 
     def draw(self, split: str, index: int) -> tuple[np.ndarray]:
@@ -208,7 +243,6 @@ class ImageEpisodes(SplitImages):
             labels = torch.searchsorted(starts, rows[:, :, 0].contiguous(), right=True) - 1
 
         def part(rows: Tensor) -> tuple[Tensor, Tensor]:
-            images = self.images_at(split, rows.flatten(1, 2)).to(torch.get_default_dtype()).div_(255)
-            return images, labels.repeat_interleave(rows.shape[2], 1)
+            return self.images_at(split, rows.flatten(1, 2)), labels.repeat_interleave(rows.shape[2], 1)
 
         return Episode(*part(rows[:, :, :shots]), *part(rows[:, :, shots:]))

@@ -24,7 +24,7 @@ class MNISTStream(StreamDataModule):
         kwargs: of StreamDataModule.
     """
 
-    input_shape = MNIST.input_shape
+    picture_shape = MNIST.input_shape
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class MNISTStream(StreamDataModule):
     ):
         super().__init__(**kwargs)
         check_at_least(1, "data", or_null="for all", train_images=train_images, test_images=test_images)
-        self.mnist = MNIST(data_dir, cache_dir)
+        self.mnist, self.cache_dir = MNIST(data_dir, cache_dir), cache_dir
         self.wanted = {"train": train_images, "test": test_images}
         self.evaluate_on = evaluate_on
 

@@ -4,107 +4,67 @@ import json
 from abc import abstractmethod
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from app.errors import check_at_least
+from datamodules.base.encoder import EncodedSplit, Encoder
+from datamodules.base.experience import Experience, Place, Samples, Scenario, StreamBatch
+from datamodules.base.inputs import as_inputs
 from datamodules.base.resumable import ResumableDataModule
-
-Scenario = Literal["class", "task", "domain"]
-
-
-class Experience(NamedTuple):
-    """A part of the stream with a distribution of its own.
-
-    Attributes:
-        title: what tables and pictures call it.
-        classes: numbers of its classes among the outputs of the network, in the scenario of the stream.
-    """
-
-    title: str
-    classes: tuple[int, ...]
-
-
-class Samples(NamedTuple):
-    """Images and labels.
-
-    Attributes:
-        images: pixels 0..255, uint8 of shape (samples, channels, height, width).
-        y: labels among the outputs of the network, int64 of shape (samples,).
-    """
-
-    images: Tensor
-    y: Tensor
-
-
-class StreamBatch(NamedTuple):
-    """What arrives at one step.
-
-    Attributes:
-        images: pixels 0..255, uint8, as a memory keeps them.
-        x: the same as inputs in 0..1.
-        y: labels, of shape (samples,).
-        task: number of the experience that each sample is from, of shape (samples,); a method may look at it only where the
-            stream gives task ids.
-    """
-
-    images: Tensor
-    x: Tensor
-    y: Tensor
-    task: Tensor
-
-
-class Place(NamedTuple):
-    """Where in the stream a step is.
-
-    Attributes:
-        experience: its number.
-        first: whether the step is the first of the experience.
-        last: whether it is the last one.
-        rows: which samples arrive, numbers within the experience.
-    """
-
-    experience: int
-    first: bool
-    last: bool
-    rows: np.ndarray
-
-
-def as_inputs(images: Tensor) -> Tensor:
-    """Pixels 0..255 as inputs in 0..1, in the default dtype."""
-    return images.to(torch.get_default_dtype()) / 255
+from datamodules.files.image_split import ImageSplit
 
 
 class StreamDataModule(ResumableDataModule):
     """Base of all streams: experience after experience, each in batches of an order that (seed, experience, pass) decides.
 
-    A subclass gives `experiences`, `read`, `num_train` and `digest`; what it draws once is a cached property. Every sample of a
-    pass arrives exactly once; the last batch of a pass may be smaller. The scenarios are views of one stream (van de Ven and
-    Tolias 2019): `class`, one output for each class of the stream; `task`, the same, but the number of the experience is given
-    and only its classes compete; `domain`, the outputs are the classes of one experience, shared by all.
+    A subclass gives `picture_shape`, `experiences`, `read`, `num_train` and `digest`; what it draws once is a cached property.
+    Every sample of a pass arrives exactly once; the last batch of a pass may be smaller. The scenarios are views of one stream
+    (van de Ven and Tolias 2019): `class`, one output for each class of the stream; `task`, the same, but the number of the
+    experience is given and only its classes compete; `domain`, the outputs are the classes of one experience, shared by all.
 
     Args:
         batch_size: samples of a step, over all devices.
         passes: how often each experience is gone through before the next one comes.
         num_workers: loader processes; the images are in memory, 0 is fastest.
         seed: of the order, and of what a stream draws; linked to `seed_everything`.
+        encoder: name of a pretrained network of timm: its features of the pictures are the inputs; null for the pictures.
+
+    Attributes:
+        picture_shape: channels, height and width of a picture.
+        cache_dir: where features are kept, null for the user's cache folder.
     """
+
+    picture_shape: tuple[int, int, int]
+    cache_dir: Path | None = None
 
     task_type: Literal["classification"] = "classification"
     scenario: Scenario = "domain"
     has_boundaries = True
     has_tests = True  # images to score each experience by
 
-    def __init__(self, batch_size: int = 10, passes: int = 1, num_workers: int = 0, seed: int = 0):
+    def __init__(
+        self, batch_size: int = 10, passes: int = 1, num_workers: int = 0, seed: int = 0, encoder: Encoder | None = None
+    ):
         super().__init__(num_workers, seed)
+        self.encoder = encoder
         check_at_least(1, "data", batch_size=batch_size, passes=passes)
         self.batch_size, self.passes = batch_size, passes
         self.replica, self._order_of = 0, None
         self._kept: dict[tuple[int, str], Samples] = {}
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return (self.encoder.num_features,) if self.encoder else self.picture_shape
+
+    @property
+    def kept_dtype(self) -> torch.dtype:
+        """Of `StreamBatch.images`."""
+        return getattr(torch, self.encoder.dtype) if self.encoder else torch.uint8
 
     @property
     @abstractmethod
@@ -113,7 +73,10 @@ class StreamDataModule(ResumableDataModule):
 
     @abstractmethod
     def read(self, number: int, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Images, uint8, and labels, int64, of an experience for `train` or `test`: a pure function of (seed, options)."""
+        """Images, uint8, and labels, int64, of an experience for `train` or `test`: a pure function of (seed, options).
+
+        A stream that encodes all of its pictures at once gives features.
+        """
 
     @abstractmethod
     def num_train(self, number: int) -> int:
@@ -133,6 +96,9 @@ class StreamDataModule(ResumableDataModule):
     def has_task_ids(self) -> bool:
         """Whether a method may know the experience of a sample, at test too."""
         return self.scenario == "task"
+
+    def describe_inputs(self) -> dict[str, Any]:
+        return {"encoder": self.encoder.describe()} if self.encoder else {}
 
     @property
     def step_size(self) -> tuple[str, int]:
@@ -158,6 +124,7 @@ class StreamDataModule(ResumableDataModule):
             "passes": self.passes,
             **self.options,
             "digest": self.digest,
+            **({"encoder": self.encoder.identity} if self.encoder else {}),
             "experiences": [
                 {**experience._asdict(), "num_train": self.num_train(number)}
                 for number, experience in enumerate(self.experiences)
@@ -206,9 +173,22 @@ class StreamDataModule(ResumableDataModule):
         if (number, split) not in self._kept:
             if split == "train":
                 self._kept = {key: kept for key, kept in self._kept.items() if key[1] != "train"}
-            images, y = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in self.read(number, split))
-            self._kept[number, split] = Samples(images, y)
+            images, y = self.read(number, split)
+            if self.encoder and images.dtype == np.uint8:
+                images = self.encoded(images, sha256(np.ascontiguousarray(images)).hexdigest()).images
+            kept = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in (images, y))
+            self._kept[number, split] = Samples(*kept)
         return self._kept[number, split]
+
+    def encoded(self, images: np.ndarray, digest: str) -> EncodedSplit:
+        """Features of pictures of `picture_shape`, from the cache.
+
+        Args:
+            images: uint8, of shape (pictures, *picture_shape).
+            digest: identifies them.
+        """
+        split = ImageSplit(images, np.array([len(images)]), ["all"], digest)
+        return self.encoder.encoded(split, self.cache_dir, type(self).__name__.lower(), prepared=False)
 
     def batch(self, cursor: int, device: torch.device | str = "cpu") -> StreamBatch:
         """What arrives at step `cursor`."""

@@ -53,13 +53,18 @@ def cached_folder(
     cache_dir: str | os.PathLike | None, name: str, key: str, write: Callable[[Path], None]
 ) -> dict[str, np.ndarray]:
     """The same for arrays that memory does not hold: `write` puts them into the folder it gets, as `<array>.npy`."""
-    root = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-    folder = root / f"{name}-{sha256(key.encode()).hexdigest()[:16]}"
+    folder = cache_folder(cache_dir, name, key)
     arrays = _mapped(folder)
     if arrays is None:
         with _only_writer(folder):
             arrays = _mapped(folder) or _made(folder, write)
     return arrays
+
+
+def cache_folder(cache_dir: str | os.PathLike | None, name: str, key: str) -> Path:
+    """The folder in the cache for what `name` and `key` identify; arguments as of `cached_arrays`."""
+    root = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+    return root / f"{name}-{sha256(key.encode()).hexdigest()[:16]}"
 
 
 def save(arrays: dict[str, np.ndarray], folder: Path) -> None:

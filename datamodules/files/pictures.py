@@ -4,6 +4,8 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -33,18 +35,62 @@ class Encoded(Protocol):
     def read(self) -> bytes: ...
 
 
-def to_pixels(data: bytes, size: int, channels: int, whole: bool = False) -> np.ndarray:
-    """Decodes one picture: upright, transparency on white, resized by an antialiased Lanczos filter.
+class Form(Protocol):
+    """What becomes of a decoded picture.
+
+    Attributes:
+        shape: channels, height and width of the result.
+        key: identifies what is done, as text.
+        draft: height and width that are enough of a JPEG, which is then decoded at 1/2, 1/4 or 1/8; null for all of it.
+    """
+
+    shape: tuple[int, int, int]
+    key: str
+    draft: int | None
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """Pixels of that shape, uint8."""
+
+
+@dataclass(frozen=True)
+class Square:
+    """Resized by an antialiased Lanczos filter, whatever the aspect ratio was.
+
+    Attributes:
+        size: height and width in pixels.
+        channels: 1 for grey, 3 for RGB.
+        whole: a large JPEG is decoded in its own size, as other programs do; else, sooner, at 1/2, 1/4 or 1/8 of it.
+    """
+
+    size: int
+    channels: int
+    whole: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.channels, self.size, self.size)
+
+    @property
+    def key(self) -> str:
+        return f"{self.size} {self.channels}"
+
+    @property
+    def draft(self) -> int | None:
+        return None if self.whole else 2 * self.size
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        image = image.convert("L" if self.channels == 1 else "RGB").resize((self.size, self.size), Image.Resampling.LANCZOS)
+        pixels = np.asarray(image)
+        return pixels[None] if self.channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def to_pixels(data: bytes, form: Form) -> np.ndarray:
+    """Decodes one picture: upright, transparency on white, and then in that form, uint8.
 
     Args:
         data: a file in any format and mode that Pillow reads, of more than 8 bits a pixel as `eight_bits` says; of an animation
             the first frame counts.
-        size: height and width of the result, whatever the aspect ratio was.
-        channels: 1 for grey, 3 for RGB.
-        whole: a large JPEG is decoded in its own size, as other programs do; else, sooner, at 1/2, 1/4 or 1/8 of it.
-
-    Returns:
-        uint8 of shape (channels, size, size).
+        form: what becomes of it.
 
     Raises:
         ValueError: its pixels cannot be told from black, or are more than `PIXELS`.
@@ -53,8 +99,8 @@ def to_pixels(data: bytes, size: int, channels: int, whole: bool = False) -> np.
         if (pixels := image.width * image.height) > PIXELS:
             raise ValueError(f"it has {pixels:,} pixels, more than the {PIXELS:,} that a picture may have")
         has_16_bits = image.format in ("PNG", "TIFF") and ";16" in str(image.tile)  # Pillow keeps the upper 8 of a colour
-        if not whole:
-            image.draft(None, (2 * size, 2 * size))
+        if form.draft:
+            image.draft(None, (form.draft, form.draft))
         states_white = image.format == "PPM"  # which Pillow has scaled to 65535
         image = ImageOps.exif_transpose(image)
         if image.mode == "F" or image.mode.startswith("I"):
@@ -64,7 +110,7 @@ def to_pixels(data: bytes, size: int, channels: int, whole: bool = False) -> np.
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return fitted(image, size, channels)
+        return form(image)
 
 
 def _highest(image: Image.Image) -> int:
@@ -94,19 +140,13 @@ def eight_bits(grey: np.ndarray, white: int | None = None) -> np.ndarray:
     return np.rint(grey * (255 / white)).astype(np.uint8)
 
 
-def fitted(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    """The image in that size and number of channels, uint8 of shape (channels, size, size)."""
-    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.LANCZOS))
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-
-
-def decode_readable(pictures: list[Encoded], size: int, channels: int, whole: bool = False) -> tuple[np.ndarray, dict[int, str]]:
-    """All pictures as one uint8 array of shape (pictures, channels, size, size), and what is wrong with some, by their number."""
-    pixels = np.zeros((len(pictures), channels, size, size), np.uint8)
+def decode_readable(pictures: list[Encoded], form: Form) -> tuple[np.ndarray, dict[int, str]]:
+    """All pictures as one uint8 array of shape (pictures, *form), and what is wrong with some, by their number."""
+    pixels = np.zeros((len(pictures), *form.shape), np.uint8)
 
     def fault(row: int) -> str | None:
         try:
-            pixels[row] = to_pixels(pictures[row].read(), size, channels, whole)
+            pixels[row] = to_pixels(pictures[row].read(), form)
         except UnidentifiedImageError:
             is_foreign = str(pictures[row]).lower().endswith(FOREIGN)
             return f"{pictures[row]} ({'a format that is not read; save it as JPEG or PNG' if is_foreign else 'not an image'})"
@@ -118,15 +158,15 @@ def decode_readable(pictures: list[Encoded], size: int, channels: int, whole: bo
         return pixels, {row: line for row, line in enumerate(faults) if line}
 
 
-def decode(pictures: Iterable[Encoded], size: int, channels: int, remedy: str, whole: bool = False) -> Iterator[np.ndarray]:
-    """Yields all pictures as uint8 arrays of shape (pictures, channels, size, size), `TOGETHER` at a time.
+def decode(pictures: Iterable[Encoded], form: Form, remedy: str) -> Iterator[np.ndarray]:
+    """Yields all pictures as uint8 arrays of shape (pictures, *form), `TOGETHER` at a time.
 
     Raises:
         InputError: some cannot be decoded, at the end; names the first of them and the remedy.
     """
     remaining, total, faults = iter(pictures), 0, []
     while part := list(islice(remaining, TOGETHER)):
-        pixels, wrong = decode_readable(part, size, channels, whole)
+        pixels, wrong = decode_readable(part, form)
         faults += wrong.values()
         total += len(part)
         yield pixels
@@ -135,16 +175,16 @@ def decode(pictures: Iterable[Encoded], size: int, channels: int, remedy: str, w
         raise InputError(f"{count}, the first is {faults[0]}; {remedy}")
 
 
-def picture_source(classes: dict[str, list[Picture]], size: int, channels: int, invert: bool = False) -> ImageSource:
+def picture_source(classes: dict[str, list[Picture]], form: Form, invert: bool = False) -> ImageSource:
     """The pictures of a split, class name -> pictures, in the order to keep; `invert` makes black white."""
     pictures = [picture for pictures in classes.values() for picture in pictures]
-    blocks = decode(pictures, size, channels, pictures[0].files.remedy if pictures else "")
+    blocks = decode(pictures, form, pictures[0].files.remedy if pictures else "")
     blocks = (255 - block for block in blocks) if invert else blocks
     return ImageSource(list(classes), [len(pictures) for pictures in classes.values()], in_order(blocks))
 
 
 def cached_splits(
-    cache_dir: Path | None, name: str, splits: dict[str, dict[str, list[Picture]]], size: int, channels: int, invert: bool = False
+    cache_dir: Path | None, name: str, splits: dict[str, dict[str, list[Picture]]], form: Form, invert: bool = False
 ) -> dict[str, ImageSplit]:
     """The pictures of every split, decoded, from the cache.
 
@@ -152,20 +192,58 @@ def cached_splits(
         cache_dir: null for the user's cache folder.
         name: of the data set.
         splits: split -> class name -> pictures, in the order to keep.
-        size: height and width.
-        channels: 1 or 3.
+        form: what becomes of each picture.
         invert: whether black becomes white.
     """
-    manifest = {
-        split: {label: [(file.name, file.files.stamps[file.name]) for file in pictures] for label, pictures in classes.items()}
-        for split, classes in splits.items()
-    }
-    key = json.dumps([PIL.__version__, DECODING, size, channels, invert, manifest])
-    shape = (channels, size, size)
+    key = json.dumps([form.key, invert, {split: _manifest(classes) for split, classes in splits.items()}])
     return cached_images(
         cache_dir,
         name,
         key,
-        shape,
-        lambda _: {split: picture_source(classes, size, channels, invert) for split, classes in splits.items()},
+        form.shape,
+        lambda _: {split: picture_source(classes, form, invert) for split, classes in splits.items()},
     )
+
+
+def _manifest(classes: dict[str, list[Picture]]) -> list:
+    """What identifies the pictures of each class, and how they are decoded."""
+    listed = {label: [(file.name, file.files.stamps[file.name]) for file in pictures] for label, pictures in classes.items()}
+    return [PIL.__version__, DECODING, listed]
+
+
+class UndecodedPictures:
+    """The pictures of a split, decoded where a slice of them is asked for; as an array of shape (pictures, *form).
+
+    Args:
+        pictures: in their order.
+        form: what becomes of each.
+        stamp: changes where the content of a file may have.
+    """
+
+    def __init__(self, pictures: list[Picture], form: Form, stamp: str):
+        self.pictures, self.form, self.stamp = pictures, form, stamp
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        pictures = self.pictures[rows]
+        return np.concatenate(list(decode(pictures, self.form, pictures[0].files.remedy)))
+
+
+def undecoded_splits(splits: dict[str, dict[str, list[Picture]]], form: Form) -> dict[str, ImageSplit]:
+    """The pictures of every split, of which none is decoded or kept: for an encoder, which sees each once.
+
+    Args:
+        splits: split -> class name -> pictures, in the order to keep.
+        form: what becomes of each picture.
+    """
+    found = {}
+    for split, classes in splits.items():
+        pictures = [picture for pictures in classes.values() for picture in pictures]
+        # A copy of the files, which have other times then, is the same data.
+        sizes = {label: [(file.name, file.files.size(file.name)) for file in files] for label, files in classes.items()}
+        stamp, digest = (sha256(json.dumps([split, what]).encode()).hexdigest() for what in (_manifest(classes), sizes))
+        counts = np.array([len(pictures) for pictures in classes.values()])
+        found[split] = ImageSplit(UndecodedPictures(pictures, form, stamp), counts, list(classes), digest)
+    return found

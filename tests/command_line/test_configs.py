@@ -67,7 +67,8 @@ def random_images(monkeypatch):
     """Every data set of images has random ones: its own tests see to the real."""
 
     def read_split(self: ImageEpisodes | MNIST, split: str) -> ImageSplit | LabelledImages:
-        pixels = np.random.default_rng(len(split)).integers(0, 256, (CLASSES * IMAGES, *self.input_shape), dtype=np.uint8)
+        shape = (CLASSES * IMAGES, *getattr(self, "picture_shape", (1, 28, 28)))
+        pixels = np.random.default_rng(len(split)).integers(0, 256, shape, dtype=np.uint8)
         if isinstance(self, MNIST):
             return LabelledImages(pixels, np.arange(len(pixels)) % 10, split)
         return ImageSplit(pixels, np.full(CLASSES, IMAGES), [f"{split} {number}" for number in range(CLASSES)], split)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from app.errors import InputError
-from datamodules.files.pictures import to_pixels
+from datamodules.files.pictures import Square, to_pixels
 from datamodules.image_folder import ImageFolder
 
 SPLITS = ("train", "val", "test")
@@ -161,7 +161,7 @@ def test_setup_without_prepare_data_builds_the_cache(tmp_path):
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM"])
 def test_formats(kind):
-    pixels = to_pixels(encoded(Image.new("RGB", (30, 20), BLUE), kind), 8, 3)
+    pixels = to_pixels(encoded(Image.new("RGB", (30, 20), BLUE), kind), Square(8, 3))
     assert pixels.shape == (3, 8, 8) and pixels.dtype == np.uint8
     assert np.abs(pixels.astype(int) - np.array(BLUE)[:, None, None]).max() <= 3
 
@@ -174,10 +174,13 @@ def test_modes(mode):
         image = Image.fromarray(np.full((10, 10), 257 * grey, np.uint16))
     else:
         image = red.convert("L").point(lambda _: 255).convert("1") if mode == "1" else red.convert(mode)
-    pixels = to_pixels(encoded(image, "JPEG" if mode == "CMYK" else "PNG", **({"quality": 100} if mode == "CMYK" else {})), 4, 3)
+    pixels = to_pixels(
+        encoded(image, "JPEG" if mode == "CMYK" else "PNG", **({"quality": 100} if mode == "CMYK" else {})),
+        Square(4, 3),
+    )
     expected = {"1": (255,) * 3, "P": RED, "RGB": RED, "RGBA": RED, "CMYK": RED}.get(mode, (76,) * 3)
     assert np.abs(pixels.astype(int) - np.array(expected)[:, None, None]).max() <= 3
-    assert to_pixels(encoded(red), 4, 1).shape == (1, 4, 4)
+    assert to_pixels(encoded(red), Square(4, 1)).shape == (1, 4, 4)
 
 
 RAMP = np.linspace(0, 1, 16).reshape(4, 4)
@@ -203,7 +206,7 @@ def deep(white: float, dtype: str) -> bytes:
     ],
 )
 def test_more_than_8_bits_are_never_black(white, dtype):
-    assert np.array_equal(to_pixels(deep(white, dtype), 4, 1)[0], np.rint(255 * RAMP))
+    assert np.array_equal(to_pixels(deep(white, dtype), Square(4, 1))[0], np.rint(255 * RAMP))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +222,7 @@ def test_more_than_8_bits_are_never_black(white, dtype):
 def test_pixels_without_a_scale_are_refused(white, dtype, words, tmp_path):
     data = deep(white, dtype)
     with pytest.raises(ValueError, match=words):
-        to_pixels(data, 4, 1)
+        to_pixels(data, Square(4, 1))
     (fill(tmp_path / "data") / "a" / "deep.tiff").write_bytes(data)
     assert words in fault(tmp_path / "data")
 
@@ -236,27 +239,27 @@ def colours_of_16_bits(highest: int, transparent: bool = False) -> bytes:
 
 
 def test_colours_of_16_bits():
-    assert to_pixels(colours_of_16_bits(65535), 4, 3).max() == 255
+    assert to_pixels(colours_of_16_bits(65535), Square(4, 3)).max() == 255
     for highest in (0, 255, 4095):  # of the first two Pillow keeps the same
         with pytest.raises(ValueError, match="the upper 4 are not used"):
-            to_pixels(colours_of_16_bits(highest), 4, 3)
-    assert not to_pixels(encoded(Image.new("RGB", (4, 4))), 4, 3).any()  # of 8 bits, black is black
-    assert (to_pixels(colours_of_16_bits(0, transparent=True), 4, 3) == 255).all()
+            to_pixels(colours_of_16_bits(highest), Square(4, 3))
+    assert not to_pixels(encoded(Image.new("RGB", (4, 4))), Square(4, 3)).any()  # of 8 bits, black is black
+    assert (to_pixels(colours_of_16_bits(0, transparent=True), Square(4, 3)) == 255).all()
 
 
 def test_a_pgm_says_which_grey_is_white():
     for grey, expected in ((50, 12), (200, 50), (1023, 255)):
         file = b"P5 4 4 1023 " + struct.pack(">16H", *[grey] * 16)
-        assert (to_pixels(file, 4, 1) == expected).all()
+        assert (to_pixels(file, Square(4, 1)) == expected).all()
 
 
 def test_transparency_is_white():
     clear = Image.new("RGBA", (10, 10), (0, 0, 0, 0))
-    assert (to_pixels(encoded(clear), 4, 3) == 255).all()
-    assert (to_pixels(encoded(clear.convert("LA")), 4, 1) == 255).all()
+    assert (to_pixels(encoded(clear), Square(4, 3)) == 255).all()
+    assert (to_pixels(encoded(clear.convert("LA")), Square(4, 1)) == 255).all()
     palette = Image.new("P", (10, 10), 0)
     palette.putpalette([0, 0, 0])
-    assert (to_pixels(encoded(palette, transparency=0), 4, 3) == 255).all()
+    assert (to_pixels(encoded(palette, transparency=0), Square(4, 3)) == 255).all()
 
 
 def test_pictures_are_turned_upright():
@@ -265,16 +268,16 @@ def test_pictures_are_turned_upright():
     exif = Image.Exif()
     exif[0x0112] = 6  # a camera turned by 90 degrees: the file holds the scene turned counterclockwise
     turned = Image.fromarray(np.rot90(upright).copy())
-    assert np.array_equal(to_pixels(encoded(turned, exif=exif), 16, 3), upright.transpose(2, 0, 1))
+    assert np.array_equal(to_pixels(encoded(turned, exif=exif), Square(16, 3)), upright.transpose(2, 0, 1))
 
 
 def test_resizing_is_antialiased_and_fills_the_square():
     stripes = np.zeros((40, 400), np.uint8)
     stripes[:, ::2] = 255
-    pixels = to_pixels(encoded(Image.fromarray(stripes)), 8, 1)
+    pixels = to_pixels(encoded(Image.fromarray(stripes)), Square(8, 1))
     assert pixels.min() > 120 and pixels.max() < 136
     photograph = Image.fromarray(np.tile(np.linspace(0, 255, 2000).astype(np.uint8), (1500, 1)))
-    pixels = to_pixels(encoded(photograph, "JPEG"), 8, 1)  # decoded at 1/8, still over the whole width
+    pixels = to_pixels(encoded(photograph, "JPEG"), Square(8, 1))  # decoded at 1/8, still over the whole width
     assert np.abs(pixels[0].mean(axis=0) - np.linspace(16, 239, 8)).max() < 4
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from app.deploy.preparation import prepared
-from datamodules.files.pictures import fitted
+from datamodules.files.pictures import Square
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -16,7 +16,7 @@ def test_equals_pillow_to_the_bit(channels, shape):
     for mode in (1, 3):
         pixels = generator.integers(0, 256, (*shape, mode), dtype=np.uint8)
         image = Image.fromarray(pixels[..., 0] if mode == 1 else pixels)
-        expected = torch.from_numpy(np.array(fitted(image, 28, channels))).double()
+        expected = torch.from_numpy(np.array(Square(28, channels)(image))).double()
         pictures = torch.from_numpy(pixels).permute(2, 0, 1)[None]
         for given in (pictures, pictures.float() / 255, pictures.double() / 255):
             assert torch.equal(prepared(given, channels, 28)[0], expected)

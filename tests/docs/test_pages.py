@@ -15,6 +15,7 @@ from app.continual.base.method import ContinualMethod
 from app.deploy.command import Predict
 from app.learners.learner import Learner, concrete_subclasses
 from app.runs.tracking import RunLogger
+from datamodules.base.encoder import Encoder
 from datamodules.base.resumable import ResumableDataModule
 
 WITH_RESULTS = [*PAGES, ROOT / "RESULTS.md"]
@@ -69,7 +70,7 @@ def known_options() -> set[str]:
     """All options of all classes and benchmarks, as the command line has them."""
     bases = {"model": Learner, "data": ResumableDataModule, "model.method": ContinualMethod}
     sections = [(section, cls) for section, base in bases.items() for cls in concrete_subclasses(base)]
-    sections += [("trainer", Trainer), ("trainer.logger", RunLogger)]
+    sections += [("trainer", Trainer), ("trainer.logger", RunLogger), ("data.encoder", Encoder)]
     found = {f"--{section}.{name}" for section, cls in sections for name in arguments(cls)} | {*OTHERS}
     benchmarks = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
     return found | {f"--{name}" for name in arguments(Predict)} | set(re.findall(r'"(--\w+)"', benchmarks))

@@ -141,7 +141,7 @@ def relative_error(actual: Params, expected: Params) -> float:
 class Blots(ImageEpisodes):
     """Classes of 16x16 images: a coarse random pattern each, its images shifted by up to a pixel, with noise."""
 
-    input_shape = (1, 16, 16)
+    picture_shape = (1, 16, 16)
 
     def read_split(self, split: str) -> ImageSplit:
         generator, classes, images = self.generator(split, 2**32), 40, 8

@@ -24,7 +24,7 @@ SMALL = {"memory": 9, "epochs": 2, "strength": 0.5, "fisher_samples": 11, "refer
 class Patterns(StreamDataModule):
     """Experiences of two classes, each a random picture of 5x5 pixels with noise."""
 
-    input_shape = (1, 5, 5)
+    picture_shape = (1, 5, 5)
 
     def __init__(self, scenario: Scenario = "class", num_experiences: int = 3, train: int = 22, batch_size: int = 6, **kwargs):
         super().__init__(batch_size=batch_size, **kwargs)
@@ -43,10 +43,10 @@ class Patterns(StreamDataModule):
         return self.sizes["train"]
 
     def read(self, number: int, split: str) -> tuple[np.ndarray, np.ndarray]:
-        means = self.generator("means", number).integers(0, 200, (2, *self.input_shape))
+        means = self.generator("means", number).integers(0, 200, (2, *self.picture_shape))
         generator = self.generator("noise", number, split)
         y = generator.permutation(self.sizes[split]) % 2
-        images = (means[y] + generator.integers(0, 56, (len(y), *self.input_shape))).astype(np.uint8)
+        images = (means[y] + generator.integers(0, 56, (len(y), *self.picture_shape))).astype(np.uint8)
         return images, y + self.experiences[number].classes[0]
 
     @property

@@ -4,6 +4,7 @@ import csv
 import shutil
 import zipfile
 from contextlib import chdir
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from datamodules.files.mnist import MNIST, LabelledImages
 from datamodules.omniglot import Omniglot
 from datamodules.osaka import Osaka
 from helpers.command_line import QUIET, ROOT, train
+from helpers.pretrained import write_weights
 
 CLASSES, IMAGES = 60, 21
 RUN = ["--model=MAML", "--data=Glyphs", "--data.queries=2", "--data.meta_batch_size=2", "--data.val_episodes=2"]
@@ -28,6 +30,8 @@ def make_workspace(folder: Path) -> None:
     (folder / "configs").symlink_to(ROOT / "configs")
     (folder / "DIR").mkdir()
     write_pictures(folder)
+    if find_spec("timm"):
+        write_weights(folder / "WEIGHTS.safetensors", "tf_efficientnet_lite0", num_classes=1)
     for name in ("gapminder.csv", "table.csv"):
         write_table(folder / name)
     with chdir(folder):  # so that the run's config names its folder as RUN
@@ -80,7 +84,8 @@ def random_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """The data sets that are downloaded have random pictures: their own tests see to the real."""
 
     def read_split(self: ImageEpisodes | MNIST, split: str) -> ImageSplit | LabelledImages:
-        pixels = np.random.default_rng(len(split)).integers(0, 256, (CLASSES * IMAGES, *self.input_shape), dtype=np.uint8)
+        shape = (CLASSES * IMAGES, *getattr(self, "picture_shape", (1, 28, 28)))
+        pixels = np.random.default_rng(len(split)).integers(0, 256, shape, dtype=np.uint8)
         if isinstance(self, MNIST):
             return LabelledImages(pixels, np.arange(len(pixels)) % 10, split)
         return ImageSplit(pixels, np.full(CLASSES, IMAGES), [f"{split} {number}" for number in range(CLASSES)], split)

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from app.continual.base.method import ContinualMethod
 from app.errors import check_at_least
-from datamodules.base.stream import StreamBatch, StreamDataModule, as_inputs
+from datamodules.base.inputs import as_inputs
+from datamodules.base.stream import StreamBatch, StreamDataModule
 
 
 class FromScratch(ContinualMethod):

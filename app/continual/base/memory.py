@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from app.errors import check_at_least
-from datamodules.base.stream import StreamBatch, StreamDataModule, as_inputs
+from datamodules.base.inputs import as_inputs
+from datamodules.base.stream import StreamBatch, StreamDataModule
 
 
 class Remembered(NamedTuple):
@@ -29,7 +30,8 @@ class ReservoirMemory(nn.Module):
     """Keeps a uniform sample of all that was seen (Vitter 1985): sample number n stays with probability capacity / n.
 
     Everything is a buffer of fixed size, and where sample n is stored, if at all, is a function of (seed, n): so a checkpoint
-    holds all of it, and processes that see the same samples keep the same ones. Images are stored with one byte a pixel.
+    holds all of it, and processes that see the same samples keep the same ones. Images are stored with one byte a pixel,
+    features as they came.
 
     Args:
         capacity: samples.
@@ -41,7 +43,7 @@ class ReservoirMemory(nn.Module):
         super().__init__()
         check_at_least(1, "model.method", memory=capacity)
         self.capacity, self.stream = capacity, stream
-        self.register_buffer("images", torch.zeros(capacity, *stream.input_shape, dtype=torch.uint8))
+        self.register_buffer("images", torch.zeros(capacity, *stream.input_shape, dtype=stream.kept_dtype))
         self.register_buffer("y", torch.zeros(capacity, dtype=torch.int64))
         self.register_buffer("task", torch.zeros(capacity, dtype=torch.int64))
         self.register_buffer("logits", torch.zeros(capacity, num_logits) if num_logits else None)

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from app.continual.base.memory import ReservoirMemory
 from app.continual.base.method import ContinualMethod
 from app.errors import check_at_least
-from datamodules.base.stream import Experience, Samples, StreamBatch, StreamDataModule, as_inputs
+from datamodules.base.inputs import as_inputs
+from datamodules.base.stream import Experience, Samples, StreamBatch, StreamDataModule
 
 
 class AGEM(ContinualMethod):

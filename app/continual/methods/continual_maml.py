@@ -12,7 +12,8 @@ from torch.nn import functional
 from app.continual.base.method import ContinualMethod
 from app.errors import check_above_zero
 from app.torch_internals import copy_each_
-from datamodules.base.stream import StreamBatch, StreamDataModule, as_inputs
+from datamodules.base.inputs import as_inputs
+from datamodules.base.stream import StreamBatch, StreamDataModule
 
 Weights = dict[str, Tensor]
 Rows = tuple[Tensor, Tensor, Tensor]  # inputs, labels, numbers of the experiences
@@ -85,7 +86,7 @@ class ContinualMAML(ContinualMethod):
         for number, (_, weight) in enumerate(net.named_parameters()):
             self.register_buffer(f"fast_{number}", weight.detach().clone())
         capacity = 2 * stream.batch_size + 1 if prolonged else 1
-        images = torch.zeros(capacity, stream.batch_size, *stream.input_shape, dtype=torch.uint8)
+        images = torch.zeros(capacity, stream.batch_size, *stream.input_shape, dtype=stream.kept_dtype)
         self.register_buffer("gathered_images", images)
         for kept in ("gathered_y", "gathered_task"):
             self.register_buffer(kept, torch.zeros(capacity, stream.batch_size, dtype=torch.int64))

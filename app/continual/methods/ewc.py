@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from app.continual.base.weight_anchor import WeightAnchor
 from app.errors import check_at_least
-from datamodules.base.stream import Experience, Samples, StreamDataModule, as_inputs
+from datamodules.base.inputs import as_inputs
+from datamodules.base.stream import Experience, Samples, StreamDataModule
 
 ELEMENTS = 2**22  # of the gradients of single samples that are in memory together; more leave the cache
 

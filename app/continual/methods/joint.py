@@ -1,5 +1,7 @@
 """Joint training."""
 
+from math import prod
+
 import torch
 from torch import nn
 
@@ -35,5 +37,5 @@ class Joint(FromScratch):
     def memory_bytes(self) -> int:
         """Of all images and labels of the stream, besides the first weights."""
         total = sum(self.stream.num_train(number) for number in range(len(self.stream.experiences)))
-        channels, height, width = self.stream.input_shape
-        return super().memory_bytes + total * (channels * height * width + 8)  # a label is an int64
+        sample = prod(self.stream.input_shape) * self.stream.kept_dtype.itemsize + 8  # a label is an int64
+        return super().memory_bytes + total * sample

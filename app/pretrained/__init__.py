@@ -1,0 +1,1 @@
+"""Networks of timm with published weights, which data and backbones share. May import nothing but the core."""

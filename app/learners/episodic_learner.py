@@ -187,7 +187,8 @@ class EpisodicLearner(Learner):
             self._claims.add(self.probabilities(outputs), true)
         elif outputs.shape[-1] == 2 * true.shape[-1]:
             mean, std = outputs.chunk(2, -1)
-            self._claims.add(((true - mean) / std).flatten(), true[:0])
+            groups = (self.trainer.datamodule.cluster("val", number + at) for at in range(len(chunk.query_y)))
+            self._claims.add(((true - mean) / std).flatten(), true[:0], groups)
 
     def _report(self, tally: Tally) -> None:
         """Sums the tally up in `evaluation`, and logs it."""

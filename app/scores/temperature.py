@@ -1,8 +1,11 @@
 """How sure a learner may sound: one number, chosen on validation tasks, by which its confidence is corrected."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
+from scipy.special import stdtrit
 from torch import Tensor, distributed
 
 NUM_TASKS = 64  # validation tasks that choose it: some thousand queries
@@ -34,14 +37,19 @@ def of_probabilities(probabilities: Tensor, labels: Tensor) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=BOUNDS, method="bounded").x))
 
 
-def of_deviations(scaled_errors: Tensor) -> float:
+def of_deviations(scaled_errors: Tensor, num_groups: int) -> float:
     """The factor of the standard deviations at which central 95 % intervals hold 95 % of the targets.
+
+    How far a learner is off differs from group to group: of few groups that is not known well, and the factor is wider by as
+    much as Student's t is wider than a Gaussian.
 
     Args:
         scaled_errors: targets minus means, over the standard deviations.
+        num_groups: that they are of.
     """
     share = np.quantile(scaled_errors.abs().double().numpy(), 0.95) / TWO_SIDED_95
-    return float(np.clip(share, *np.exp(BOUNDS)))
+    doubt = stdtrit(max(num_groups - 1, 1), 0.975) / TWO_SIDED_95
+    return float(np.clip(share * doubt, *np.exp(BOUNDS)))
 
 
 class Claims:
@@ -50,24 +58,29 @@ class Claims:
     def __init__(self):
         self._said: list[Tensor] = []
         self._true: list[Tensor] = []
+        self._groups: set[int] = set()
 
-    def add(self, said: Tensor, true: Tensor) -> None:
+    def add(self, said: Tensor, true: Tensor, groups: Iterable[int] = ()) -> None:
         """Adds queries.
 
         Args:
             said: probabilities of shape (queries, classes), or errors over standard deviations, of shape (queries,).
             true: labels of shape (queries,); of a regression without rows.
+            groups: numbers of those that the tasks are of: tasks of one group are alike.
         """
+        self._groups.update(groups)
         self._said.append(said.detach().float().cpu())
         self._true.append(true.cpu())
 
     def temperature(self) -> float | None:
         """The number that corrects them; null where nothing finite was said. All processes call this."""
-        parts = [(self._said, self._true)]
+        parts = [(self._said, self._true, self._groups)]
         if distributed.is_available() and distributed.is_initialized():
             parts = [None] * distributed.get_world_size()
-            distributed.all_gather_object(parts, (self._said, self._true))
+            distributed.all_gather_object(parts, (self._said, self._true, self._groups))
         said, true = ([one for part in parts for one in part[at]] for at in (0, 1))
         if not said or not all(one.isfinite().all() for one in said):
             return None
-        return of_deviations(torch.cat(said)) if said[0].ndim == 1 else of_probabilities(torch.cat(said), torch.cat(true))
+        if said[0].ndim == 2:
+            return of_probabilities(torch.cat(said), torch.cat(true))
+        return of_deviations(torch.cat(said), len(set().union(*(groups for _, _, groups in parts))))

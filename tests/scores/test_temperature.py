@@ -20,10 +20,19 @@ def test_the_temperature_of_probabilities_is_found(true):
 
 def test_intervals_hold_95_percent_after_it():
     claims, errors = Claims(), 2.5 * torch.randn(20_000, generator=torch.Generator().manual_seed(0))
-    claims.add(errors, torch.zeros(0))
+    claims.add(errors, torch.zeros(0), range(10_000))
     factor = claims.temperature()
     assert factor == pytest.approx(2.5, rel=0.05)
     assert (errors.abs() <= 1.96 * factor).double().mean() == pytest.approx(0.95, abs=1e-3)
+
+
+def test_few_groups_make_intervals_wider():
+    factors = []
+    for groups in (3, 30, 3000):
+        claims = Claims()
+        claims.add(torch.linspace(-3, 3, 999), torch.zeros(0), range(groups))
+        factors.append(claims.temperature())
+    assert factors[0] / factors[2] == pytest.approx(4.303 / 1.961, rel=1e-3) and factors[0] > factors[1] > factors[2]
 
 
 def test_nothing_finite_was_said():

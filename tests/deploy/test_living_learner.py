@@ -12,12 +12,13 @@ from app.errors import InputError
 from app.learners.kept_sums import KeepsSums
 from app.learners.learner import subclasses
 
-SUMS = ["ProtoNet", "GeMCL"]
+SUMS = ["ProtoNet", "GeMCL", "R2D2", "MetaOptNet", "NeuralStatistician"]
+TASKS = ["CNP", "NP"]
 
 
 def predictor(method: str, **wanted) -> Predictor:
     """An untrained algorithm; its numbers are all that these tests look at."""
-    algorithm, data = small_run(method, task_of(method), **wanted)
+    algorithm, data = small_run(method, task_of(method), **{"head": "ridge"} | wanted)
     shape = data.input_shape
     reading = Pictures(shape) if len(shape) == 3 else Columns.numbered(shape, data.output_size)
     task = {name: getattr(data, name) for name in ("input_shape", "output_size", "train_output_size", "task_type")}
@@ -78,7 +79,31 @@ def test_sums_say_what_an_adaptation_to_all_says(method, pictures):
 
 def test_every_algorithm_of_sums_is_tested():
     concrete = {cls.__name__ for cls in subclasses(KeepsSums)}
-    assert concrete == set(SUMS)
+    assert concrete == {*SUMS, *TASKS}
+
+
+@pytest.mark.parametrize("method", TASKS)
+def test_rows_of_tasks_to_the_bit(method):
+    generator = torch.Generator().manual_seed(0)
+    x, y, queries = (torch.rand(count, 1, generator=generator) for count in (20, 20, 5))
+    source = predictor(method)
+    whole, parts, other, never = (source.learner() for _ in range(4))
+    whole.learn(x, y, "a")
+    for row in reversed(range(12)):
+        parts.learn(x[row : row + 1], y[row : row + 1], "a")
+    other.learn(x[12:], y[12:], "a")
+    other.learn(x[:2], y[:2], "b")
+    parts.merge(other)
+    never.learn(x[:12], y[:12], "a")
+    found, expected = parts.predict(queries, task="a"), whole.predict(queries)
+    assert torch.equal(found.mean, expected.mean) and torch.equal(found.std, expected.std)
+    adapted = source.adapt(x, y).predict(queries)
+    assert torch.allclose(found.mean, adapted.mean, atol=1e-5) and torch.allclose(found.std, adapted.std, atol=1e-5)
+    parts.forget("b")
+    parts.forget_examples(x[12:], y[12:])
+    assert torch.equal(parts.predict(queries).mean, never.predict(queries).mean)
+    with pytest.raises(InputError, match="it knows no task 'b'; it knows a"):
+        parts.predict(queries, task="b")
 
 
 def test_what_a_memory_keeps(pictures):

@@ -8,14 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
-from app.algorithms.metric_based.ridge_regression import ridge_regression
+from app.algorithms.metric_based.ridge_regression import products, ridge_regression, ridge_regression_of_sums
 from app.algorithms.metric_based.svm import svm_dual
 from app.errors import InputError
 from app.inner_loop.params import Params
+from app.learners.kept_sums import KeepsSums
 from app.scores.losses import cross_entropy, widened
 
 
-class MetaOptNet(EmbeddingAlgorithm):
+class MetaOptNet(KeepsSums, EmbeddingAlgorithm):
     """Classifies by a convex learner fitted to the support features, and learns through its optimum (Lee et al. 2019).
 
     As in the authors' program the kernel of the support vector machine has the identity added, which keeps the problem strictly
@@ -68,6 +69,16 @@ class MetaOptNet(EmbeddingAlgorithm):
     def head_outputs(self, params: Params, head: Tensor, features: Tensor) -> Tensor:
         with self.full_precision():
             return params["scale"] * widened(features) @ head
+
+    @property
+    def sums_are_enough(self) -> bool:
+        return super().sums_are_enough and self.head == "ridge"
+
+    def addends(self, params: Params, x: Tensor, y: Tensor | None) -> Tensor:
+        return products(widened(self.embed(params, x[None])[0]))
+
+    def from_sums(self, params: Params, sums: Tensor, counts: Tensor) -> Tensor:
+        return ridge_regression_of_sums(sums, self.ridge_penalty)
 
     def _smoothed_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy, in training against smoothed labels."""

@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
-from app.algorithms.metric_based.ridge_regression import ridge_regression
+from app.algorithms.metric_based.ridge_regression import products, ridge_regression, ridge_regression_of_sums
 from app.errors import InputError
 from app.inner_loop.params import Params
+from app.learners.kept_sums import KeepsSums
 from app.scores.losses import widened
 
 
-class R2D2(EmbeddingAlgorithm):
+class R2D2(KeepsSums, EmbeddingAlgorithm):
     """Classifies by the ridge regression of one-hot labels on the support features (Bertinetto et al. 2019, section 3.2).
 
     As in the authors' program the features have a constant beside them, for a bias that is penalised too, and the error is the
@@ -48,6 +49,12 @@ class R2D2(EmbeddingAlgorithm):
     def head_outputs(self, params: Params, head: Tensor, features: Tensor) -> Tensor:
         with self.full_precision():
             return params["scale"] * self._with_constant(features) @ head
+
+    def addends(self, params: Params, x: Tensor, y: Tensor | None) -> Tensor:
+        return products(self._with_constant(self.embed(params, x[None])[0]))
+
+    def from_sums(self, params: Params, sums: Tensor, counts: Tensor) -> Tensor:
+        return ridge_regression_of_sums(sums, params.get("log_penalty", self.log_penalty).exp().double() * counts.sum())
 
     @staticmethod
     def _with_constant(features: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ from app.algorithms.model_based.neural_process import NeuralProcess
 from app.algorithms.model_based.set_networks import Decoder, PoolingEncoder
 from app.errors import check_at_least
 from app.inner_loop.params import Params
+from app.learners.kept_sums import KeepsSums
 
 
-class CNP(NeuralProcess):
+class CNP(KeepsSums, NeuralProcess):
     """A mean over the context points is all that a prediction knows of them (Garnelo et al. 2018, "Conditional NPs").
 
     Two encoders, as in the code of the TNP paper, so that it has as many weights as NP.
@@ -41,3 +42,12 @@ class CNP(NeuralProcess):
 
     def predict_tasks(self, params: Params, adapted: Tensor, query_x: Tensor, first_episode: int = 0) -> Tensor:
         return self.part(params, "decoder", adapted[:, None], query_x)
+
+    def addends(self, params: Params, x: Tensor, y: Tensor | None) -> Tensor:
+        points = torch.cat([x, y], -1)
+        return torch.cat([self.part(params, f"{name}.points", points) for name in ("encoder", "second_encoder")], -1)
+
+    def from_sums(self, params: Params, sums: Tensor, counts: Tensor) -> Tensor:
+        means = (sums / counts).to(next(iter(params.values()))).chunk(2, -1)
+        pooled = zip(("encoder", "second_encoder"), means, strict=True)
+        return torch.cat([self.part(params, f"{name}.pooled", mean)[0] for name, mean in pooled], -1)

@@ -16,6 +16,7 @@ from app.episode import Episode
 from app.errors import InputError, check_at_least
 from app.inner_loop.params import Params
 from app.learners.episodic_learner import Evaluated
+from app.learners.kept_sums import KeepsSums
 from app.learners.meta_algorithm import Metrics
 from app.learners.stacked_algorithm import StackedAlgorithm
 from app.lightning_internals import attached_trainer
@@ -38,7 +39,7 @@ class Noise(NamedTuple):
     latents: list[Tensor]
 
 
-class NeuralStatistician(StackedAlgorithm):
+class NeuralStatistician(KeepsSums, StackedAlgorithm):
     """A generative model of sets, that classifies by whose context a query's is nearest to (Edwards and Storkey 2017).
 
     All images of a class in a task are one set D. Its context is c of N(0, I), and each image x of it is drawn from latents
@@ -120,6 +121,13 @@ class NeuralStatistician(StackedAlgorithm):
     def _logits(self, params: Params, classes: Tensor, features: Tensor) -> Tensor:
         queries = self.part(params, "statistic", features)  # each a set of its own
         return -kl_divergence(classes[:, None], queries[:, :, None])
+
+    def addends(self, params: Params, x: Tensor, y: Tensor | None) -> Tensor:
+        return self.part(params, "statistic.before", self._features(params, self._targets(x[None])))[0]
+
+    def from_sums(self, params: Params, sums: Tensor, counts: Tensor) -> Tensor:
+        inputs = torch.cat([sums / counts, 1 / counts], -1) if self.net.statistic.sees_size else sums / counts
+        return self.part(params, "statistic.after", inputs.to(next(iter(params.values())))[None])[0]
 
     # The bound
 

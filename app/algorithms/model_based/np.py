@@ -7,9 +7,10 @@ from app.algorithms.model_based.neural_process import LatentNeuralProcess, laten
 from app.algorithms.model_based.set_networks import Decoder, PoolingEncoder
 from app.errors import check_at_least
 from app.inner_loop.params import Params
+from app.learners.kept_sums import KeepsSums
 
 
-class NP(LatentNeuralProcess):
+class NP(KeepsSums, LatentNeuralProcess):
     """A latent variable makes the predictions of a task one coherent function (Garnelo et al. 2018, "Neural Processes").
 
     Beside the latent path a deterministic one, as in the code of the TNP paper.
@@ -59,3 +60,14 @@ class NP(LatentNeuralProcess):
 
     def decode(self, params: Params, representation: Tensor, z: Tensor, xt: Tensor) -> Tensor:
         return self.part(params, "decoder", representation[:, None, None], z[:, :, None], xt[:, None])
+
+    def addends(self, params: Params, x: Tensor, y: Tensor | None) -> Tensor:
+        points = torch.cat([x, y], -1)
+        return torch.cat([self.part(params, f"{name}.points", points) for name in ("encoder", "latent_encoder")], -1)
+
+    def from_sums(self, params: Params, sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        means = (sums / counts).to(next(iter(params.values()))).chunk(2, -1)
+        representation, latent = (
+            self.part(params, f"{name}.pooled", mean) for name, mean in zip(("encoder", "latent_encoder"), means, strict=True)
+        )
+        return representation[0], self.draw(latent_gaussian(latent), self.num_eval_samples, 0)[0]

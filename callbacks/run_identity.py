@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from app.continual.living_stream import describe_stream
 from app.runs.run import CHECKPOINT_FORMAT
 from app.shown import only_shown
+from datamodules.base.stream import StreamDataModule
 
 
 class RunIdentity(Callback):
@@ -56,6 +58,8 @@ class RunIdentity(Callback):
         checkpoint["format"] = CHECKPOINT_FORMAT
         checkpoint["task"] = {name: getattr(data, name) for name in shapes}
         checkpoint["inputs"] = data.describe_inputs()
+        if isinstance(data, StreamDataModule):
+            checkpoint["stream"] = describe_stream(data)
 
 
 def environment(trainer: Trainer) -> dict[str, Any]:

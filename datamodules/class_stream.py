@@ -89,6 +89,15 @@ class ClassStream(StreamDataModule):
         return self.per_experience if self.scenario == "domain" else len(self.classes)
 
     @property
+    def output_names(self) -> list[str] | None:
+        if self.scenario == "domain":
+            return None
+        return [self._images.class_names[chosen] for chosen in self.classes]
+
+    def describe_inputs(self) -> dict[str, Any]:
+        return self.source.describe_inputs()
+
+    @property
     def options(self) -> dict[str, Any]:
         return {"source": type(self.source).__name__, "split": self.split, **self.sizes}
 

@@ -13,9 +13,11 @@ from app.command_line.checked import Checked
 from app.command_line.classes import options_of
 from app.command_line.parser import MetaParser, shortened
 from app.command_line.section import from_mapping
+from app.continual.learner import ContinualLearner
 from app.deploy.encoded import encoded_pictures
 from app.deploy.inputs import Columns, Pictures, Polarity
 from app.deploy.predictor import Predictor, Source
+from app.deploy.streams import build_stream
 from app.errors import InputError, cause
 from app.learners.inductive import answer_one_by_one
 from app.learners.meta_algorithm import MetaAlgorithm
@@ -49,17 +51,21 @@ def predictor_of(
     encoder_weights: str | None = None,
 ) -> Predictor:
     """The predictor of a checkpoint that was read; `path` is for messages, all else as of `app.load`."""
-    algorithm = build(checkpoint, path, options)
-    if "transductive" not in options:
-        answer_one_by_one(algorithm)
-    algorithm.on_load_checkpoint(checkpoint)
     task, inputs = checkpoint["task"], checkpoint["inputs"]
+    if checkpoint["algorithm"] == ContinualLearner.__name__:
+        algorithm = build_stream(checkpoint, path, options)
+        inputs = {"inverts_pictures": False, "picture_shape": checkpoint["stream"]["picture_shape"]} | inputs
+    else:
+        algorithm = build(checkpoint, path, options)
+        if "transductive" not in options:
+            answer_one_by_one(algorithm)
+        algorithm.on_load_checkpoint(checkpoint)
     if "encoder" in inputs:
         reading = encoded_pictures(**inputs, polarity=polarity, path=path, weights=encoder_weights, device=_device(device))
     elif encoder_weights is not None:
         raise InputError(f"{path} was trained without an encoder; leave --encoder_weights out")
     elif task["task_type"] == "classification" and len(task["input_shape"]) == 3:
-        reading = Pictures(tuple(task["input_shape"]), polarity=polarity, **inputs)
+        reading = Pictures(tuple(task["input_shape"]), inputs.get("inverts_pictures", False), polarity)
     else:
         reading = Columns.numbered(task["input_shape"], task["output_size"], **inputs)
     return Predictor(algorithm.to(_device(device)).eval(), reading, str(path), Source(checkpoint, options, polarity))
@@ -89,9 +95,7 @@ def build(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]) -> Me
     cls = known_class(config["class_path"], str(path))
     check_classes(config, str(path))
     if not issubclass(cls, MetaAlgorithm):
-        raise InputError(
-            f"{path} is of {name}, which learns from a stream and adapts to no support set; give one of MAML or its kin"
-        )
+        raise InputError(f"{path} is of {name}, which this version cannot deploy; give one of MAML or its kin")
     known = options_of(cls)
     checked = Checked({}, f"all options: train.py fit --model.help {name}")
     for option in options:

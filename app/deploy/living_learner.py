@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from app.continual.stream_algorithm import StreamAlgorithm
 from app.deploy.adapted import Adapted, Classification, Regression
 from app.deploy.checkpoint import predictor_of
 from app.deploy.inputs import Pictures
@@ -38,6 +39,9 @@ class LivingLearner:
     @classmethod
     def begun(cls, predictor: Predictor, memory: int | None, keep: str, seed: int) -> "LivingLearner":
         """One that has learned nothing; arguments as of `Predictor.learner`."""
+        if isinstance(predictor.algorithm, StreamAlgorithm):  # what it learns changes its weights
+            predictor = copy(predictor)
+            predictor.algorithm = predictor.algorithm.twin()
         return cls(predictor, new_memory(predictor, memory, keep, seed), Ledger())
 
     # Learning
@@ -187,7 +191,7 @@ class LivingLearner:
         checkpoint, options, polarity = self.predictor.source
         reading = self.predictor.reading
         content = {
-            "checkpoint": {name: value for name, value in checkpoint.items() if name not in LEFT_OUT},
+            "checkpoint": {name: value for name, value in checkpoint.items() if name not in (*LEFT_OUT, *self.kept.replaces)},
             "options": options,
             "polarity": polarity,
             "inverts": isinstance(reading, Pictures) and reading.inverts,

@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from app.continual.stream_algorithm import StreamAlgorithm
 from app.deploy.adapted import Adapted, Knowing
 from app.deploy.inputs import Columns, Pictures
 from app.deploy.ledger import digests_of
 from app.deploy.predictor import Predictor, labels_of
+from app.deploy.streams import KeptStream
 from app.errors import InputError
 from app.learners.kept import Group, Kept, Name
 from app.learners.kept_examples import KeptExamples
@@ -20,6 +22,12 @@ from app.torch_internals import tree_map
 def new_memory(predictor: Predictor, memory: int | None, keep: str, seed: int) -> Kept:
     """The memory that the algorithm needs, with nothing in it; arguments as of `Predictor.learner`."""
     algorithm = predictor.algorithm
+    if isinstance(algorithm, StreamAlgorithm):
+        if memory is not None or keep != "all":
+            raise InputError(
+                "--memory and --keep are for examples, and a method for streams has a memory of its own; leave them out"
+            )
+        return KeptStream(algorithm)
     if not (isinstance(algorithm, KeepsSums) and algorithm.sums_are_enough):
         return KeptExamples(memory, keep, seed, _features(predictor))
     if memory is not None or keep != "all":
@@ -29,6 +37,8 @@ def new_memory(predictor: Predictor, memory: int | None, keep: str, seed: int) -
 
 def empty_memory(predictor: Predictor, kind: str) -> Kept:
     """A memory of that kind, to be filled from a file."""
+    if kind == "stream":
+        return KeptStream(predictor.algorithm)
     return KeptSums(_addends(predictor)) if kind == "sums" else KeptExamples(None, "all", 0, _features(predictor))
 
 
@@ -46,6 +56,9 @@ def answering(predictor: Predictor, kept: Kept, names: list[Name]) -> Adapted:
         x, y = kept.examples(names)
         return Adapted(algorithm, reading, x.to(device), y.to(device), classes)
     knowing = Knowing(algorithm, reading, classes)
+    if isinstance(kept, KeptStream):
+        knowing.fitted = torch.tensor([kept.numbers[name] for name in names], device=device)
+        return knowing
     sums, counts = (part.to(device) for part in kept.totals(names))
     with torch.no_grad():
         fitted = knowing.algorithm.from_sums(knowing.params, sums, counts)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from app.continual.stream_algorithm import StreamAlgorithm
 from app.deploy.adapted import Adapted
 from app.deploy.inputs import Columns, Pictures
 from app.deploy.methods import METHODS, Method, allowed
@@ -78,6 +79,11 @@ class Predictor:
         Raises:
             InputError: the shapes, the labels, the number of classes or the method do not suit the checkpoint.
         """
+        if isinstance(self.algorithm, StreamAlgorithm):
+            raise InputError(
+                f"{self.name} is of a method for streams, which learns and does not adapt; begin a learner: `learn` with "
+                "--ckpt_path, then `predict` with --learner"
+            )
         if method not in (known := allowed(self.algorithm)):
             reason = "is none" if method not in METHODS else f"{type(self.algorithm).__name__} does not have"
             raise InputError(f"method is {method!r}, which {reason}; give {' or '.join(known)}")

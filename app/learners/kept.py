@@ -38,10 +38,12 @@ class Kept(ABC):
 
     Attributes:
         kind: sums, examples or stream, as the file says.
+        replaces: what of a checkpoint it holds itself.
         can_forget: whether what was learned can be taken back.
     """
 
     kind: str
+    replaces: tuple[str, ...] = ()
     can_forget = True
 
     @property

@@ -46,6 +46,7 @@ class StreamDataModule(ResumableDataModule):
     scenario: Scenario = "domain"
     has_boundaries = True
     has_tests = True  # images to score each experience by
+    output_names: list[str] | None = None  # what the outputs are called, where they have names; known after `setup`
 
     def __init__(
         self, batch_size: int = 10, passes: int = 1, num_workers: int = 0, seed: int = 0, encoder: Encoder | None = None

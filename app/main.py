@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from app.command_line.allocator import keep_freed_memory
 from app.command_line.cli import MetaCLI
+from app.deploy.embed import embed
 from app.deploy.learn_command import learn
 from app.deploy.predict_learner import predict_learner
 from app.deploy.verb import predict
@@ -39,6 +40,8 @@ def main() -> int:
         if sys.argv[1:2] == ["predict"]:
             asks_learner = any(word.split("=")[0] == "--learner" for word in sys.argv)
             return (predict_learner if asks_learner else predict)(sys.argv[2:])
+        if sys.argv[1:2] == ["embed"]:
+            return embed(sys.argv[2:])
         if sys.argv[1:2] == ["learn"]:
             return learn(sys.argv[2:])
         MetaCLI(sys.argv[1:])

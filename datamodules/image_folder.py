@@ -1,15 +1,13 @@
 """A person's own pictures, one folder a class."""
 
 from functools import cached_property
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from app.errors import InputError, check_at_least
 from datamodules.base.resized_images import ResizedImages
-from datamodules.base.split import check_fractions, deal, folds_of, shuffled, sizes_for_tasks
+from datamodules.base.split import check_fractions, deal_classes, folds_of
 from datamodules.files.class_folders import Classes, class_folders, folder_around, split_folders
 from datamodules.files.image_split import SPLITS, ImageSplit
 from datamodules.files.picture_files import PictureFiles
@@ -119,18 +117,9 @@ class ImageFolder(ResizedImages):
         names = sorted(classes)
         if len(names) == 1:
             raise InputError(f"--data.path {self.path} has 1 class, {names[0]!r}; give at least 2 to each of train, val and test")
-        ways, count = {"train": self.train_ways, "val": self.ways, "test": self.ways}, len(names)
         if self.folds:
             dealt = folds_of(names, self.folds, self.fold, self.split_seed)
-        elif self.split_fractions:
-            dealt = deal(names, self.split_fractions, self.split_seed, "classes", str(self.path))
-        elif sizes := sizes_for_tasks(count, tuple(ways.values())):
-            ends, order = np.cumsum([0, *sizes]), shuffled(names, self.split_seed)
-            dealt = {split: sorted(order[start:end]) for split, (start, end) in zip(SPLITS, pairwise(ends), strict=True)}
         else:
-            remedy = f"give --data.ways {count // 3}" + " or fewer" * (count > 8) if count > 5 else "add classes, 6 are the least"
-            raise InputError(
-                f"--data.path {self.path} has {count} classes, tasks of --data.ways {self.ways} need {sum(ways.values())}, "
-                f"others in each of train, val and test; {remedy}"
-            )
+            ways = (self.train_ways, self.ways, self.ways)
+            dealt = deal_classes(names, self.split_fractions, self.split_seed, ways, str(self.path))
         return {split: {name: classes[name] for name in dealt[split]} for split in SPLITS}

@@ -64,7 +64,7 @@ def held_out(adapted: Adapted, raw: Adapted) -> Iterator[Line]:
         return
     how = "each" if adapted.held_out.is_one_by_one else "a fifth"
     count, own, pixels = len(adapted.held_out.rows), adapted.held_out.accuracy, raw.held_out.accuracy
-    text = f"of {count} support pictures, {how} left out in turn, {100 * own:.1f} % are right"
+    text = f"of {count} support {adapted.reading.things}, {how} left out in turn, {100 * own:.1f} % are right"
     beside = f"; nearest mean of {adapted.reading.raw} {100 * pixels:.1f} %"
     yield "check", text + beside * (adapted.method != "pixel_mean")
 

@@ -15,7 +15,7 @@ from app.command_line.parser import MetaParser, shortened
 from app.command_line.section import from_mapping
 from app.continual.learner import ContinualLearner
 from app.deploy.encoded import encoded_pictures
-from app.deploy.inputs import Columns, Pictures, Polarity
+from app.deploy.inputs import Columns, FeatureColumns, Pictures, Polarity
 from app.deploy.predictor import Predictor, Source
 from app.deploy.streams import build_stream
 from app.errors import InputError, cause
@@ -64,6 +64,8 @@ def predictor_of(
         reading = encoded_pictures(**inputs, polarity=polarity, path=path, weights=encoder_weights, device=_device(device))
     elif encoder_weights is not None:
         raise InputError(f"{path} was trained without an encoder; leave --encoder_weights out")
+    elif "columns" in inputs:
+        reading = FeatureColumns.described(**inputs)
     elif task["task_type"] == "classification" and len(task["input_shape"]) == 3:
         reading = Pictures(tuple(task["input_shape"]), inputs.get("inverts_pictures", False), polarity)
     else:

@@ -23,6 +23,7 @@ from app.deploy.advice import (
     polarity,
 )
 from app.deploy.checkpoint import restored
+from app.deploy.classified import classify_rows
 from app.deploy.figures import curves, is_ours, sheet, values, write_picture
 from app.deploy.inputs import Pictures, Polarity
 from app.deploy.methods import NAMES
@@ -133,12 +134,12 @@ class Predict:
                 warnings += no_better(adapted, own, pixels, "these queries")
         counted = f"{len(classes)} classes, {len(support.labels)} support pictures, {len(query.names)} queries"
         shown = (support, query, found.labels, probabilities.max(1), classes, f"{_name(predictor)}: {counted}", score)
-        self._write(header, rows, partial(sheet, *shown))
+        self.write(header, rows, partial(sheet, *shown))
         lines = [*compared, *polarity(adapted, support, query), *held_out(adapted, raw)]
         lines += [*confidence(found.labels, probabilities), *confusions(adapted, found.labels, query.truths)]
         lines += [*outliers(adapted, support), *warnings]
         table = by_class(adapted, support, found.labels, probabilities, query.truths)
-        self._say(adapted, counted, score, query.pixels, lines, table)
+        self.say(adapted, counted, score, query.pixels, lines, table)
         if query.faults:
             count = f"{len(query.faults)} of {len(query.names) + len(query.faults)}"
             print(f"error: {count} query pictures cannot be read and are left out:", *query.faults, sep="\n  ", file=sys.stderr)
@@ -147,7 +148,7 @@ class Predict:
     def _table(self, predictor: Predictor) -> int:
         reading = predictor.reading
         if predictor.algorithm.task_type == "classification":
-            raise InputError(f"{self.ckpt_path} classifies vectors, which no table gives here; use app.load in Python")
+            return classify_rows(self, predictor)
         for option, given in (("threshold", self.threshold), ("top", self.top), ("method", self.method != "learned")):
             if given:
                 raise InputError(f"--{option} is for classes, and the checkpoint is of a regression; leave it out")
@@ -181,20 +182,22 @@ class Predict:
         draw = curves if len(reading.x) == 1 else values
         counted = f"{len(support.x)} support rows, {len(query.x)} queries"
         title, checked = f"{_name(predictor)}: {counted}", list(held_out_rows(predictor, support.x, support.y))
-        self._write([*query.names, *header], rows, partial(draw, adapted, support, query, found, title))
-        self._say(adapted, counted, score, query.x, checked)
+        self.write([*query.names, *header], rows, partial(draw, adapted, support, query, found, title))
+        self.say(adapted, counted, score, query.x, checked)
         return 0
 
-    def _write(self, header: list[str], rows: Iterable[Iterable[Any]], draw: Callable[[], "Figure"]) -> None:
-        """The table and the picture, each whole or not at all."""
+    def write(self, header: list[str], rows: Iterable[Iterable[Any]], draw: Callable[[], "Figure"] | None = None) -> None:
+        """The table and the picture, where there is one, each whole or not at all."""
         try:
             write_csv(self.out, [header, *rows])
         except OSError as error:
             raise InputError(f"--out {self.out} cannot be written ({error.strerror or error}); give another file") from error
+        if draw is None:
+            return
         with drawing(f"the picture {self.picture}"):
             write_picture(self.picture, draw())
 
-    def _say(
+    def say(
         self,
         adapted: Adapted,
         counted: str,

@@ -66,7 +66,7 @@ def export(adapted: "Adapted", path: str, query_x: Any) -> None:
         # Of one query alone the number would be fixed; the file keeps the example, so it is nobody's.
         example = torch.zeros_like(inputs[:1]).repeat(3, 1)
         # Targets in the units that the algorithm was trained on: those of the table may be billions or billionths.
-        unit = reading.scale("y", inputs.device)[1]
+        unit = reading.scale("y", inputs.device)[1] if reading.y else 1.0
     limits = {"channels": {"min": 1, "max": 3}}
     dims = {axis: torch.export.Dim(size, **limits.get(size, {})) for axis, size in enumerate(open_sizes)}
     logging.getLogger("torch.fx.experimental.symbolic_shapes").setLevel(logging.CRITICAL)  # our one line says it
@@ -99,6 +99,12 @@ def export(adapted: "Adapted", path: str, query_x: Any) -> None:
 def _words(adapted: "Adapted", algorithm: str) -> dict[str, str]:
     """What the file says of the program: the names of the classes, and what goes in and comes out."""
     reading = adapted.reading
+    if isinstance(reading, Columns) and not reading.y:
+        text = (
+            f"{algorithm}. Input: the columns {', '.join(reading.x)}, of shape (queries, {len(reading.x)}). Output: the "
+            f"probability of each class, in the order of {CLASSES}, of shape (queries, {len(adapted.classes)})."
+        )
+        return {CLASSES: json.dumps([str(name) for name in adapted.classes], ensure_ascii=False), DESCRIPTION: text}
     if isinstance(reading, Columns):
         text = (
             f"{algorithm}. Input: the columns {', '.join(reading.x)}, of shape (queries, {len(reading.x)}). Output: means of "

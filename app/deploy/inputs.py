@@ -59,6 +59,7 @@ class Pictures:
     inverts_pictures: bool = False
     polarity: Polarity = "auto"
     inverts: bool = False
+    things = "pictures"
     raw = "raw pixels"  # what an algorithm that is of any use must be better than, by their nearest mean
 
     def levels(self, values: Any, what: str) -> Tensor:
@@ -204,6 +205,24 @@ class Columns:
         part = slice(0, len(self.x)) if axis == "x" else slice(len(self.x), None)
         mean, std = torch.tensor([self.mean[part], self.std[part]], dtype=torch.float64, device=device)
         return mean, std
+
+
+@dataclass
+class FeatureColumns(Columns):
+    """Numbers of a row that has a class, standardised as those of training.
+
+    Attributes:
+        label: the column of the class.
+    """
+
+    label: str = "label"
+    raw = "the raw columns"
+    things = "rows"
+
+    @classmethod
+    def described(cls, columns: list[str], label: str, mean: list[float], std: list[float]) -> "FeatureColumns":
+        """As a checkpoint of `FeatureTable` says it."""
+        return cls(columns, [], mean, std, label=label)
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -58,6 +58,32 @@ def sizes_for_tasks(count: int, least: tuple[int, int, int]) -> list[int] | None
     return [count - val - test, val, test]
 
 
+def deal_classes(
+    names: list[str], fractions: Fractions | None, split_seed: int, ways: tuple[int, int, int], source: str
+) -> dict[str, list[str]]:
+    """The classes of each split, sorted.
+
+    Args:
+        names: of all classes.
+        fractions: shares for train, val and test; null for the usual ones, but in each split enough for its tasks.
+        split_seed: of the order in which the sorted names are dealt.
+        ways: classes in a task of train, of val and of test.
+        source: where they come from, for the message.
+    """
+    count = len(names)
+    if fractions:
+        return deal(names, fractions, split_seed, "classes", source)
+    sizes = sizes_for_tasks(count, ways)
+    if sizes is None:
+        remedy = f"give --data.ways {count // 3}" + " or fewer" * (count > 8) if count > 5 else "add classes, 6 are the least"
+        raise InputError(
+            f"--data.path {source} has {count} classes, tasks of --data.ways {ways[-1]} need {sum(ways)}, others in each of "
+            f"train, val and test; {remedy}"
+        )
+    ends, order = np.cumsum([0, *sizes]), shuffled(names, split_seed)
+    return {split: sorted(order[start:end]) for split, (start, end) in zip(SPLITS, pairwise(ends), strict=True)}
+
+
 def folds_of(names: list[str], folds: int, fold: int, split_seed: int) -> dict[str, list[str]]:
     """The names of each split, sorted: a fold for test, the next one for val, all others for train.
 

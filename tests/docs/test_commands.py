@@ -113,7 +113,7 @@ def run_train(words: list[str], request: pytest.FixtureRequest) -> None:
 def shortened(words: list[str]) -> list[str]:
     """The arguments with options that make the run short."""
     given = {word.split("=")[0] for word in words}
-    if words[:1] in (["predict"], ["learn"]) or any("help" in name for name in given):
+    if words[:1] in (["predict"], ["learn"], ["embed"]) or any("help" in name for name in given):
         return words
     added = list(SHORT)
     if "--trainer.logger" not in given:

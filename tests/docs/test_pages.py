@@ -13,6 +13,9 @@ from test_rooms import MODULES, ROOMS
 import app.command_line.cli  # noqa: F401, which imports all that has options
 from app.continual.base.method import ContinualMethod
 from app.deploy.command import Predict
+from app.deploy.embed import Embed
+from app.deploy.learn_command import Learn
+from app.deploy.predict_learner import PredictLearner
 from app.learners.learner import Learner, concrete_subclasses
 from app.runs.tracking import RunLogger
 from datamodules.base.encoder import Encoder
@@ -73,7 +76,8 @@ def known_options() -> set[str]:
     sections += [("trainer", Trainer), ("trainer.logger", RunLogger), ("data.encoder", Encoder)]
     found = {f"--{section}.{name}" for section, cls in sections for name in arguments(cls)} | {*OTHERS}
     benchmarks = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
-    return found | {f"--{name}" for name in arguments(Predict)} | set(re.findall(r'"(--\w+)"', benchmarks))
+    verbs = {f"--{name}" for verb in (Predict, PredictLearner, Learn, Embed) for name in arguments(verb)}
+    return found | verbs | set(re.findall(r'"(--\w+)"', benchmarks))
 
 
 def test_every_option_that_is_named_exists():

@@ -30,6 +30,7 @@ def make_workspace(folder: Path) -> None:
     (folder / "configs").symlink_to(ROOT / "configs")
     (folder / "DIR").mkdir()
     write_pictures(folder)
+    write_rows(folder / "features.npz")
     if find_spec("timm"):
         write_weights(folder / "WEIGHTS.safetensors", "tf_efficientnet_lite0", num_classes=1)
     for name in ("gapminder.csv", "table.csv"):
@@ -70,6 +71,11 @@ def write_pictures(folder: Path) -> None:
             for number in range(5):
                 for one in range(20):
                     archive.writestr(f"{split}/{split} {number}/{one}.png", picture(generator))
+
+
+def write_rows(path: Path) -> None:
+    """Five rows of numbers of each of 12 classes, as features.npz."""
+    np.savez(path, feature=np.random.default_rng(0).normal(size=(60, 4)), label=np.repeat(np.arange(12), 5).astype(str))
 
 
 def write_table(path: Path) -> None:

@@ -136,6 +136,7 @@ def test_raw_pictures_are_answered_as_the_test_does(run, weights, folder):
         assert torch.allclose(raw, algorithm.probabilities(outputs), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_exported_program_takes_pixels(run, folder, tmp_path):
     predictor = app.load(f"{run}/run/checkpoints/last.ckpt", device="cpu")
     files = [f"{folder}/class {label}/{number}.png" for label in (0, 1) for number in (0, 1)]
@@ -145,6 +146,7 @@ def test_an_exported_program_takes_pixels(run, folder, tmp_path):
     assert torch.allclose(program(predictor.reading.levels(files, "files")), adapted.predict(files).probabilities, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_predict_takes_the_weights_from_another_place(run, weights, folder, tmp_path):
     moved = tmp_path / "moved.safetensors"
     weights.rename(moved)
@@ -162,6 +164,7 @@ def test_predict_takes_the_weights_from_another_place(run, weights, folder, tmp_
         moved.rename(weights)
 
 
+@pytest.mark.slow
 def test_another_encoder_than_the_checkpoints_is_refused(run, weights, folder, tmp_path):
     other = write_weights(tmp_path / "other.safetensors", seed=1)
     for verb, given in (("test", [f"--data.encoder.weights={other}"]), ("fit", ["--data.encoder.size=40"])):

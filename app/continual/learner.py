@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from app.backbones import BackboneCallable
+from app.backbones import BackboneCallable, Identity
 from app.backbones.drop_block import DropBlock
 from app.backbones.mlp import MLP
 from app.backbones.rows import Rows
@@ -36,8 +36,8 @@ class ContinualLearner(Learner):
     Args:
         stream: what it learns from; linked to the data.
         method: what it does about forgetting; null for FineTuning.
-        backbone: the network; null for an MLP of 100 and 100 units, as in Lopez-Paz and Ranzato (2017). Its norms normalise each
-            image by itself.
+        backbone: the network; null for Identity on features, else an MLP of 100 and 100 units (Lopez-Paz and Ranzato 2017).
+            Its norms normalise each image by itself.
         evaluate_every: experiences between two rows of R; the last one is always scored, and alone where the method learns
             nothing before it.
         anytime_every: steps between two further evaluations on a part of the test images, for the anytime metrics; null for
@@ -65,7 +65,7 @@ class ContinualLearner(Learner):
         stream.prepare_data()
         stream.setup()
         self.task_type, self.input_shape, self.output_size = stream.task_type, stream.input_shape, stream.output_size
-        net = (backbone or DEFAULT_BACKBONE)(self.input_shape, self.output_size)
+        net = (backbone or (Identity if stream.encoder else DEFAULT_BACKBONE))(self.input_shape, self.output_size)
         if any(isinstance(module, DropBlock) for module in net.modules()):
             raise InputError("--model.backbone.drop_rate is above 0, and a continual learner drops no features; give 0")
         self.method = (method or FineTuning)(net, stream)

@@ -18,7 +18,7 @@ METHODS = {
     for cls in sorted(concrete_subclasses(ContinualMethod), key=lambda cls: cls.__name__)
     if cls.__module__.startswith("app.continual.methods.")
 }
-SMALL = {"memory": 9, "epochs": 2, "strength": 0.5, "fisher_samples": 11, "reference": 7}
+SMALL = {"memory": 9, "epochs": 2, "strength": 0.5, "fisher_samples": 11, "reference": 7, "projection_size": 20}
 
 
 class Patterns(StreamDataModule):

@@ -10,7 +10,7 @@ from torch import Tensor
 from app.episode import Episode
 from app.errors import InputError, check_at_least
 from datamodules.base.episodic import choose
-from datamodules.base.images import SplitImages
+from datamodules.base.split_images import SplitImages
 from datamodules.files.image_split import ImageSplit
 from datamodules.files.mnist import MNIST, LabelledImages
 from datamodules.glyphs import Glyphs

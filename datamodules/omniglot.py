@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.errors import InputError
-from datamodules.base.images import ImageEpisodes, rotated_classes
+from datamodules.base.images import ImageEpisodes
 from datamodules.base.split import shuffled
+from datamodules.base.split_images import rotated_classes
 from datamodules.files.download import download
 from datamodules.files.image_split import SPLITS, ImageSplit
 from datamodules.files.picture_files import Picture, PictureFiles

@@ -10,8 +10,8 @@ from app.episode import Episode
 from app.errors import InputError, check_at_least
 from datamodules.base.encoder import Encoder
 from datamodules.base.episodic import choose
-from datamodules.base.images import SplitImages
 from datamodules.base.sampler import EvaluationSampler
+from datamodules.base.split_images import SplitImages
 from datamodules.files.image_split import SPLITS, ImageSplit
 from datamodules.glyphs import Glyphs
 from datamodules.omniglot import Omniglot

@@ -45,6 +45,8 @@ class ResNet12(nn.Module):
         drop_rate: about the share of each block's output that is dropped in training, from 0 to below 1; 0.1 in MetaOptNet.
         dropblock_size: pixels of a dropped square's side in the last two blocks, single pixels in the others; 5 in MetaOptNet
             for images of 84 pixels, 2 for 32.
+        drop_rising_steps: outer steps in which the rate of the squares rises to `drop_rate`; 0 for the same from the start. About
+            20,000 in MetaOptNet's program, which counts 40,000 batches, of support sets and of queries.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class ResNet12(nn.Module):
         mean_pool: bool = True,
         drop_rate: float = 0.0,
         dropblock_size: int = 5,
+        drop_rising_steps: int = 0,
     ):
         super().__init__()
         if len(input_shape) != 3:
@@ -67,9 +70,11 @@ class ResNet12(nn.Module):
         if not 0 <= drop_rate < 1:
             raise InputError(f"--model.backbone.drop_rate is {drop_rate}; give a number from 0 to below 1")
         check_at_least(1, "model.backbone", dropblock_size=dropblock_size)
+        check_at_least(0, "model.backbone", drop_rising_steps=drop_rising_steps)
         blocks: list[nn.Module] = []
-        for tenths, drop_size in ((10, 1), (25, 1), (50, dropblock_size), (100, dropblock_size)):
-            drop = DropBlock(drop_rate, drop_size) if drop_rate else nn.Identity()
+        pixels, squares = (1, 0), (dropblock_size, drop_rising_steps)
+        for tenths, dropped in ((10, pixels), (25, pixels), (50, squares), (100, squares)):
+            drop = DropBlock(drop_rate, *dropped) if drop_rate else nn.Identity()
             blocks.append(ResidualBlock(channels, width * tenths // 10, drop))
             channels = width * tenths // 10
         self.map_shape = (channels, height // 16, side // 16)

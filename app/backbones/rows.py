@@ -20,12 +20,14 @@ class Rows(ContextDecorator):
             of Bronskill et al. 2020, "TaskNorm").
         one_by_one: a norm normalises each row by the row's own mean and variance, of all channels and positions. For streams,
             where an image is learned alone: layer normalisation, which has statistics even of a map of one position.
+        step: number of the outer step, from 0, with which the rate of a DropBlock may rise.
         generators: of random numbers, one for each task; made only where a DropBlock draws from them.
     """
 
     num_tasks: int = 1
     reference: int | None = None
     one_by_one: bool = False
+    step: int = 0
     generators: Iterable[torch.Generator] | None = None
     _tokens: list[Token] = field(default_factory=list, init=False, repr=False)
 

@@ -106,18 +106,17 @@ def norm_parameters(network: nn.Module) -> list[str]:
 
 
 @torch.no_grad()
-def update_running_statistics(network: nn.Module, num_tasks: int, mean_over_processes: Callable[[Tensor], Tensor]) -> None:
+def update_running_statistics(network: nn.Module, mean_over_processes: Callable[[Tensor], Tensor]) -> None:
     """Moves the running statistics towards the mean of what the tasks of an outer step had, over all processes.
 
     Args:
-        network: whose TaskBatchNorms have seen these tasks, in however many chunks.
-        num_tasks: of this process.
+        network: whose TaskBatchNorms have seen these tasks, in however many chunks, or all at once.
         mean_over_processes: the mean of a tensor over all processes, one call for all layers.
     """
     norms = [module for module in network.modules() if isinstance(module, TaskBatchNorm) and module.running_mean is not None]
     if not norms:
         return
-    means = mean_over_processes(torch.cat([sum(norm.seen) for norm in norms], 1) / num_tasks)
+    means = mean_over_processes(torch.cat([sum(norm.seen) / len(norm.seen) for norm in norms], 1))
     for norm, (mean, variance) in zip(norms, means.split([len(norm.bias) for norm in norms], 1), strict=True):
         norm.running_mean.lerp_(mean, norm.momentum)
         norm.running_var.lerp_(variance, norm.momentum)

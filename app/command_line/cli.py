@@ -39,7 +39,7 @@ from app.runs.run import (
     check_encoder,
     check_fits,
     checkpoint_dir,
-    resize_to_checkpoint,
+    prepare_as_checkpoint,
 )
 from app.runs.same_training import check_same_training
 from app.runs.session import Session
@@ -129,7 +129,7 @@ class MetaCLI(LightningCLI):
         if self.checkpoint:
             config.ckpt_path = str(self.session.ckpt_path)
             if self.subcommand != "fit":
-                resize_to_checkpoint(config.data, self.checkpoint, self.session.ckpt_path)
+                prepare_as_checkpoint(config.data, self.checkpoint, self.session.ckpt_path)
         self.config_dump = {}  # Lightning's hyperparameters, which nothing here saves: writing them down takes long
         settle_loggers(config.trainer.logger, config.trainer.default_root_dir, self.session.run_id)
         refuse_float16(config.trainer.precision)

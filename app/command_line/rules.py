@@ -18,7 +18,10 @@ from datamodules.base.stream import StreamDataModule
 
 FIRST_RUN = CONFIGS / "experiment" / "glyphs_maml_5w1s.yaml"
 DEFAULTS = CONFIGS / "default.yaml"
-SAME_TASK = ("data_dir", "cache_dir", "ways", "shots", "queries", "meta_batch_size", "val_episodes", "test_episodes", "encoder")
+SAME_TASK = (
+    *("data_dir", "cache_dir", "encoder", "augment"),
+    *("ways", "shots", "queries", "meta_batch_size", "val_episodes", "test_episodes"),
+)
 TASK = ("input_shape", "output_size", "train_output_size", "task_type")  # of the model, by the data
 DERIVED = {("model", name): "--data" for name in (*TASK, "stream")} | {
     ("data", "global_labels"): "--model",

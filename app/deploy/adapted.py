@@ -80,6 +80,9 @@ class Adapted:
         self.support_x, self.support_y = support_x, support_y
         self.algorithm.check_inputs(self.scaled(support_x))
         with torch.no_grad():
+            if copies := self.algorithm.support_copies:
+                support_x = self.reading.preparation.fixed_copies(support_x, copies)
+                support_y = support_y.repeat_interleave(copies)
             targets = self.scaled_targets(support_y)
             self.fitted = methods.fit(method, self.algorithm, self.params, self.scaled(support_x), targets)
 
@@ -178,10 +181,7 @@ class Adapted:
 
     def scaled(self, inputs: Tensor) -> Tensor:
         """Inputs as the algorithm takes them."""
-        if isinstance(self.reading, Columns):
-            mean, std = self.reading.scale("x", inputs.device)
-            inputs = (inputs - mean) / std
-        return inputs.to(next(iter(self.params.values())).dtype)
+        return self.reading.scaled(inputs).to(next(iter(self.params.values())).dtype)
 
     def scaled_targets(self, targets: Tensor) -> Tensor:
         """Targets as the algorithm takes them."""

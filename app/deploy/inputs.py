@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from app.deploy.preparation import prepared
 from app.errors import InputError
+from datamodules.base.preparation import Preparation, restored
 from datamodules.files.pictures import Form, Square, to_pixels
 
 TOGETHER = 16  # pictures that are resized at a time
@@ -53,14 +55,27 @@ class Pictures:
         inverts_pictures: the images of training are drawn in white on black, and those of a person may be the opposite.
         polarity: of a person's pictures; auto for what most of the support set are.
         inverts: whether black becomes white; `settled` decides.
+        normalise: mean and standard deviation of each channel, null for pixels from 0 to 1.
+        augment: how pictures were changed at random in training, null where they were not.
     """
 
     shape: tuple[int, int, int]
     inverts_pictures: bool = False
     polarity: Polarity = "auto"
     inverts: bool = False
+    normalise: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    augment: dict[str, Any] | None = None
     things = "pictures"
     raw = "raw pixels"  # what an algorithm that is of any use must be better than, by their nearest mean
+
+    @cached_property
+    def preparation(self) -> Preparation:
+        """What became of the pixels in training."""
+        return restored(self.normalise, self.augment, self.shape[0])
+
+    def scaled(self, pixels: Tensor) -> Tensor:
+        """What the network sees of pixels from 0 to 1."""
+        return self.preparation.inputs(pixels)
 
     def levels(self, values: Any, what: str) -> Tensor:
         """Pictures in the size and the channels of training, in their own polarity, uint8 of shape (rows, *shape).
@@ -199,6 +214,11 @@ class Columns:
     def _numbers(self, values: Any, shape: tuple[int], what: str) -> Tensor:
         tensor = checked(values, shape, what)
         return tensor if tensor.is_floating_point() else tensor.double()
+
+    def scaled(self, inputs: Tensor) -> Tensor:
+        """Inputs in the units of training."""
+        mean, std = self.scale("x", inputs.device)
+        return (inputs - mean) / std
 
     def scale(self, axis: str, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the columns x or y, in float64: of years or times float32 keeps too few digits."""

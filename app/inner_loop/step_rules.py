@@ -124,7 +124,10 @@ class CurvatureStep(StepRule):
         """The direction with each of its axes multiplied by its matrix."""
         mixed = direction.reshape(CurvatureStep.axes(direction.shape))
         for axis, matrix in enumerate(matrices):
-            mixed = torch.tensordot(matrix, mixed, dims=([1], [axis])).movedim(0, axis)
+            if matrix.numel() == 1:  # an axis of one entry, or of any number of classes that are treated alike
+                mixed = matrix.view(()) * mixed
+            else:
+                mixed = torch.tensordot(matrix, mixed, dims=([1], [axis])).movedim(0, axis)
         return mixed.reshape(direction.shape)
 
 

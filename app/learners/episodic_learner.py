@@ -36,6 +36,7 @@ class EpisodicLearner(Learner):
     Attributes:
         task_type: classification or regression.
         output_size: ways, or dimensions of the target.
+        train_output_size: the same in training; where it changes from step to step, that of the step at hand.
         stacking: as a constructor's.
         evaluation: what the last validation or test found, as `results.json` has it.
         transductive: whether queries of a test task depend on each other.
@@ -45,6 +46,7 @@ class EpisodicLearner(Learner):
 
     task_type: str
     output_size: int
+    train_output_size: int
     stacking: Stacking | None
     transductive: bool
     temperature: float | None = None
@@ -54,6 +56,11 @@ class EpisodicLearner(Learner):
         self.evaluation: dict[str, Any] = {}
         self._tally: Tally | None = None  # of the validation or test that is under way
         self._claims = Claims()
+
+    @property
+    def ways(self) -> int:
+        """Classes of the tasks at hand."""
+        return self.train_output_size if self.training else self.output_size
 
     @abstractmethod
     def chunks(self, batch: Episode) -> Iterator[Episode]:
@@ -163,6 +170,8 @@ class EpisodicLearner(Learner):
         share = self.trainer.datamodule.num_episodes[tally.split] * self.trainer.global_rank // self.trainer.world_size
         first_episode = number = share + tally.num_episodes
         params, predicted = dict(self.named_parameters()), []
+        if self.support_copies:
+            batch = self._with_copies(batch, tally.split, number)
         # A copy that was not made in inference mode, whose tensors the inner loop could not differentiate.
         with torch.inference_mode(False), torch.no_grad(), stacking(self.stacking):
             for chunk in self.chunks(self.as_dtype(Episode(*(tensor.clone() for tensor in batch)))):
@@ -189,6 +198,10 @@ class EpisodicLearner(Learner):
             mean, std = outputs.chunk(2, -1)
             groups = (self.trainer.datamodule.cluster("val", number + at) for at in range(len(chunk.query_y)))
             self._claims.add(((true - mean) / std).flatten(), true[:0], groups)
+
+    def _with_copies(self, batch: Episode, split: str, first_episode: int) -> Episode:
+        copies = self.trainer.datamodule.support_copies(batch.support_x, self.support_copies, split, first_episode)
+        return batch._replace(support_x=copies, support_y=batch.support_y.repeat_interleave(self.support_copies, 1))
 
     def _report(self, tally: Tally) -> None:
         """Sums the tally up in `evaluation`, and logs it."""

@@ -22,7 +22,10 @@ class Learner(LightningModule):
         learns_from: what kind of data it is for.
         task_types: what its tasks may be.
         learns_streams: whether its test tasks may be streams of any number of classes.
+        any_ways: whether what it has learned is for tasks of any number of classes.
+        needs_pixels: whether its inputs must be pixels from 0 to 1.
         global_labels: whether it is trained on all classes of the train split at once.
+        support_copies: changed copies of each picture of a support set in evaluation, null for none.
         trained_steps: outer steps that the loaded checkpoint has seen.
         remedy_for_nan: what to do where numbers are no longer finite.
         optimizer_option: where the outer optimiser is chosen.
@@ -34,6 +37,9 @@ class Learner(LightningModule):
     task_types: tuple[str, ...] = ("classification", "regression")
     learns_streams = False
     global_labels = False
+    any_ways = False
+    needs_pixels = False
+    support_copies: int | None = None
     trained_steps = 0
     remedy_for_nan = "lower --model.optimizer.lr or --model.inner_lr, or set --trainer.gradient_clip_val"
     optimizer_option = "--model.optimizer"

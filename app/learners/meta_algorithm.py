@@ -18,7 +18,7 @@ from app.inner_loop.observation import observing
 from app.inner_loop.params import Params
 from app.inner_loop.task_stack import Stacking, stacking
 from app.learners.episodic_learner import EpisodicLearner, Evaluated, stages_to_score
-from app.learners.suitability import check_labels
+from app.learners.suitability import check_tasks
 from app.lightning_internals import is_logged
 from app.runs.collectives import means
 from app.scores.losses import DEFAULT_LOSS, LOSSES, LossName
@@ -46,6 +46,8 @@ class MetaAlgorithm(EpisodicLearner):
         backbone: the network; null for Conv4 on images, MLP on vectors.
         outer_loss: loss of the query set; null for cross_entropy in classification, mse in regression.
         transductive: queries of a task are normalised together; else by the statistics of the support set.
+        support_copies: in evaluation the support set is so many copies of each picture, each changed as by --data.augment in
+            training (5 in RFS, Tian et al. 2020); null for the pictures as they are.
         optimizer: the outer optimiser, any of torch.optim.
         lr_scheduler: of the outer learning rate, stepped once an outer step; any of torch.optim.lr_scheduler, or
             app.learners.lr_schedule.LinearDecay and CosineDecay, which follow max_steps or max_time.
@@ -57,7 +59,6 @@ class MetaAlgorithm(EpisodicLearner):
     """
 
     learns_from = EpisodicDataModule
-    any_ways = False
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class MetaAlgorithm(EpisodicLearner):
         backbone: BackboneCallable | None = None,
         outer_loss: LossName | None = None,
         transductive: bool = True,
+        support_copies: int | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
         tasks_per_chunk: int | None = None,
@@ -75,21 +77,22 @@ class MetaAlgorithm(EpisodicLearner):
     ):
         super().__init__()
         check_at_least(1, "model", or_null="for what fits", tasks_per_chunk=tasks_per_chunk)
+        check_at_least(1, "model", support_copies=support_copies)
         self.input_shape, self.output_size, self.task_type = tuple(input_shape), output_size, task_type
         self.train_output_size = train_output_size or output_size
         self.outer_loss = self.loss_function("outer_loss", outer_loss)
-        self.transductive = transductive
+        self.transductive, self.support_copies = transductive, support_copies
         self.tasks_per_chunk, self.stacking = tasks_per_chunk, stacking
         self.net = self.build_net(backbone or default_backbone(self.input_shape))
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self.autocast_inner_loop = True
 
     def build_net(self, backbone: BackboneCallable) -> nn.Module:
-        """The network, with a head of as many outputs as a test task has."""
-        if self.train_output_size != self.output_size:
+        """The network, with a head of as many outputs as a test task has, or for any number of them."""
+        if self.train_output_size != self.output_size and not self.any_ways:
             raise InputError(
                 f"--data.train_ways {self.train_output_size} differs from --data.ways {self.output_size}, the outputs of "
-                f"{type(self).__name__}'s head; make them equal, or choose an algorithm without a head, such as ProtoNet"
+                f"{type(self).__name__}'s head; make them equal, or choose an algorithm for any number, such as ProtoNet"
             )
         net = backbone(self.input_shape, self.output_size)
         if any(isinstance(module, DropBlock) for module in net.modules()):
@@ -181,13 +184,13 @@ class MetaAlgorithm(EpisodicLearner):
     # Lightning
 
     def check_data(self, data: EpisodicDataModule) -> None:
-        if "train" in data.used_splits:
-            check_labels(self, data)
+        check_tasks(self, data)
 
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
-        params = dict(self.named_parameters())
+        params, first_episode = dict(self.named_parameters()), self.first_training_episode(batch)
+        self.train_output_size = self.trainer.datamodule.train_output_size_at(first_episode)
         with stacking(self.stacking), observing(*[INNER_GRADIENT_NORM] * self._is_logged()) as observed:
-            gradient, metrics = self.outer_gradient(params, self.as_dtype(batch), self.first_training_episode(batch))
+            gradient, metrics = self.outer_gradient(params, self.as_dtype(batch), first_episode)
         logged = {f"train/{name}": value for name, value in metrics.items()}
         logged |= {f"train/{name}": torch.cat(values).mean() for name, values in observed.items() if values}
         self.log_dict(means(logged) if self._is_logged() else logged)

@@ -64,5 +64,5 @@ class StackedAlgorithm(MetaAlgorithm):
 
     def outer_gradient(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Params, Metrics]:
         result = super().outer_gradient(params, batch, first_episode)
-        update_running_statistics(self, len(batch.support_x), self.mean_over_processes)
+        update_running_statistics(self, self.mean_over_processes)
         return result

@@ -6,6 +6,7 @@ Where the options matter too, the built learner is asked: `Learner.check_data`.
 from app.errors import InputError
 from app.learners.learner import Learner, concrete_subclasses
 from datamodules.base.episodic import EpisodicDataModule
+from datamodules.base.images import ImageEpisodes
 from datamodules.base.resumable import ResumableDataModule
 from datamodules.base.stream import StreamDataModule
 
@@ -46,6 +47,16 @@ def _suits(learner: type[Learner], data: type[ResumableDataModule]) -> bool:
     )
 
 
+def check_tasks(learner: Learner, data: EpisodicDataModule) -> None:
+    """Raises an InputError where the learner is not for such tasks."""
+    check_copies(learner, data)
+    if learner.needs_pixels and getattr(data, "normalise", None):
+        raise InputError(f"--model {type(learner).__name__} takes pixels from 0 to 1; leave --data.normalise out")
+    if "train" in data.used_splits:
+        check_labels(learner, data)
+        check_ways(learner, data)
+
+
 def check_labels(learner: Learner, data: EpisodicDataModule) -> None:
     """Raises an InputError where the labels of training are not numbered as the learner says in `global_labels`."""
     wanted = learner.global_labels
@@ -54,6 +65,25 @@ def check_labels(learner: Learner, data: EpisodicDataModule) -> None:
         raise InputError(
             f"{type(learner).__name__} learns {labels}, which --data.global_labels {str(not wanted).lower()} of "
             f"{type(data).__name__} does not number; build the data with {str(wanted).lower()}"
+        )
+
+
+def check_ways(learner: Learner, data: EpisodicDataModule) -> None:
+    """Raises an InputError where training tasks have changing numbers of classes, and the learner's head a fixed one."""
+    fewest, most = data.sizes.train_ways if isinstance(data, ImageEpisodes) else (0, 0)
+    if fewest < most and not learner.any_ways:
+        raise InputError(
+            f"--data.train_ways [{fewest},{most}] draws another number of classes for every step, and {type(learner).__name__}'s "
+            "head has a fixed one; give one number, or choose an algorithm for any number, such as ProtoNet or UNICORN"
+        )
+
+
+def check_copies(learner: Learner, data: EpisodicDataModule) -> None:
+    """Raises an InputError where support sets are to be of changed copies, and nothing says how pictures are changed."""
+    if learner.support_copies and not getattr(data, "augment", None):
+        raise InputError(
+            f"--model.support_copies {learner.support_copies} changes pictures as --data.augment says, which is null; give "
+            "PaddedCrop or ResizedCrop, or leave it out"
         )
 
 

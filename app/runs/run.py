@@ -117,14 +117,16 @@ def _asks_for(path: Path) -> str | None:
         return None
 
 
-def resize_to_checkpoint(data: Namespace, checkpoint: dict[str, Any], path: Path) -> None:
-    """Gives pictures that can have any size those height, width and channels that the checkpoint's network was trained on.
+def prepare_as_checkpoint(data: Namespace, checkpoint: dict[str, Any], path: Path) -> None:
+    """Gives pictures the normalisation, height, width and channels that the checkpoint's network was trained on.
 
     Raises:
         InputError: others were asked for.
     """
     shape = checkpoint.get("task", {}).get("input_shape", ())
     arguments = inspect.signature(resolve_name(data.class_path)).parameters
+    if "normalise" in data.init_args:
+        data.init_args.normalise = checkpoint.get("inputs", {}).get("normalise")
     for name, wanted in zip(("channels", "image_size"), shape[:2] if len(shape) == 3 else (), strict=False):
         if name in data.init_args:
             given, default = data.init_args[name], arguments[name].default if name in arguments else None

@@ -5,7 +5,15 @@ from typing import Any
 from app.errors import InputError
 
 # Options that change neither what is trained nor on what; all other ones of the trainer are free as well.
-FREE_OF_MODEL = ("tasks_per_chunk", "stacking", "compile", "checkpoint_inner_steps", "num_eval_samples", "eval_")
+FREE_OF_MODEL = (
+    "tasks_per_chunk",
+    "stacking",
+    "compile",
+    "checkpoint_inner_steps",
+    "num_eval_samples",
+    "support_copies",
+    "eval_",
+)
 FREE_OF_DATA = ("data_dir", "cache_dir", "path", "num_workers", "val_", "test_episodes", "test_num_classes", "encoder.weights")
 OF_TRAINER = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
 

@@ -36,7 +36,8 @@ class EpisodeGallery(PictureCallback):
             shown = []
             for index in indices:
                 episode = self._episode(pl_module, data, split, index)
-                shown.append((_on_cpu(episode), self._predict(pl_module, episode, episode.query_x)))
+                pixels = episode._replace(support_x=data.pixels(episode.support_x), query_x=data.pixels(episode.query_x))
+                shown.append((_on_cpu(pixels), self._predict(pl_module, episode, episode.query_x)))
             figure = image_figure(shown, self.max_queries)
         elif pl_module.task_type == "regression" and data.input_shape == (1,):
             figure = curve_figure([self._curve(pl_module, data, split, index) for index in indices], data.axis_names)

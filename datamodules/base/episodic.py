@@ -4,6 +4,7 @@ from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from app.episode import Episode
@@ -71,6 +72,25 @@ class EpisodicDataModule(ResumableDataModule):
     def realise(self, split: str, values: Any) -> Episode:
         """The stack of episodes that a stack of draws identifies, on the device of `values`."""
         return Episode(*values)
+
+    def pixels(self, inputs: Tensor) -> Tensor:
+        """The pixels from 0 to 1 that inputs were made of, where they are pictures."""
+        return inputs
+
+    def support_copies(self, support_x: Tensor, copies: int, split: str, first_episode: int) -> Tensor:
+        """Copies of the support sets' pictures, each changed at random, those of a picture side by side.
+
+        Args:
+            support_x: of shape (tasks, rows, *input).
+            copies: of each picture.
+            split: of the tasks.
+            first_episode: number of the first task.
+        """
+        raise NotImplementedError
+
+    def train_output_size_at(self, index: int) -> int:
+        """What `train_output_size` is in training episode `index`, and in all of its step."""
+        return self.train_output_size
 
     def describe_task(self) -> dict[str, Any]:
         """What `results.json` says about the task."""

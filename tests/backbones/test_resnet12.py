@@ -105,6 +105,16 @@ def test_the_noise_is_the_task_s():
         drop.train()(x)
 
 
+def test_the_rate_of_the_squares_rises_with_the_steps():
+    x, drop = torch.ones(100, 10, 10, 10), DropBlock(0.4, 1, rising_steps=4)
+    for step, rate in ((0, 0.1), (1, 0.2), (3, 0.4), (9, 0.4)):
+        with Rows(step=step, generators=generators(0)):
+            assert (drop(x) == 0).float().mean() == pytest.approx(rate, abs=0.005)
+    drops = [layer for layer in ResNet12((1, 16, 16), None, width=2, drop_rate=0.1, drop_rising_steps=7).modules()]
+    drops = [layer for layer in drops if isinstance(layer, DropBlock)]
+    assert [(layer.block_size, layer.rising_steps) for layer in drops] == [(1, 0), (1, 0), (5, 7), (5, 7)]
+
+
 def test_everything_dropped_is_zero():
     with Rows(generators=generators(0)):
         assert torch.equal(DropBlock(0.9999, 1)(torch.ones(1, 1, 2, 2)), torch.zeros(1, 1, 2, 2))

@@ -110,7 +110,7 @@ def test_running_statistics_are_those_of_batch_norm(chunks):
     for rows in x.chunk(chunks):
         with Rows(num_tasks=2 // chunks):
             norm(rows)
-    update_running_statistics(norm, 2, lambda tensor: tensor)
+    update_running_statistics(norm, lambda tensor: tensor)
     assert_close(norm.running_mean, means.mean(0), rtol=1e-12, atol=1e-12)
     assert_close(norm.running_var, variances.mean(0), rtol=1e-12, atol=1e-12)
     expected = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)

@@ -69,8 +69,8 @@ class Streams(Blots):
     """Streams of two lengths, of half the size in every other episode."""
 
     def draw(self, split, index):
-        rows = super().draw(split, index)[0]
-        return (rows[: self.ways // 2] if split != "train" and index % 2 else rows,)
+        ways = self.ways // 2 if split != "train" and index % 2 else self.ways
+        return tuple(rows[:ways] for rows in super().draw(split, index))
 
     def _evaluation_loader(self, split):
         return Trajectories._evaluation_loader(self, split)

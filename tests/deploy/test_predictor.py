@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers.small import METHODS, Blots, random_tasks, small_run, take, task_of
+from helpers.small import METHODS, NETWORKS, Blots, method_for, random_tasks, small_run, take, task_of
 from PIL import Image
 from torch.testing import assert_close
 
@@ -15,6 +15,8 @@ from app.deploy.adapted import OTHER
 from app.deploy.inputs import Columns, Pictures
 from app.deploy.predictor import Predictor
 from app.errors import InputError
+from datamodules.base.augmentation import PaddedCrop
+from datamodules.base.counter import streams
 from datamodules.sinusoid import Sinusoid
 
 each_method = pytest.mark.parametrize("method", METHODS)
@@ -300,3 +302,22 @@ def test_predictions_that_are_not_finite():
     assert isinstance(data, Sinusoid)
     with pytest.raises(InputError, match="not finite"):
         predictor.adapt(episode.support_x, episode.support_y).predict(episode.query_x)
+
+
+def test_pictures_are_normalised_and_copied_as_in_a_test():
+    sizes = {"ways": 3, "shots": 2, "queries": 2, "meta_batch_size": 4}
+    data, plain = Blots(**sizes, normalise="train", augment=PaddedCrop(padding=2)), Blots(**sizes)
+    data.setup(), plain.setup()
+    algorithm = method_for("ProtoNet", data, backbone=NETWORKS["Conv4_stride"], support_copies=3).eval()
+    reading = Pictures(data.input_shape, **json.loads(json.dumps(data.describe_inputs())))
+    assert reading.preparation.normalisation == data.preparation.normalisation
+    pixels, episode = plain.episode("test", 0), data.episode("test", 0)
+    adapted = Predictor(algorithm, reading).adapt(pixels.support_x, pixels.support_y)
+    params, keys = dict(algorithm.named_parameters()), streams(np.zeros(1, np.uint64), np.arange(18))
+    copies = data.preparation.copies(episode.support_x[None], keys)[0]
+    fitted = algorithm.adapt(params, copies, episode.support_y.repeat_interleave(3))
+    expected = algorithm.predict(params, fitted, episode.query_x).softmax(-1).detach()
+    assert_close(adapted.raw_outputs(pixels.query_x)[0], expected, rtol=1e-4, atol=1e-5)
+    algorithm.support_copies = None
+    other = Predictor(algorithm, reading).adapt(pixels.support_x, pixels.support_y).raw_outputs(pixels.query_x)[0]
+    assert (other - expected).abs().max() > 1e-3

@@ -90,7 +90,7 @@ def test_every_option_that_is_named_exists():
         options = {
             option
             for option in options
-            if not re.match(r"--(model\.(backbone|optimizer|lr_scheduler)|trainer\.callbacks)\.", option)
+            if not re.match(r"--(model\.(backbone|optimizer|lr_scheduler)|data\.augment|trainer\.callbacks)\.", option)
         }
         unknown += [f"{named(page)}: {option}" for option in options - known]
     assert not unknown

@@ -95,6 +95,8 @@ def test_learns(method, task):
     scores = scores_of(algorithm, data)
     before, after = scores[: len(scores) > 1], scores[-1]
     if algorithm.score_name == "accuracy":
+        if method == "ProtoMAML":  # prototypes are good before any step
+            before = []
         assert after > untrained + 0.1 and all(after > score + 0.25 for score in before)
     elif algorithm.score_name == "log_likelihood":
         assert after > untrained + 0.25

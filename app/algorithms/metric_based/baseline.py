@@ -1,12 +1,15 @@
 """The baseline of few-shot classification."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import vmap
 
 from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
+from app.algorithms.metric_based.logistic_regression import logistic_regression
 from app.episode import Episode
 from app.errors import check_at_least, check_finite
 from app.inner_loop.params import Params
@@ -29,6 +32,8 @@ class Baseline(EmbeddingAlgorithm):
     Args:
         inner_lr: step size of the head's gradient descent.
         eval_inner_steps: its steps.
+        eval_head: how the head is fitted to a support set: descent, as above; or logistic, the optimum of logistic regression on
+            features of length 1 with a weight penalty of 1 (RFS, Tian et al. 2020), which has neither steps nor a step size.
         transductive: the support set, and the queries, of a test task are normalised by their own statistics; else by the
             running statistics of training.
     """
@@ -36,11 +41,18 @@ class Baseline(EmbeddingAlgorithm):
     global_labels = True
     has_bias = True
 
-    def __init__(self, inner_lr: float = 0.01, eval_inner_steps: int = 100, transductive: bool = False, **kwargs):
+    def __init__(
+        self,
+        inner_lr: float = 0.01,
+        eval_inner_steps: int = 100,
+        eval_head: Literal["descent", "logistic"] = "descent",
+        transductive: bool = False,
+        **kwargs,
+    ):
         super().__init__(transductive=transductive, **kwargs)
         check_finite("model", inner_lr=inner_lr)
         check_at_least(1, "model", eval_inner_steps=eval_inner_steps)
-        self.inner_lr, self.eval_inner_steps = inner_lr, eval_inner_steps
+        self.inner_lr, self.eval_inner_steps, self.eval_head = inner_lr, eval_inner_steps, eval_head
         self.head = nn.Linear(self.net.num_features, self.train_output_size, bias=self.has_bias)
 
     def logits(self, head: Params, features: Tensor) -> Tensor:
@@ -64,6 +76,9 @@ class Baseline(EmbeddingAlgorithm):
     def descent(self, features: Tensor, labels: Tensor) -> Iterator[Params]:
         """Yields the heads of a stack of tasks after 0, 1, ..., eval_inner_steps steps."""
         features = widened(features)
+        if self.eval_head == "logistic":
+            yield self.logistic(features, labels)
+            return
         head, velocity = self.initial_heads(features), None
 
         def loss(head: Params) -> Tensor:
@@ -81,6 +96,12 @@ class Baseline(EmbeddingAlgorithm):
             head = {name: weight - self.inner_lr * velocity[name] for name, weight in head.items()}
             yield head
 
+    def logistic(self, features: Tensor, labels: Tensor) -> Params:
+        """The heads of a stack of tasks at the optimum."""
+        with self.full_precision():
+            weights, biases = logistic_regression(F.normalize(features, dim=-1), self.one_hot(labels, features))
+        return {"weight": weights.mT, "bias": biases}
+
     def initial_heads(self, features: Tensor) -> Params:
         """A head for each task, uniform in +-1 / sqrt(features); one draw for all, so that `predict` says what `test` does."""
         bound, generator = features.shape[-1] ** -0.5, torch.Generator().manual_seed(0)  # on the CPU: the same on every device
@@ -96,6 +117,8 @@ class Baseline(EmbeddingAlgorithm):
 
     def head_outputs(self, params: Params, head: Params, features: Tensor) -> Tensor:
         with self.full_precision():
+            if self.eval_head == "logistic":
+                return Baseline.logits(self, head, F.normalize(widened(features), dim=-1))
             return self.logits(head, widened(features))
 
     def adaptation(self, params: Params, support_x: Tensor, support_y: Tensor) -> Iterator[Params]:

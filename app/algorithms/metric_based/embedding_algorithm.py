@@ -1,15 +1,19 @@
 """What the algorithms share that compare examples by the features of one embedding network."""
 
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from app.backbones import BackboneCallable
 from app.backbones.rows import Rows
+from app.episode import Episode
+from app.errors import InputError
 from app.inner_loop.params import Params
 from app.learners.stacked_algorithm import StackedAlgorithm
+from app.lightning_internals import attached_trainer
 
 
 class EmbeddingAlgorithm(StackedAlgorithm):
@@ -20,16 +24,34 @@ class EmbeddingAlgorithm(StackedAlgorithm):
 
     Args:
         transductive: support set and queries of a test task are normalised together; else by the running statistics of training.
+        norm_statistics: whose statistics norms take in training: those of each task; of all tasks of the step at once; or halves,
+            of all support sets at once and of all queries at once, as in MetaOptNet's program. The last two need one process.
     """
 
     task_types = ("classification",)
     any_ways = True
 
-    def __init__(self, transductive: bool = False, **kwargs):
+    def __init__(self, transductive: bool = False, norm_statistics: Literal["task", "step", "halves"] = "task", **kwargs):
         super().__init__(transductive=transductive, **kwargs)
+        self.norm_statistics = norm_statistics
 
     def build_net(self, backbone: BackboneCallable) -> nn.Module:
         return self.with_running_statistics(backbone(self.input_shape, None))
+
+    @property
+    def pools(self) -> bool:
+        """Whether the norms take the statistics of several tasks at once."""
+        return self.training and self.norm_statistics != "task"
+
+    def chunks(self, batch: Episode) -> Iterator[Episode]:
+        return iter([batch]) if self.pools else super().chunks(batch)
+
+    def on_fit_start(self) -> None:
+        if self.norm_statistics != "task" and self.trainer.world_size > 1:
+            raise InputError(
+                f"--model.norm_statistics {self.norm_statistics} takes the statistics of a whole step, of which "
+                f"{self.trainer.world_size} processes have a share each; give --trainer.devices 1, or task"
+            )
 
     @abstractmethod
     def fit_head(self, params: Params, features: Tensor, labels: Tensor) -> Any:
@@ -45,11 +67,6 @@ class EmbeddingAlgorithm(StackedAlgorithm):
     def head_outputs(self, params: Params, head: Any, features: Tensor) -> Tensor:
         """Logits of the queries, of shape (tasks, queries, ways)."""
 
-    @property
-    def ways(self) -> int:
-        """Classes of the tasks at hand."""
-        return self.train_output_size if self.training else self.output_size
-
     def one_hot(self, labels: Tensor, like: Tensor) -> Tensor:
         """Labels of shape (tasks, rows) as (tasks, rows, ways), in the dtype of `like`."""
         return (labels[..., None] == torch.arange(self.ways, device=labels.device)).to(like.dtype)
@@ -60,7 +77,10 @@ class EmbeddingAlgorithm(StackedAlgorithm):
 
     def embed(self, params: Params, images: Tensor, first_episode: int = 0) -> Tensor:
         """Features of images of shape (tasks, rows, *input), of shape (tasks, rows, *features)."""
-        with Rows(num_tasks=len(images), generators=self.generators(len(images), first_episode)):
+        trainer = attached_trainer(self)
+        step = trainer.datamodule.cursor if self.training and trainer else 0
+        noise = self.generators(len(images), first_episode)
+        with Rows(num_tasks=1 if self.pools else len(images), step=step, generators=noise):
             return self.network(self.net_params(params), images.flatten(0, 1)).unflatten(0, (len(images), -1))
 
     def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Any:
@@ -72,8 +92,11 @@ class EmbeddingAlgorithm(StackedAlgorithm):
         if not self._encodes_together:
             return self.head_outputs(params, adapted, self.embed(params, query_x, first_episode))
         support_x, support_y = adapted
-        features = self.embed(params, torch.cat([support_x, query_x], 1), first_episode)
-        support, queries = features.split([support_x.shape[1], query_x.shape[1]], 1)
+        if self.training and self.norm_statistics == "halves":
+            support, queries = (self.embed(params, images, first_episode) for images in (support_x, query_x))
+        else:
+            features = self.embed(params, torch.cat([support_x, query_x], 1), first_episode)
+            support, queries = features.split([support_x.shape[1], query_x.shape[1]], 1)
         return self.head_outputs(params, self.fit_head(params, support, support_y), queries)
 
     @property

@@ -3,8 +3,9 @@
 from math import isfinite
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
 from app.errors import InputError
@@ -18,14 +19,26 @@ class ProtoNet(KeepsSums, EmbeddingAlgorithm):
 
     Args:
         distance: squared Euclidean, or cosine.
-        scale: of the logits under the cosine, whose range of -1 to 1 leaves the softmax flat.
+        scale: of the logits under the cosine, whose range of -1 to 1 leaves the softmax flat; under the distance it is 1.
+        learns_scale: the scale is learned, from there on (Meta-Baseline, Chen et al. 2021); else it stays.
     """
 
-    def __init__(self, distance: Literal["euclidean", "cosine"] = "euclidean", scale: float = 10.0, **kwargs):
+    def __init__(
+        self,
+        distance: Literal["euclidean", "cosine"] = "euclidean",
+        scale: float = 10.0,
+        learns_scale: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if not (isfinite(scale) and scale > 0):
             raise InputError(f"--model.scale is {scale}; give a number above 0")
-        self.distance, self.scale = distance, scale
+        self.distance = distance
+        start = torch.tensor(float(scale) if distance == "cosine" else 1.0)
+        if learns_scale:
+            self.scale = nn.Parameter(start)
+        else:
+            self.register_buffer("scale", start, persistent=False)
 
     def fit_head(self, params: Params, features: Tensor, labels: Tensor) -> Tensor:
         """Prototypes, of shape (tasks, ways, features)."""
@@ -40,10 +53,10 @@ class ProtoNet(KeepsSums, EmbeddingAlgorithm):
         return sums / counts
 
     def head_outputs(self, params: Params, head: Tensor, features: Tensor) -> Tensor:
-        features = widened(features)
+        features, scale = widened(features), params.get("scale", self.scale)
         if self.distance == "cosine":
-            return self.scale * F.normalize(features, dim=-1) @ F.normalize(head, dim=-1).mT
-        return -squared_distances(features, head)
+            return scale * F.normalize(features, dim=-1) @ F.normalize(head, dim=-1).mT
+        return -scale * squared_distances(features, head)
 
 
 def squared_distances(points: Tensor, others: Tensor) -> Tensor:

@@ -70,6 +70,7 @@ class NeuralStatistician(KeepsSums, StackedAlgorithm):
 
     task_types = ("classification",)
     any_ways = True
+    needs_pixels = True
 
     def __init__(
         self,
@@ -244,5 +245,4 @@ class NeuralStatistician(KeepsSums, StackedAlgorithm):
         return images if self.pixels == "grey" else (images > 0.5).to(images)
 
     def _membership(self, labels: Tensor, like: Tensor) -> Tensor:
-        classes = self.train_output_size if self.training else self.output_size
-        return F.one_hot(labels, classes).to(like)
+        return F.one_hot(labels, self.ways).to(like)

@@ -75,8 +75,8 @@ class MAMLPP(MAML):
         norms = set(self._norm_names())
         return {name: weight for name, weight in super().adapted_weights().items() if name not in norms}
 
-    def frozen_weights(self, params: Params) -> Params:
-        return super().frozen_weights(params) | {key: params[key] for key in self._norms.values()}
+    def starting_weights(self, params: Params, support_x: Tensor, support_y: Tensor) -> Params:
+        return super().starting_weights(params, support_x, support_y) | {key: params[key] for key in self._norms.values()}
 
     def weights_at(self, step: int, weights: Params) -> Params:
         """The network's weights in an inner step; norms of steps beyond those of training are those of the last."""

@@ -85,15 +85,9 @@ class UnrolledAlgorithm(InnerLoopAlgorithm):
     def adapted_weights(self) -> Params:
         """The network's own weights that the inner loop changes, by the network's names."""
 
-    def initial_weights(self, params: Params) -> Params:
-        """Where the inner loop starts: at the meta-parameters, with what is none of them as the network has it."""
-        learned = self.net_params(params)
-        return {name: learned.get(name, own) for name, own in self.adapted_weights().items()}
-
-    def frozen_weights(self, params: Params) -> Params:
-        """What the network needs besides the adapted weights."""
-        adapted = self.adapted_weights()
-        return {name: weight for name, weight in self.net_params(params).items() if name not in adapted}
+    def starting_weights(self, params: Params, support_x: Tensor, support_y: Tensor) -> Params:
+        """The network before the first step; weights that are missing are as it has them."""
+        return self.net_params(params)
 
     def weights_at(self, step: int, weights: Params) -> Params:
         """The network's weights in an inner step, of adapted and frozen ones."""
@@ -129,9 +123,8 @@ class UnrolledAlgorithm(InnerLoopAlgorithm):
             outputs = self.network(self.weights_at(step, support.frozen | weights), support.inputs)
         return self.loss_of(outputs, support.targets)
 
-    def support(self, params: Params, support_x: Tensor, support_y: Tensor) -> Support:
+    def support(self, frozen: Params, support_x: Tensor, support_y: Tensor) -> Support:
         """The support set as the inner loop takes it."""
-        frozen = self.frozen_weights(params)
         frozen = detached(frozen) if self.first_order else frozen
         if self.body_is_fixed:
             body = {name.removeprefix("body."): weight for name, weight in frozen.items()}
@@ -141,8 +134,10 @@ class UnrolledAlgorithm(InnerLoopAlgorithm):
         return Support(frozen, support_x, support_y)
 
     def adaptation(self, params: Params, support_x: Tensor, support_y: Tensor) -> Iterator[FastWeights]:
-        support, rule_params = self.support(params, support_x, support_y), self.module_params("step_sizes", params)
-        states = self.inner_loop().states(self.initial_weights(params), self.num_inner_steps, support, rule_params)
-        frozen = self.frozen_weights(params)
+        start, adapted = self.starting_weights(params, support_x, support_y), self.adapted_weights()
+        frozen = {name: weight for name, weight in start.items() if name not in adapted}
+        initial = {name: start.get(name, own) for name, own in adapted.items()}
+        support, rule_params = self.support(frozen, support_x, support_y), self.module_params("step_sizes", params)
+        states = self.inner_loop().states(initial, self.num_inner_steps, support, rule_params)
         for step, state in enumerate(states):
             yield FastWeights(self.weights_at(max(step - 1, 0), frozen | state.weights), self.kept(support_x))

@@ -89,7 +89,7 @@ class Initialisation(DeployedAlgorithm):
     @torch.no_grad()
     def outer_gradient(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Params, Metrics]:
         self.encode(params, torch.cat([batch.support_x, batch.query_x], 1))
-        update_running_statistics(self, len(batch.support_x), self.mean_over_processes)
+        update_running_statistics(self, self.mean_over_processes)
         nothing = {name: torch.zeros_like(parameter) for name, parameter in params.items()}
         return nothing, {"outer_loss": batch.support_x.new_zeros(())}
 

@@ -19,7 +19,7 @@ from app.algorithms.metric_based.protonet import ProtoNet
 from app.backbones import Conv4
 from app.backbones.task_batch_norm import TaskBatchNorm
 from app.errors import InputError
-from datamodules.base.images import rotated_classes
+from datamodules.base.split_images import rotated_classes
 
 METHODS = [Baseline, BaselinePP]
 each_method = pytest.mark.parametrize("cls", METHODS)
@@ -67,7 +67,7 @@ def test_labels_are_the_classes_of_the_train_split(data_set):
 def test_training_is_ordinary_classification(float64, cls):
     algorithm, data = small(cls)
     data.setup()
-    batch = data.realise("train", (torch.stack([torch.from_numpy(data.draw("train", index)[0]) for index in range(2)]),))
+    batch = data.realise("train", data.draws("train", [0, 1]))
     losses, metrics = algorithm.losses(dict(algorithm.named_parameters()), batch)
     assert algorithm.head.weight.shape[0] == NUM_CLASSES
     for task in range(2):
@@ -182,3 +182,26 @@ def test_command_line_chooses_the_labels_and_resumes(tmp_path):
     given = train(*run, "--data.global_labels=false", "--trainer.max_steps=1", f"--trainer.default_root_dir={tmp_path / 'other'}")
     assert given.status == 1
     assert given.err == "error: --data.global_labels is no option of the command line: it follows from --model; leave it out\n"
+
+
+def test_logistic_regression_of_features_of_length_one(float64):
+    algorithm, data = small(eval_head="logistic")
+    support_x, support_y, query_x, _ = take(random_tasks(), 0)
+    params = dict(algorithm.double().eval().named_parameters())
+    found = algorithm.predict(params, algorithm.adapt(params, support_x, support_y), query_x)
+    support, queries = (F.normalize(algorithm.embed(params, x[None])[0], dim=-1) for x in (support_x, query_x))
+    weight, bias = torch.zeros(4, WAYS, requires_grad=True), torch.zeros(WAYS, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], lr=1.0, max_iter=200, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        value = F.cross_entropy(support.detach() @ weight + bias, support_y, reduction="sum") + weight.square().sum() / 2
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    assert_close(found.softmax(-1), (queries @ weight + bias).softmax(-1).detach(), rtol=1e-5, atol=1e-7)
+    run = trainer(1)
+    run.fit(algorithm.float().train(), data)
+    run.test(algorithm, datamodule=data, verbose=False)
+    assert len(algorithm.evaluation["scores"]["accuracy"]["mean"]) == 1

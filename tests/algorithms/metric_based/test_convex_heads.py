@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.testing import assert_close
 
+from app.algorithms.metric_based.logistic_regression import logistic_regression
 from app.algorithms.metric_based.meta_opt_net import MetaOptNet
 from app.algorithms.metric_based.r2d2 import R2D2
 from app.algorithms.metric_based.ridge_regression import ridge_regression
@@ -201,3 +202,23 @@ def test_a_share_of_the_label_that_cannot_be(share):
 def test_squared_errors_have_no_smoothed_labels():
     with pytest.raises(InputError, match=r"--model.label_smoothing is for --model.outer_loss cross_entropy"):
         method(MetaOptNet, label_smoothing=0.1, outer_loss="mse")
+
+
+@pytest.mark.parametrize(("num_features", "classes", "scale"), [(3, 3, 1.0), (20, 5, 1.0), (20, 2, 50.0)])
+def test_logistic_regression_is_at_its_optimum(num_features, classes, scale):
+    rows, targets = scale * torch.randn(2, 10, num_features), torch.eye(classes)[torch.arange(10) % classes].expand(2, -1, -1)
+    weights, biases = logistic_regression(rows, targets, 0.5)
+    slope = (rows @ weights + biases[:, None]).softmax(-1) - targets
+    assert_close(rows.mT @ slope + 0.5 * weights, torch.zeros_like(weights), rtol=0, atol=1e-6 * scale)
+    assert_close(slope.sum(1), torch.zeros_like(biases), rtol=0, atol=1e-7)
+    assert_close(biases.sum(-1), torch.zeros(2), rtol=0, atol=1e-9)
+    assert weights.abs().max() > 1e-2
+
+
+def test_logistic_regression_equals_scikit_learn():
+    linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
+    rows, labels = torch.randn(12, 6), torch.arange(12) % 3
+    theirs = linear_model.LogisticRegression(C=2.0, tol=1e-12, max_iter=10_000).fit(rows.numpy(), labels.numpy())
+    weights, biases = logistic_regression(rows, torch.eye(3)[labels], 0.5)
+    assert_close(weights.mT, torch.from_numpy(theirs.coef_), rtol=1e-4, atol=1e-5)
+    assert_close(biases, torch.from_numpy(theirs.intercept_ - theirs.intercept_.mean()), rtol=1e-4, atol=1e-5)

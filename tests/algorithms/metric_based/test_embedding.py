@@ -1,5 +1,6 @@
 """Methods that compare examples by the features of one embedding network."""
 
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -7,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from helpers.small import METHODS as ALL_METHODS
 from helpers.small import WAYS, Blots, algorithm_for, flat, random_tasks, trainer
+from torch import nn
 from torch.testing import assert_close
 
 from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
 from app.algorithms.metric_based.protonet import ProtoNet
 from app.backbones import Conv4
+from app.backbones.task_batch_norm import TaskBatchNorm
 from app.episode import Episode
 
 METHODS = {name: method for name, method in ALL_METHODS.items() if issubclass(method[0], EmbeddingAlgorithm)}
@@ -26,10 +29,13 @@ def build(method: str, **options) -> EmbeddingAlgorithm:
     return algorithm
 
 
-@each_method
-def test_outer_gradient_equals_finite_differences(float64, method):
+OPTIONS = [{"learns_scale": True}, {"norm_statistics": "step"}, {"norm_statistics": "halves"}]
+
+
+@pytest.mark.parametrize(("method", "options"), [*((method, {}) for method in METHODS), *(("ProtoNet", one) for one in OPTIONS)])
+def test_outer_gradient_equals_finite_differences(float64, method, options):
     """Along the direction of the gradient, where the slope is the gradient's norm."""
-    algorithm, batch = build(method), random_tasks()
+    algorithm, batch = build(method, **options), random_tasks()
     params = {name: weight.detach().clone() for name, weight in algorithm.named_parameters()}
     gradient, _ = algorithm.outer_gradient({name: weight.requires_grad_() for name, weight in params.items()}, batch)
     norm, step = flat(gradient).norm(), 1e-6
@@ -99,3 +105,37 @@ def test_protonet_by_the_cosine(float64):
     prototypes, queries = torch.randn(2, 3, 5), torch.randn(2, 4, 5)
     expected = 7 * F.cosine_similarity(queries[:, :, None], prototypes[:, None], dim=-1)
     assert_close(algorithm.head_outputs({}, prototypes, queries), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_statistics_of_a_step_at_once_or_of_its_halves():
+    """As batch normalisation has them in one batch of all tasks, or in one of all support sets and one of all queries."""
+    batch = random_tasks(tasks=3)
+    for how in ("step", "halves"):
+        algorithm = build("ProtoNet", norm_statistics=how, tasks_per_chunk=1)
+        plain = nn.Sequential(*(plain_norm(layer) for layer in deepcopy(algorithm.net).body))
+        rows = [batch.support_x, batch.query_x] if how == "halves" else [torch.cat([batch.support_x, batch.query_x], 1)]
+        features = torch.cat([plain(part.flatten(0, 1)).unflatten(0, part.shape[:2]) for part in rows], 1)
+        support, queries = features.split([batch.support_x.shape[1], batch.query_x.shape[1]], 1)
+        expected = algorithm.head_outputs({}, algorithm.fit_head({}, support, batch.support_y), queries)
+        params = dict(algorithm.named_parameters())
+        assert_close(algorithm.query_outputs(params, batch), expected, rtol=1e-4, atol=1e-5)
+        algorithm.outer_gradient(params, batch)
+        norm, seen = next(layer for layer in algorithm.net.body if isinstance(layer, TaskBatchNorm)), []
+        for part in rows:
+            maps = algorithm.net.body[0](part.flatten(0, 1))
+            seen.append(maps.mean((0, 2, 3)))
+        assert_close(norm.running_mean, 0.1 * torch.stack(seen).mean(0), rtol=1e-4, atol=1e-6)
+
+
+def plain_norm(layer: nn.Module) -> nn.Module:
+    return nn.BatchNorm2d(len(layer.bias)) if isinstance(layer, TaskBatchNorm) else layer
+
+
+def test_a_scale_that_is_learned():
+    for options, start in (({}, 1.0), ({"distance": "cosine", "scale": 7.0}, 7.0)):
+        algorithm, fixed = build("ProtoNet", learns_scale=True, **options), build("ProtoNet", **options)
+        params, batch = dict(algorithm.named_parameters()), random_tasks()
+        assert params["scale"] == start and "scale" not in dict(fixed.named_parameters()) and "scale" not in fixed.state_dict()
+        outputs = algorithm.query_outputs(params, batch)
+        assert_close(outputs, fixed.query_outputs(params, batch))
+        assert_close(algorithm.query_outputs(params | {"scale": torch.tensor(3.0)}, batch), outputs * 3 / start)

@@ -125,7 +125,7 @@ def test_raw_pictures_are_answered_as_the_test_does(run, weights, folder):
     predictor = app.load(f"{run}/run/checkpoints/last.ckpt")
     files = [f"{folder}/{label}/{number}.png" for label in data.class_names("test") for number in range(PICTURES)]
     for index in range(4):
-        (rows,), episode = data.draw("test", index), data.episode("test", index)
+        rows, episode = np.concatenate(data.draw("test", index), 1), data.episode("test", index)
         adapted = predictor.adapt([files[row] for row in rows[:, 0]], ["a", "b"])
         found = adapted.predict([files[row] for row in rows[:, 1:].ravel()])
         algorithm, params = predictor.algorithm, dict(predictor.algorithm.named_parameters())

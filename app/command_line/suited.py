@@ -33,8 +33,11 @@ ADAM = Section("torch.optim.Adam", {"lr": Word("0.0003")})
 STREAMS = {
     "ER": {"replay": Word("10"), "glances": Word("5"), "optimizer": ADAM},
     "DERPP": {"replay": Word("10"), "glances": Word("5"), "optimizer": ADAM, "beta": Word("1.0")},
-    "LaMAML": {"alpha": Word("0.03"), "rate_lr": Word("0.01")},
+    "LaMAML": {"alpha": Word("0.1"), "rate_lr": Word("0.1")},
 }
+CONVOLUTIONS = Section(  # one sample after the other: norms keep pictures with a bright ground from deciding everything
+    "app.backbones.Conv4", {"width": Word("32"), "downsample": Word("max_pool"), "num_halvings": Word("3")}
+)
 
 
 def suited(given: Section, configs: Section, say: Callable[[str], None]) -> Section:
@@ -64,6 +67,8 @@ def suited(given: Section, configs: Section, say: Callable[[str], None]) -> Sect
         method = as_section(model.options.get("method"))
         own = {name: value for name, value in STREAMS.get(method.short, {}).items() if name not in method.options}
         why, chosen["model"] = "a stream of few pictures", {"method": Section(options=own)} if own else {}
+        if method.short == "LaMAML" and "backbone" not in model.options and "encoder" not in data.options:
+            chosen["model"]["backbone"] = CONVOLUTIONS
     if of_config["model"]:
         chosen["model"] = {}
     layer, told = {}, []

@@ -54,3 +54,6 @@ def test_replay_on_a_stream_of_few_pictures():
     assert method["glances"] == "2" and method["replay"] == "10" and as_section(method["optimizer"]).short == "Adam"
     assert "a stream of few pictures" in said[0]
     assert options("fit --data SplitMNIST --model.method ER")[2] == []
+    model, _, said = options("fit --data ClassStream --model.method LaMAML")
+    assert as_section(model["backbone"]).short == "Conv4" and "--model.backbone Conv4" in said[0]
+    assert "MLP" in str(options("fit --data ClassStream --model.method LaMAML --model.backbone MLP")[0]["backbone"])

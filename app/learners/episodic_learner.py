@@ -24,7 +24,6 @@ from datamodules.base.episodic import EpisodicDataModule
 
 # Scores of a stack of tasks at each stage of the adaptation, and the outputs of the queries after the last one, or null.
 Evaluated = tuple[StageScores, Tensor | None]
-FIRST_STAGES = 10  # of an adaptation, each scored in `test`: papers print no more
 
 
 class EpisodicLearner(Learner):
@@ -230,17 +229,3 @@ class EpisodicLearner(Learner):
     def reported(self, names: list[str], rows: Tensor) -> tuple[list[str], Tensor]:
         """What is reported of the scores of all episodes: names and rows, as a tally has them."""
         return names, rows
-
-
-def stages_to_score(stages: Iterator[Any], split: str) -> Iterator[tuple[int, Any]]:
-    """Those stages of an adaptation that are scored, each with its number: 0, 1, 2, ...
-
-    The first, the last and those whose number is a power of two; `test` all of the first ten, too.
-    """
-    number, following = 0, next(stages)
-    while following is not None:
-        stage, following = following, next(stages, None)
-        is_first = split == "test" and number <= FIRST_STAGES
-        if is_first or number & (number - 1) == 0 or following is None:
-            yield number, stage
-        number += 1

@@ -17,7 +17,8 @@ from app.inner_loop.gradient_descent import INNER_GRADIENT_NORM
 from app.inner_loop.observation import observing
 from app.inner_loop.params import Params
 from app.inner_loop.task_stack import Stacking, stacking
-from app.learners.episodic_learner import EpisodicLearner, Evaluated, stages_to_score
+from app.learners.episodic_learner import EpisodicLearner, Evaluated
+from app.learners.stages import stages_to_score
 from app.learners.suitability import check_tasks
 from app.lightning_internals import is_logged
 from app.runs.collectives import means

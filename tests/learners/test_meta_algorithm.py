@@ -32,7 +32,7 @@ from app.algorithms.optimisation_based.unrolled_algorithm import UnrolledAlgorit
 from app.backbones import Conv4
 from app.episode import Episode
 from app.errors import InputError
-from app.learners.episodic_learner import stages_to_score
+from app.learners.stages import stages_to_score
 from app.scores.episode_scores import mean_and_ci95
 from datamodules.sinusoid import Sinusoid
 

@@ -13,8 +13,9 @@ from app.algorithms.metric_based.logistic_regression import logistic_regression
 from app.episode import Episode
 from app.errors import check_at_least, check_finite
 from app.inner_loop.params import Params
-from app.learners.episodic_learner import Evaluated, stages_to_score
+from app.learners.episodic_learner import Evaluated
 from app.learners.meta_algorithm import Metrics
+from app.learners.stages import stages_to_score
 from app.scores.losses import widened
 from app.scores.tally import StageScores
 

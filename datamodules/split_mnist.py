@@ -20,12 +20,15 @@ class SplitMNIST(MNISTStream):
         kwargs: of MNISTStream.
     """
 
+    num_classes = 10
+
     def __init__(self, scenario: Scenario = "class", classes_per_experience: int = 2, shuffle_classes: bool = False, **kwargs):
         super().__init__(**kwargs)
-        if classes_per_experience not in (1, 2, 5, 10) or (scenario != "class" and classes_per_experience == 1):
+        *fitting, most = [count for count in range(2, self.num_classes + 1) if self.num_classes % count == 0]
+        if classes_per_experience not in (1, *fitting, most) or (scenario != "class" and classes_per_experience == 1):
             raise InputError(
-                f"--data.classes_per_experience is {classes_per_experience} in the {scenario} scenario; give 2, 5 or 10"
-                + ", or 1 in the class scenario" * (scenario == "class")
+                f"--data.classes_per_experience is {classes_per_experience} in the {scenario} scenario; give "
+                f"{', '.join(map(str, fitting))} or {most}" + ", or 1 in the class scenario" * (scenario == "class")
             )
         self.scenario, self.per_experience, self.shuffle_classes = scenario, classes_per_experience, shuffle_classes
 
@@ -36,12 +39,12 @@ class SplitMNIST(MNISTStream):
     @property
     def digits(self) -> np.ndarray:
         """Of each experience, of shape (experiences, classes_per_experience)."""
-        order = self.generator("digits").permutation(10) if self.shuffle_classes else np.arange(10)
+        order = self.generator("digits").permutation(self.num_classes) if self.shuffle_classes else np.arange(self.num_classes)
         return order.reshape(-1, self.per_experience)
 
     @property
     def output_size(self) -> int:
-        return self.per_experience if self.scenario == "domain" else 10
+        return self.per_experience if self.scenario == "domain" else self.num_classes
 
     @property
     def experiences(self) -> list[Experience]:

@@ -8,11 +8,14 @@ import numpy as np
 
 from app.errors import InputError, check_at_least
 from datamodules.base.stream import StreamDataModule
+from datamodules.files.cifar100 import CIFAR100
 from datamodules.files.mnist import MNIST
 
 
 class MNISTStream(StreamDataModule):
-    """Base of the streams of MNIST: a subclass says which images an experience has, and what becomes of them.
+    """Base of the streams of MNIST, or of what `reader` reads in its place.
+
+    A subclass says which images an experience has, and what becomes of them.
 
     Args:
         data_dir: folder of the four idx files, or of an `mnist` folder that holds them; they are downloaded there if absent.
@@ -24,6 +27,7 @@ class MNISTStream(StreamDataModule):
         kwargs: of StreamDataModule.
     """
 
+    reader: type[MNIST] | type[CIFAR100] = MNIST
     picture_shape = MNIST.input_shape
 
     def __init__(
@@ -37,7 +41,7 @@ class MNISTStream(StreamDataModule):
     ):
         super().__init__(**kwargs)
         check_at_least(1, "data", or_null="for all", train_images=train_images, test_images=test_images)
-        self.mnist, self.cache_dir = MNIST(data_dir, cache_dir), cache_dir
+        self.mnist, self.cache_dir = self.reader(data_dir, cache_dir), cache_dir
         self.wanted = {"train": train_images, "test": test_images}
         self.evaluate_on = evaluate_on
 
@@ -58,7 +62,10 @@ class MNISTStream(StreamDataModule):
             self._arrays = {}
             for split, names in parts.items():
                 read = [self.mnist.read_split(name) for name in names]
-                self._arrays[split] = tuple(np.concatenate([getattr(one, key) for one in read]) for key in ("images", "labels"))
+                images, labels = (np.concatenate([getattr(one, key) for one in read]) for key in ("images", "labels"))
+                if self.encoder and type(self).change is MNISTStream.change:  # else each experience has pictures of its own
+                    images = self.encoded(images, "".join(one.digest for one in read)).images
+                self._arrays[split] = images, labels
 
     def check(self) -> None:
         for number, experience in enumerate(self.experiences):

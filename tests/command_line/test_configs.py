@@ -20,6 +20,7 @@ from datamodules.base.benchmark_images import BenchmarkImages
 from datamodules.base.images import ImageEpisodes
 from datamodules.base.resumable import ResumableDataModule
 from datamodules.base.stream import StreamDataModule
+from datamodules.files.cifar100 import CIFAR100
 from datamodules.files.image_split import ImageSplit
 from datamodules.files.mnist import MNIST, LabelledImages
 from datamodules.glyphs import Glyphs
@@ -67,15 +68,15 @@ def subclasses(base: type) -> list[type]:
 def random_images(monkeypatch):
     """Every data set of images has random ones: its own tests see to the real."""
 
-    def read_split(self: ImageEpisodes | MNIST, split: str) -> ImageSplit | LabelledImages:
-        shape = (CLASSES * IMAGES, *getattr(self, "picture_shape", (1, 28, 28)))
+    def read_split(self: ImageEpisodes | MNIST | CIFAR100, split: str) -> ImageSplit | LabelledImages:
+        shape = (CLASSES * IMAGES, *(self.picture_shape if isinstance(self, ImageEpisodes) else self.input_shape))
         pixels = np.random.default_rng(len(split)).integers(0, 256, shape, dtype=np.uint8)
-        if isinstance(self, MNIST):
-            return LabelledImages(pixels, np.arange(len(pixels)) % 10, split)
+        if isinstance(self, MNIST | CIFAR100):
+            return LabelledImages(pixels, np.arange(len(pixels)) % (10 if isinstance(self, MNIST) else 100), split)
         return ImageSplit(pixels, np.full(CLASSES, IMAGES), [f"{split} {number}" for number in range(CLASSES)], split)
 
     of_pictures = [cls for cls in subclasses(ImageEpisodes) if cls.input_shape is ImageEpisodes.input_shape]
-    for cls in (*of_pictures, MNIST):
+    for cls in (*of_pictures, MNIST, CIFAR100):
         monkeypatch.setattr(cls, "prepare_data", lambda self: None)
         monkeypatch.setattr(cls, "read_split", read_split)
     monkeypatch.setattr(

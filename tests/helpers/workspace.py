@@ -14,6 +14,7 @@ from PIL import Image
 
 from datamodules.base.benchmark_images import BenchmarkImages
 from datamodules.base.images import ImageEpisodes
+from datamodules.files.cifar100 import CIFAR100
 from datamodules.files.image_split import ImageSplit
 from datamodules.files.mnist import MNIST, LabelledImages
 from datamodules.omniglot import Omniglot
@@ -89,14 +90,14 @@ def write_table(path: Path) -> None:
 def random_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """The data sets that are downloaded have random pictures: their own tests see to the real."""
 
-    def read_split(self: ImageEpisodes | MNIST, split: str) -> ImageSplit | LabelledImages:
-        shape = (CLASSES * IMAGES, *getattr(self, "picture_shape", (1, 28, 28)))
+    def read_split(self: ImageEpisodes | MNIST | CIFAR100, split: str) -> ImageSplit | LabelledImages:
+        shape = (CLASSES * IMAGES, *(self.picture_shape if isinstance(self, ImageEpisodes) else self.input_shape))
         pixels = np.random.default_rng(len(split)).integers(0, 256, shape, dtype=np.uint8)
-        if isinstance(self, MNIST):
-            return LabelledImages(pixels, np.arange(len(pixels)) % 10, split)
+        if isinstance(self, MNIST | CIFAR100):
+            return LabelledImages(pixels, np.arange(len(pixels)) % (10 if isinstance(self, MNIST) else 100), split)
         return ImageSplit(pixels, np.full(CLASSES, IMAGES), [f"{split} {number}" for number in range(CLASSES)], split)
 
-    for cls in (Omniglot, BenchmarkImages, MNIST):
+    for cls in (Omniglot, BenchmarkImages, MNIST, CIFAR100):
         monkeypatch.setattr(cls, "prepare_data", lambda self: None)
         monkeypatch.setattr(cls, "read_split", read_split)
     monkeypatch.setattr(Osaka, "_fashion", lambda self, kind, shape: np.zeros(shape, np.uint8))

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ class MetaAlgorithm(EpisodicLearner):
             `output_size`; linked to the data set.
         task_type: classification or regression; linked to the data set.
         backbone: the network; null for Conv4 on images, MLP on vectors.
+        init_from: checkpoint of a run whose network is the start of this one's, but for a head of another size; null for none.
         outer_loss: loss of the query set; null for cross_entropy in classification, mse in regression.
         transductive: queries of a task are normalised together; else by the statistics of the support set.
         support_copies: in evaluation the support set is so many copies of each picture, each changed as by --data.augment in
@@ -75,6 +77,7 @@ class MetaAlgorithm(EpisodicLearner):
         lr_scheduler: LRSchedulerCallable | None = None,
         tasks_per_chunk: int | None = None,
         stacking: Stacking | None = None,
+        init_from: Path | None = None,
     ):
         super().__init__()
         check_at_least(1, "model", or_null="for what fits", tasks_per_chunk=tasks_per_chunk)
@@ -83,7 +86,7 @@ class MetaAlgorithm(EpisodicLearner):
         self.train_output_size = train_output_size or output_size
         self.outer_loss = self.loss_function("outer_loss", outer_loss)
         self.transductive, self.support_copies = transductive, support_copies
-        self.tasks_per_chunk, self.stacking = tasks_per_chunk, stacking
+        self.tasks_per_chunk, self.stacking, self.init_from = tasks_per_chunk, stacking, init_from
         self.net = self.build_net(backbone or default_backbone(self.input_shape))
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self.autocast_inner_loop = True
@@ -190,11 +193,11 @@ class MetaAlgorithm(EpisodicLearner):
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
         params, first_episode = dict(self.named_parameters()), self.first_training_episode(batch)
         self.train_output_size = self.trainer.datamodule.train_output_size_at(first_episode)
-        with stacking(self.stacking), observing(*[INNER_GRADIENT_NORM] * self._is_logged()) as observed:
+        with stacking(self.stacking), observing(*[INNER_GRADIENT_NORM] * is_logged(self.trainer)) as observed:
             gradient, metrics = self.outer_gradient(params, self.as_dtype(batch), first_episode)
         logged = {f"train/{name}": value for name, value in metrics.items()}
         logged |= {f"train/{name}": torch.cat(values).mean() for name, values in observed.items() if values}
-        self.log_dict(means(logged) if self._is_logged() else logged)
+        self.log_dict(means(logged) if is_logged(self.trainer) else logged)
         # The derivative of this sum is the gradient itself: DDP, precision plugins, clipping and accumulation see an ordinary
         # loss. A loss that is not finite makes it so as well, on every rank.
         poison = 0.0 * metrics["outer_loss"]
@@ -207,10 +210,6 @@ class MetaAlgorithm(EpisodicLearner):
             _, metrics = learner.train().outer_gradient(dict(learner.named_parameters()), batch)
         of_training = [*metrics, *(name for name, values in observed.items() if values)]
         return [*(f"train/{name}" for name in of_training), *super().logged_scores(data)]
-
-    def _is_logged(self) -> bool:
-        """Whether the training step at hand is one of those that are logged."""
-        return is_logged(self.trainer)
 
     # What algorithms use
 

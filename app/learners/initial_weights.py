@@ -1,0 +1,45 @@
+"""Another run's network as the start of this one."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from app.errors import InputError
+from app.runs.run import read_checkpoint
+
+SHOWN = 4  # tensors that are named one by one
+
+
+@torch.no_grad()
+def take_weights(net: nn.Module, path: Path) -> str:
+    """Copies the tensors of a run's network that have the same names and shapes here; returns what was taken and what not.
+
+    Args:
+        net: whose weights are to begin there; its head may have another size, and then stays as it is.
+        path: of a checkpoint of this application.
+
+    Raises:
+        InputError: it is no checkpoint, or of another network.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        is_what = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"--model.init_from {path} {is_what}; give the file of a checkpoint, such as DIR/checkpoints/best.ckpt")
+    checkpoint, own = read_checkpoint(path), net.state_dict()
+    theirs = {name.removeprefix("net."): part for name, part in checkpoint["state_dict"].items() if name.startswith("net.")}
+    other = [name for name, part in own.items() if name not in theirs or theirs[name].shape != part.shape]
+    if wrong := [name for name in other if not name.startswith("head.")]:
+        here, there = (tuple(state[wrong[0]].shape) if wrong[0] in state else "absent" for state in (own, theirs))
+        raise InputError(
+            f"--model.init_from {path} is of another network: {wrong[0]} is {there} there and {here} here; give --model.backbone "
+            f"and --data as that run of {checkpoint['algorithm']} has them"
+        )
+    for name, part in own.items():
+        if name not in other:
+            part.copy_(theirs[name])
+    kept = f"; as they were: {', '.join(other[:SHOWN])}{', ...' if len(other) > SHOWN else ''}" if other else ""
+    unused = [name for name in theirs if name not in own or name in other]
+    left = f"; not taken: {', '.join(unused[:SHOWN])}{', ...' if len(unused) > SHOWN else ''}" if unused else ""
+    taken = f"{len(own) - len(other)} of {len(own)} tensors of the network are those of {path}"
+    return f"{taken} ({checkpoint['algorithm']}, step {checkpoint['global_step']}){kept}{left}"

@@ -21,6 +21,8 @@ class Rows(ContextDecorator):
         one_by_one: a norm normalises each row by the row's own mean and variance, of all channels and positions. For streams,
             where an image is learned alone: layer normalisation, which has statistics even of a map of one position.
         step: number of the outer step, from 0, with which the rate of a DropBlock may rise.
+        by_channel: with `one_by_one`, each channel of a row is normalised by its own mean and variance over the positions, as
+            batch normalisation does with a batch of one image. A map of one position is normalised over its channels.
         generators: of random numbers, one for each task; made only where a DropBlock draws from them.
     """
 
@@ -28,6 +30,7 @@ class Rows(ContextDecorator):
     reference: int | None = None
     one_by_one: bool = False
     step: int = 0
+    by_channel: bool = False
     generators: Iterable[torch.Generator] | None = None
     _tokens: list[Token] = field(default_factory=list, init=False, repr=False)
 

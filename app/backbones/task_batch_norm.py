@@ -55,7 +55,7 @@ class TaskBatchNorm(nn.Module):
         wide = widened(x)
         rows, tasks = Rows.current(), TaskStack.current()
         if rows.one_by_one:
-            return self._row_by_row(wide).to(x.dtype)
+            return self._row_by_row(wide, rows.by_channel).to(x.dtype)
         if self.uses_running_statistics and not self.training:
             result = F.batch_norm(wide, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         elif tasks is not None and not rows.reference and wide[:, 0].numel() > 1:
@@ -76,13 +76,14 @@ class TaskBatchNorm(nn.Module):
         scale = self.weight.view(shape) * torch.rsqrt(variance + self.eps)
         return (x - mean) * scale + self.bias.view(shape)
 
-    def _row_by_row(self, x: Tensor) -> Tensor:
-        dims, shape = tuple(range(1, x.ndim)), (1, -1, *(1 for _ in range(2, x.ndim)))
+    def _row_by_row(self, x: Tensor, by_channel: bool) -> Tensor:
+        first = 2 if by_channel and x[0, 0].numel() > 1 else 1
+        dims, shape = tuple(range(first, x.ndim)), (1, -1, *(1 for _ in range(2, x.ndim)))
         if is_transformed(x) or is_transformed(self.weight):
             centred = x - x.mean(dims, keepdim=True)
             normal = centred * torch.rsqrt(centred.square().mean(dims, keepdim=True) + self.eps)
         else:
-            normal = F.layer_norm(x, x.shape[1:], eps=self.eps)
+            normal = F.layer_norm(x, x.shape[first:], eps=self.eps)
         return normal * self.weight.view(shape) + self.bias.view(shape)
 
     def _fused(self, x: Tensor, num_tasks: int) -> Tensor:

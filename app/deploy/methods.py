@@ -77,7 +77,7 @@ def _features(method: Method, algorithm: MetaAlgorithm, params: Params, support:
         return x.flatten(1)
     body = {name.removeprefix("body."): part for name, part in algorithm.net_params(params).items() if name.startswith("body.")}
     rows = len(support)
-    with Rows(reference=rows or None, one_by_one=algorithm.learns_streams):
+    with Rows(reference=rows or None, one_by_one=algorithm.learns_streams, by_channel=algorithm.norms_by_channel):
         return functional_call(algorithm.net.body, body, (torch.cat([support, x]),))[rows:].flatten(1)
 
 

@@ -24,6 +24,7 @@ class Learner(LightningModule):
         learns_streams: whether its test tasks may be streams of any number of classes.
         any_ways: whether what it has learned is for tasks of any number of classes.
         needs_pixels: whether its inputs must be pixels from 0 to 1.
+        norms_by_channel: whether the norms of those that learn streams normalise each channel of an image by itself.
         global_labels: whether it is trained on all classes of the train split at once.
         support_copies: changed copies of each picture of a support set in evaluation, null for none.
         trained_steps: outer steps that the loaded checkpoint has seen.
@@ -36,6 +37,7 @@ class Learner(LightningModule):
     learns_from: type[ResumableDataModule] = ResumableDataModule
     task_types: tuple[str, ...] = ("classification", "regression")
     learns_streams = False
+    norms_by_channel = False
     global_labels = False
     any_ways = False
     needs_pixels = False

@@ -68,6 +68,8 @@ LRS = (0.1, 3e-3, 1e-5)
 class Streams(Blots):
     """Streams of two lengths, of half the size in every other episode."""
 
+    has_streams = True
+
     def draw(self, split, index):
         ways = self.ways // 2 if split != "train" and index % 2 else self.ways
         return tuple(rows[:ways] for rows in super().draw(split, index))

@@ -62,12 +62,12 @@ LEARNING = {
 }
 OF_METHOD = {
     # A trajectory of single images teaches less than a task does.
-    "ANML": {"optimizer": partial(torch.optim.Adam, lr=0.03)},
+    "ANML": {"optimizer": partial(torch.optim.Adam, lr=0.03), "inner_lr": 0.1},
     "OML": {"optimizer": partial(torch.optim.Adam, lr=0.02)},
     "Baseline": {"eval_inner_steps": 30},
     "BaselinePP": {"eval_inner_steps": 30},
 }
-MAX_STEPS = {"ANML": 50, "OML": 40}
+MAX_STEPS = {"ANML": 60, "OML": 40}
 
 each_method = pytest.mark.parametrize("method", METHODS)
 each_base = pytest.mark.parametrize("method", ONE_OF_EACH_BASE)

@@ -65,6 +65,9 @@ class ANML(OML):
         modulator: the neuromodulatory network, null for one like `backbone`.
         adapted: what the inner loop changes: all of the prediction network and the head (the paper), or the head.
         inner_lr: step size of the inner loop.
+        norm: what an image is normalised by: instance, each channel by itself, which is what the batch norms of the authors'
+            program make of a batch of one image; layer, all channels together, with which features are so alike that an inner
+            loop on one class disturbs all others.
     """
 
     def __init__(
@@ -73,9 +76,11 @@ class ANML(OML):
         modulator: BackboneCallable | None = None,
         adapted: Literal["all", "head"] = "all",
         inner_lr: float = 0.1,
+        norm: Literal["instance", "layer"] = "instance",
         **kwargs,
     ):
         super().__init__(backbone=partial(GatedNet, network=backbone, modulator=modulator), inner_lr=inner_lr, **kwargs)
+        self.norms_by_channel = norm == "instance"
         self.adapted, self.step = adapted, ConstantStep(inner_lr)
 
     def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Any:
@@ -108,14 +113,20 @@ class ANML(OML):
     def _features(self, network: Params, images: Tensor) -> Tensor:
         """Features before the gates; the weights may be among others."""
         own = {name: weight for name, weight in network.items() if name != "heads"}
-        with self.inner_autocast(), Rows(one_by_one=True):
+        with self.inner_autocast(), Rows(one_by_one=True, by_channel=self.norms_by_channel):
             return widened(functional_call(self.net.network, own, (images,)).flatten(1))
 
     def _gates(self, params: Params, images: Tensor) -> Tensor:
         """Gates of images of shape (tasks, rows, *input)."""
-        with Rows(one_by_one=True):
+        with Rows(one_by_one=True, by_channel=self.norms_by_channel):
             gates = self.part(params, "modulator", images.flatten(0, 1))
         return widened(gates).sigmoid().unflatten(0, images.shape[:2])
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        trained = checkpoint.get("config", {}).get("model", {}).get("init_args")
+        if trained is not None and "norm" not in trained:  # by a version that had the other one alone
+            self.norms_by_channel = False
 
 
 def logits(features: Tensor, heads: Tensor) -> Tensor:

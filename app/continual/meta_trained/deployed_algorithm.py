@@ -75,7 +75,8 @@ class DeployedAlgorithm(StackedAlgorithm):
 
     def encode(self, params: Params, images: Tensor, first_episode: int = 0) -> Tensor:
         """Features of images of shape (tasks, rows, *input) and a constant, of shape (tasks, rows, features + 1)."""
-        with Rows(one_by_one=True, generators=self.generators(len(images), first_episode)):
+        generators = self.generators(len(images), first_episode)
+        with Rows(one_by_one=True, by_channel=self.norms_by_channel, generators=generators):
             features = functional_call(self.net, self.net_params(params), (images.flatten(0, 1),))
         return with_constant(widened(features.flatten(1))).unflatten(0, images.shape[:2])
 

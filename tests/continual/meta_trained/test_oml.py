@@ -82,7 +82,7 @@ def plain(algorithm, params, episode, number):
     def outputs(weights, images, slow):
         weights = slow | weights
         net = {name.removeprefix("net."): weight for name, weight in weights.items() if name.startswith("net.")}
-        with Rows(one_by_one=True):
+        with Rows(one_by_one=True, by_channel=algorithm.norms_by_channel):
             features = functional_call(algorithm.net, net, (images,))
         return features @ weights["head.weight"].T + weights["head.bias"]
 
@@ -163,6 +163,69 @@ def test_norm_of_rows_one_by_one(shape):
         assert_close(norm(x), expected, rtol=1e-10, atol=1e-10)
         assert_close(vmap(norm)(x[:, None])[:, 0], expected, rtol=1e-10, atol=1e-10)
     assert (norm(x) - expected).abs().max() > 1e-3
+
+
+def test_norm_of_each_channel_of_a_row():
+    """As the authors' program of ANML, whose batch norms see one image; a map of one position has no deviation of its own."""
+    norm = TaskBatchNorm(3)
+    for parameter, value in zip(norm.parameters(), (2.0, -1.0), strict=True):
+        torch.nn.init.constant_(parameter, value)
+    x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    expected = torch.cat([F.batch_norm(row[None], None, None, norm.weight, norm.bias, training=True) for row in x])
+    with Rows(one_by_one=True, by_channel=True):
+        assert_close(norm(x), expected, rtol=1e-10, atol=1e-10)
+        assert_close(vmap(norm)(x[:, None])[:, 0], expected, rtol=1e-10, atol=1e-10)
+        pixels = norm(x[:, :, :1, :1])
+    with Rows(one_by_one=True):
+        assert torch.equal(norm(x[:, :, :1, :1]), pixels)
+
+
+def test_anml_is_the_program_of_its_authors():
+    """Their first inner steps and their outer loss, with functions of torch alone: convolution, batch norm of one image, gate."""
+    algorithm, batch = build("ANML", first_order=True, modulator=NETWORKS["Conv4_max_pool"])
+    weights = {name: weight.detach() for name, weight in algorithm.named_parameters()}
+
+    def features(net, x):
+        for block in range(4):
+            x = F.conv2d(x, net[f"{block}.weight"], padding=1)
+            x = F.instance_norm(x) * net[f"{block}.scale"][:, None, None] + net[f"{block}.shift"][:, None, None]
+            x = F.relu(F.max_pool2d(x, 2))
+        return x.flatten(1)
+
+    def of(net):
+        places = [name for name, module in algorithm.get_submodule(net).body.named_children() if list(module.parameters())]
+        parts = [(f"{net}.body.{place}", str(number // 2), number % 2) for number, place in enumerate(places)]
+        found = {f"{block}.weight": weights[f"{place}.weight"] for place, block, is_norm in parts if not is_norm}
+        found |= {f"{block}.scale": weights[f"{place}.weight"] for place, block, is_norm in parts if is_norm}
+        return found | {f"{block}.shift": weights[f"{place}.bias"] for place, block, is_norm in parts if is_norm}
+
+    modulator = of("net.modulator")
+
+    def gated(net, x):
+        gate = F.linear(features(modulator, x), weights["net.modulator.head.weight"], weights["net.modulator.head.bias"])
+        return features(net, x) * gate.sigmoid()
+
+    total = 0.0
+    for task in range(2):
+        x, y, query_x, query_y = (part[task] for part in batch)
+        heads = algorithm.initial_heads(weights, algorithm.encode(weights, batch.support_x, 0), batch.support_y, 0)[task]
+        fast = of("net.network") | {"head": heads[:, :-1], "bias": heads[:, -1]}
+        for image, label in zip(x, y, strict=True):
+            fast = {name: weight.detach().requires_grad_() for name, weight in fast.items()}
+            net = {name: weight for name, weight in fast.items() if name not in ("head", "bias")}
+            loss = F.cross_entropy(F.linear(gated(net, image[None]), fast["head"], fast["bias"]), label[None])
+            slopes = torch.autograd.grad(loss, list(fast.values()))
+            fast = {name: weight - INNER_LR * slope for (name, weight), slope in zip(fast.items(), slopes, strict=True)}
+        total += F.cross_entropy(F.linear(gated(fast, query_x), fast["head"], fast["bias"]), query_y).item()
+    assert loss_of(algorithm, weights, batch).item() == pytest.approx(total, rel=1e-9)
+
+
+def test_a_checkpoint_from_before_the_norm_was_an_option():
+    for trained, by_channel in (({}, False), ({"norm": "instance"}, True)):
+        algorithm, _ = build("ANML")
+        state = {"global_step": 0, "chosen_lrs": {}, "config": {"model": {"init_args": trained}}}
+        algorithm.on_load_checkpoint(state)
+        assert algorithm.norms_by_channel == by_channel
 
 
 def test_an_inner_rate_that_cannot_be():

@@ -177,7 +177,13 @@ def _calibration(results: dict[str, Any]) -> str | None:
         return None
     found = results["calibration"]
     error = f"{100 * found['error']:.2f} %" if found["bins"] else "not finite"
-    return f"expected calibration error {error} ({found['num_queries']:,} queries)"
+    lines = [f"expected calibration error {error} ({found['num_queries']:,} queries)"]
+    if "brier" in found:
+        lines[0] += f", Brier score {found['brier']:.4f}, log-likelihood {found['log_likelihood']:.4f} nats"
+    for level, of_sets in found.get("sets", {}).items():
+        share = f"sets at {100 * float(level):g} % hold the truth in {100 * of_sets['coverage']:.1f} %"
+        lines.append(f"{share}, {of_sets['mean_size']:.2f} classes on average ({of_sets['num_queries']:,} queries)")
+    return "\n".join(lines)
 
 
 def _by_score(result: Table, results: dict[str, Any], names: list[str]) -> Table:

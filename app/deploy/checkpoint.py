@@ -97,7 +97,9 @@ def build(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]) -> Me
     cls = known_class(config["class_path"], str(path))
     check_classes(config, str(path))
     if not issubclass(cls, MetaAlgorithm):
-        raise InputError(f"{path} is of {name}, which this version cannot deploy; give one of MAML or its kin")
+        raise InputError(
+            f"{path} is of {name}, which learns from a stream and adapts to no support set; give one of MAML or its kin"
+        )
     known = options_of(cls)
     checked = Checked({}, f"all options: train.py fit --model.help {name}")
     for option in options:

@@ -24,6 +24,7 @@ from app.deploy.advice import (
 )
 from app.deploy.checkpoint import restored
 from app.deploy.classified import classify_rows
+from app.deploy.coverage import set_parts
 from app.deploy.figures import curves, is_ours, sheet, values, write_picture
 from app.deploy.inputs import Pictures, Polarity
 from app.deploy.methods import NAMES
@@ -51,6 +52,7 @@ class Predict:
         out: the table of predictions; a picture of the same name is put beside it.
         export: writes the adapted predictor as a program that torch.export.load reads without this application, a .pt2 file.
         threshold: the label is `other` where no class is at least so probable.
+        coverage: a column `set` names the classes that cannot be excluded; it holds the truth of such a share of all queries.
         top: the table names so many of the most probable classes, instead of the probability of every class.
         method: learned, as the checkpoint was trained; feature_mean or pixel_mean, the nearest mean of its features or of raw
             pixels; compare, the one that is right most often of the support pictures that are left out in turn.
@@ -68,6 +70,7 @@ class Predict:
         out: str = "predictions.csv",
         export: str | None = None,
         threshold: float | None = None,
+        coverage: float | None = None,
         top: int | None = None,
         method: Literal["learned", "feature_mean", "pixel_mean", "compare"] = "learned",
         transductive: bool = False,
@@ -77,6 +80,7 @@ class Predict:
     ):
         self.ckpt_path, self.support, self.query, self.out = ckpt_path, support, query, Path(out).expanduser()
         self.export, self.threshold, self.device = export and str(Path(export).expanduser()), threshold, device
+        self.coverage = coverage
         self.top, self.method, self.transductive, self.polarity, self.weights = (
             top,
             method,
@@ -119,8 +123,9 @@ class Predict:
         probabilities = found.probabilities.double().numpy()
         known = [truth is not None for truth in query.truths]
         header, columns = class_columns(classes, probabilities, self.top)
-        rows = zip(query.names, found.labels, probabilities.max(1), *columns, strict=True)
-        header = ["file", "label", "probability", *header]
+        sets, set_columns, of_sets = set_parts(adapted, query, self.coverage)
+        rows = zip(query.names, found.labels, probabilities.max(1), *set_columns, *columns, strict=True)
+        header = ["file", "label", "probability", *sets, *header]
         score, warnings = None, []
         if adapted.held_out and adapted.method != "pixel_mean":
             warnings += no_better(adapted, adapted.held_out.accuracy, raw.held_out.accuracy, "the support pictures")
@@ -137,7 +142,7 @@ class Predict:
         self.write(header, rows, partial(sheet, *shown))
         lines = [*compared, *polarity(adapted, support, query), *held_out(adapted, raw)]
         lines += [*confidence(found.labels, probabilities), *confusions(adapted, found.labels, query.truths)]
-        lines += [*outliers(adapted, support), *warnings]
+        lines += [*of_sets, *outliers(adapted, support), *warnings]
         table = by_class(adapted, support, found.labels, probabilities, query.truths)
         self.say(adapted, counted, score, query.pixels, lines, table)
         if query.faults:
@@ -148,8 +153,11 @@ class Predict:
     def _table(self, predictor: Predictor) -> int:
         reading = predictor.reading
         if predictor.algorithm.task_type == "classification":
+            if self.coverage:
+                raise InputError("--coverage is for pictures, and the checkpoint classifies the rows of a table; leave it out")
             return classify_rows(self, predictor)
-        for option, given in (("threshold", self.threshold), ("top", self.top), ("method", self.method != "learned")):
+        of_classes = {"threshold": self.threshold, "top": self.top, "coverage": self.coverage, "method": self.method != "learned"}
+        for option, given in of_classes.items():
             if given:
                 raise InputError(f"--{option} is for classes, and the checkpoint is of a regression; leave it out")
         support = read_table(self.support, "--support", reading, with_targets=True)

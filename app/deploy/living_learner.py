@@ -8,6 +8,7 @@ from typing import Any
 from app.continual.stream_algorithm import StreamAlgorithm
 from app.deploy.adapted import Adapted, Classification, Regression
 from app.deploy.checkpoint import predictor_of
+from app.deploy.coverage import prediction_sets
 from app.deploy.inputs import Pictures
 from app.deploy.ledger import Ledger, Lesson, digests_of
 from app.deploy.memories import answering, check_mergeable, empty_memory, groups_of, new_memory, some_of
@@ -156,12 +157,12 @@ class LivingLearner:
     # Answering
 
     def predict(self, x: Any, threshold: float | None = None, task: Name | None = None) -> Classification | Regression:
-        """What the queries are; of a regression the values in a task, which may be left out where there is one alone.
-
-        Raises:
-            InputError: nothing was learned yet, or the queries do not suit.
-        """
+        """What the queries are; of a regression the values in a task, which may be left out where there is one alone."""
         return self.adapted(task).predict(x, threshold)
+
+    def predict_sets(self, x: Any, coverage: float) -> list[list[Name]]:
+        """The classes that cannot be excluded for each query, none where it is like no class; as of `prediction_sets`."""
+        return prediction_sets(self.adapted(), x, coverage)
 
     def score(self, x: Any, y: Any, task: Name | None = None) -> float:
         """The accuracy on labelled queries; of a regression the mean squared error."""

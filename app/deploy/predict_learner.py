@@ -13,6 +13,7 @@ from app.command_line.parser import MetaParser
 from app.deploy.adapted import OTHER
 from app.deploy.advice import class_columns, confidence
 from app.deploy.command import Predict
+from app.deploy.coverage import set_parts
 from app.deploy.examples import answers_in_tasks
 from app.deploy.figures import curves, sheet, values
 from app.deploy.inputs import Pictures
@@ -32,6 +33,7 @@ class PredictLearner(Predict):
         out: the table of predictions; a picture of the same name is put beside it.
         export: writes what the learner knows as a program that torch.export.load reads without this application, a .pt2 file.
         threshold: the label is `other` where no class is at least so probable.
+        coverage: a column `set` names the classes that cannot be excluded; it holds the truth of such a share of all queries.
         top: the table names so many of the most probable classes, instead of the probability of every class.
         task: of a regression, the task that the rows of a table without such a column are of.
         device: where to compute; null for a GPU where there is one, and for the CPU with --export.
@@ -44,11 +46,12 @@ class PredictLearner(Predict):
         out: str = "predictions.csv",
         export: str | None = None,
         threshold: float | None = None,
+        coverage: float | None = None,
         top: int | None = None,
         task: str | None = None,
         device: str | None = None,
     ):
-        super().__init__(learner, query, query, out, export, threshold, top, device=device)
+        super().__init__(learner, query, query, out, export, threshold, coverage, top, device=device)
         self.task = task
 
     def run(self, options: dict[str, Any]) -> int:
@@ -62,8 +65,9 @@ class PredictLearner(Predict):
         found = adapted.predict(query.pixels, self.threshold)
         probabilities = found.probabilities.double().numpy()
         header, columns = class_columns(adapted.classes, probabilities, self.top)
-        header = ["file", "label", "probability", *header]
-        rows = zip(query.names, found.labels, probabilities.max(1), *columns, strict=True)
+        sets, set_columns, of_sets = set_parts(adapted, query, self.coverage)
+        header = ["file", "label", "probability", *sets, *header]
+        rows = zip(query.names, found.labels, probabilities.max(1), *set_columns, *columns, strict=True)
         right = [label == truth for label, truth in zip(found.labels, query.truths, strict=True) if truth is not None]
         score = None
         if right:
@@ -73,10 +77,10 @@ class PredictLearner(Predict):
         counted = f"{len(adapted.classes)} classes, {knows.num_examples} support pictures, {len(query.names)} queries"
         support = Support(np.zeros((0, *adapted.reading.shape), np.uint8), [], [])
         title = f"{type(adapted.algorithm).__name__}: {counted}"
-        self._write(
+        self.write(
             header, rows, partial(sheet, support, query, found.labels, probabilities.max(1), adapted.classes, title, score)
         )
-        self._say(adapted, counted, score, query.pixels, confidence(found.labels, probabilities))
+        self.say(adapted, counted, score, query.pixels, [*confidence(found.labels, probabilities), *of_sets])
         if query.faults:
             count = f"{len(query.faults)} of {len(query.names) + len(query.faults)}"
             print(f"error: {count} query pictures cannot be read and are left out:", *query.faults, sep="\n  ", file=sys.stderr)
@@ -102,8 +106,8 @@ class PredictLearner(Predict):
         counted = f"{len(knows.classes)} tasks, {knows.num_examples} support rows, {len(query.x)} queries"
         title = f"{type(adapted.algorithm).__name__}: {counted}"
         draw = curves if len(reading.x) == 1 and len(query.tasks) < 2 else values
-        self._write(header, rows, partial(draw, adapted, no_rows(reading), query, found, title))
-        self._say(adapted, counted, score, query.x)
+        self.write(header, rows, partial(draw, adapted, no_rows(reading), query, found, title))
+        self.say(adapted, counted, score, query.x)
         return 0
 
 

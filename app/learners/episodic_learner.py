@@ -45,6 +45,7 @@ class EpisodicLearner(Learner):
         transductive: whether queries of a test task depend on each other.
         temperature: chosen by the last validation, on queries that are answered one by one: what the logarithms of the
             probabilities are divided by, or the standard deviations multiplied by; null where there was none.
+        nonconformity: of these queries, by which sets of classes are made; null where there are none.
     """
 
     task_type: str
@@ -55,6 +56,7 @@ class EpisodicLearner(Learner):
     init_from: Path | None = None
     transductive: bool
     temperature: float | None = None
+    nonconformity: Tensor | None = None
 
     def __init__(self):
         super().__init__()
@@ -163,10 +165,11 @@ class EpisodicLearner(Learner):
     def on_validation_epoch_end(self) -> None:
         self._report(self._tally)
         if self.trainer.state.fn == "fit":  # the checkpoint that is written next has it
-            self.temperature = self._claims.temperature()
+            self.temperature, self.nonconformity = self._claims.corrections()
 
     def on_test_epoch_start(self) -> None:
-        self._tally = Tally("test", self.device, self.output_size if self.task_type == "classification" else None)
+        ways = self.output_size if self.task_type == "classification" else None
+        self._tally = Tally("test", self.device, ways, self.nonconformity)
 
     def test_step(self, batch: Episode, batch_idx: int) -> dict[str, Any]:
         """The number of the batch's first episode, and the class predicted for each query, of shape (tasks, queries), or null."""
@@ -189,13 +192,23 @@ class EpisodicLearner(Learner):
                 scores, outputs = self.evaluate_tasks(params, chunk, tally.split, number)
                 if tally.calibration is not None:
                     outputs = self.query_outputs(params, chunk, number) if outputs is None else outputs
-                    tally.calibration.update(self.probabilities(outputs).flatten(0, 1), chunk.query_y.flatten())
+                    tally.judge(self.probabilities(outputs), chunk.query_y, self._answered_alone(params, chunk, number))
                     predicted.append(outputs.argmax(-1))
                 if tally.split == "val" and number < NUM_TASKS and not self.trainer.datamodule.has_streams:
                     self._claim(params, chunk, outputs, number)
                 tally.add(number, scores)
                 number += len(chunk.query_x)
         return first_episode, torch.cat(predicted) if predicted else None
+
+    def _answered_alone(self, params: Params, chunk: Episode, number: int) -> Tensor | None:
+        """Probabilities of the first queries, each answered by itself, of a transductive algorithm; null for any other."""
+        if not self.transductive:
+            return None
+        few = Episode(*(part[: max(NUM_TASKS - number, 0)] for part in chunk))
+        if not len(few.query_x):
+            return torch.zeros(0, chunk.query_y.shape[1], self.output_size, device=chunk.query_y.device)
+        with inductive(self):
+            return self.probabilities(self.query_outputs(params, few, number))
 
     def _claim(self, params: Params, chunk: Episode, outputs: Tensor | None, number: int) -> None:
         """Notes what is said of the queries of a chunk whose first task has that number, each by itself."""
@@ -222,7 +235,7 @@ class EpisodicLearner(Learner):
         summary = summarise(rows, names, self.trainer.datamodule, split, with_references)
         self.evaluation = {"split": split, "inner_steps": tally.stages, **summary}
         if tally.calibration is not None:
-            self.evaluation["calibration"] = tally.calibration.compute()
+            self.evaluation["calibration"] = tally.calibration.compute() | tally.probabilities.compute()
             self.log(f"{split}/calibration_error", rows.new_tensor(self.evaluation["calibration"]["error"]))
         for name, value in logged(summary, split, self.score_name).items():
             self.log(name, rows.new_tensor(value))
@@ -232,11 +245,11 @@ class EpisodicLearner(Learner):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["temperature"] = self.temperature
+        checkpoint["temperature"], checkpoint["nonconformity"] = self.temperature, self.nonconformity
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self.temperature = checkpoint.get("temperature")
+        self.temperature, self.nonconformity = checkpoint.get("temperature"), checkpoint.get("nonconformity")
 
     def reported(self, names: list[str], rows: Tensor) -> tuple[list[str], Tensor]:
         """What is reported of the scores of all episodes: names and rows, as a tally has them."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from app.scores.calibration import Calibration
+from app.scores.conformal import ProbabilityScores
 from app.scores.episode_scores import EpisodeScores
 
 # Scores by name, each of shape (tasks,), at each stage of the adaptation, by its number.
@@ -17,24 +18,38 @@ class Tally:
         split: val or test.
         device: of the scores.
         num_classes: of a task whose probabilities are judged as well; null for none.
+        nonconformity: of validation queries, by which sets of classes are made; null for no sets.
 
     Attributes:
         names: of the scores.
         stages: numbers of the stages of the adaptation that are scored.
         calibration: of the probabilities, or null.
+        probabilities: what they are worth besides.
     """
 
-    def __init__(self, split: str, device: torch.device, num_classes: int | None = None):
+    def __init__(self, split: str, device: torch.device, num_classes: int | None = None, nonconformity: Tensor | None = None):
         self.split = split
         self.names: list[str] = []
         self.stages: list[int] = []
         self.calibration = Calibration(num_classes).to(device) if num_classes else None
+        self.probabilities = ProbabilityScores(nonconformity).to(device)
         self._rows = EpisodeScores().to(device)
 
     @property
     def num_episodes(self) -> int:
         """Episodes that this process has scored."""
         return self._rows.num_episodes
+
+    def judge(self, probabilities: Tensor, labels: Tensor, alone: Tensor | None) -> None:
+        """Adds the queries of a stack of tasks, whose probabilities have the shape (tasks, queries, classes).
+
+        Args:
+            probabilities: of the queries.
+            labels: of shape (tasks, queries).
+            alone: those of the first tasks, each query answered by itself; null where all are.
+        """
+        self.calibration.update(probabilities.flatten(0, 1), labels.flatten())
+        self.probabilities.update(probabilities.flatten(0, 1), labels.flatten(), None if alone is None else alone.flatten(0, 1))
 
     def add(self, first_episode: int, scores: StageScores) -> None:
         """Adds the scores of a stack of tasks whose first is the episode of that number."""

@@ -8,6 +8,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import stdtrit
 from torch import Tensor, distributed
 
+from app.scores.conformal import nonconformity
+
 NUM_TASKS = 64  # validation tasks that choose it: some thousand queries
 BOUNDS = (-3.0, 3.0)  # of its logarithm
 TWO_SIDED_95 = 1.96
@@ -74,13 +76,21 @@ class Claims:
 
     def temperature(self) -> float | None:
         """The number that corrects them; null where nothing finite was said. All processes call this."""
+        return self.corrections()[0]
+
+    def corrections(self) -> tuple[float | None, Tensor | None]:
+        """The temperature that corrects them, and their nonconformity, of shape (queries,); null where nothing finite was said.
+
+        A regression has no nonconformity. All processes call this.
+        """
         parts = [(self._said, self._true, self._groups)]
         if distributed.is_available() and distributed.is_initialized():
             parts = [None] * distributed.get_world_size()
             distributed.all_gather_object(parts, (self._said, self._true, self._groups))
         said, true = ([one for part in parts for one in part[at]] for at in (0, 1))
         if not said or not all(one.isfinite().all() for one in said):
-            return None
+            return None, None
         if said[0].ndim == 2:
-            return of_probabilities(torch.cat(said), torch.cat(true))
-        return of_deviations(torch.cat(said), len(set().union(*(groups for _, _, groups in parts))))
+            all_said, all_true = torch.cat(said), torch.cat(true)
+            return of_probabilities(all_said, all_true), nonconformity(all_said, all_true)
+        return of_deviations(torch.cat(said), len(set().union(*(groups for _, _, groups in parts)))), None

@@ -96,6 +96,12 @@ def test_a_life(checkpoints, birds):
     more = learn(birds, f"--support={birds / 'second'}", f"--held_out={birds / 'query'}")
     assert more.status == 0 and "4 classes, 16 examples" in more.out and "accuracy" in more.out
     whole = answers(birds)
+    queries = [f"--query={birds / 'query'}", f"--out={birds / 'sets.csv'}", "--coverage=0.5"]
+    assert train("predict", f"--learner={birds / 'birds.learner'}", *queries).out.count("sets  at 50 %, by ") == 1
+    assert {name for row in read(birds / "sets.csv") for name in row["set"].split(" | ")} <= {
+        "unknown",
+        *(f"bird {one}" for one in "abcd"),
+    }
     assert list(whole[0])[:3] == ["file", "label", "probability"] and (birds / "out.png").exists()
 
     begun(birds, checkpoints["ProtoNet"], "second", "other")

@@ -5,6 +5,7 @@ import torch
 from helpers.small import small_run, task_of
 
 import app
+from app.deploy.coverage import prediction_sets
 from app.deploy.inputs import Columns, Pictures
 from app.deploy.living_learner import LivingLearner
 from app.deploy.predictor import Predictor, Source
@@ -179,3 +180,28 @@ def test_two_spellings_are_told(pictures):
     learner.learn(x[:2], ["Black Tern", "gull"])
     assert learner.learn(x[2:4], ["black_tern", "gull"]).alike == [("black_tern", "Black Tern")]
     assert learner.classes == ["Black Tern", "black_tern", "gull"]
+
+
+def test_sets_of_classes(pictures):
+    x, y, queries = pictures
+    source = predictor("ProtoNet")
+    learner = source.learner()
+    learner.learn(x, y)
+    with pytest.raises(InputError, match="needs at least 9 examples"):
+        learner.predict_sets(queries, 0.9)
+    source.algorithm.nonconformity = torch.linspace(0, 0.99, 100)  # as the validation of a fit would leave it
+    learner = source.learner()
+    learner.learn(x, y)
+    least = 1 - source.algorithm.nonconformity.double()[90].item()
+    found = learner.adapted().raw_outputs(queries / 255)[0]
+    expected = [[name for name, share in zip(learner.classes, row, strict=True) if share >= least] for row in found.tolist()]
+    assert learner.predict_sets(queries, 0.9) == expected
+    with pytest.raises(InputError, match="share between 0 and 1"):
+        learner.predict_sets(queries, 1.5)
+
+    adapted = source.adapt(x, y)  # whose own examples say it
+    own = adapted.held_out.probabilities.double()[range(40), adapted.held_out.labels]
+    sets = prediction_sets(adapted, queries, 0.9)
+    least = own.sort().values[3].item()  # the 37th of 40 scores
+    raw = adapted.raw_outputs(queries / 255)[0]
+    assert [len(one) for one in sets] == (raw >= least).sum(1).tolist()

@@ -44,8 +44,7 @@ def labelled(path: str, option: str, predictor: Predictor, task: str | None) -> 
             raise InputError("--task is for the rows of a table, and the learner classifies pictures; leave it out")
         support = read_support(path, reading, option)
         return [Labelled(support.pixels, support.labels)]
-    if predictor.algorithm.task_type == "classification":
-        raise InputError(f"{predictor.name} classifies vectors, which no table gives here; use app.load_learner in Python")
+    _check_regression(predictor)
     table = read_table(path, option, reading, with_targets=True, one_task=False)
     names = tasks_of(table, reading.task, task, option)
     return [
@@ -53,6 +52,11 @@ def labelled(path: str, option: str, predictor: Predictor, task: str | None) -> 
         for name in dict.fromkeys(names)
         for rows in [[row for row, own in enumerate(names) if own == name]]
     ]
+
+
+def _check_regression(predictor: Predictor) -> None:
+    if predictor.algorithm.task_type == "classification":
+        raise InputError(f"{predictor.name} classifies rows of numbers, which are read of no file; use app.load_learner")
 
 
 def tasks_of(table: Table, column: str | None, task: str | None, option: str) -> list[str]:
@@ -82,6 +86,7 @@ def given_pictures(path: str, predictor: Predictor) -> tuple[Any, ...]:
     """The examples that are to be forgotten: pictures of a folder, an archive or a list, or the rows of a table."""
     option, place, reading = "--forget_files", Path(path).expanduser(), predictor.reading
     if not isinstance(reading, Pictures):
+        _check_regression(predictor)
         table = read_table(path, option, reading, with_targets=True, one_task=False)
         return table.x, table.y
     if place.is_dir() or place.suffix.lower() == ".zip":

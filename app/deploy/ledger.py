@@ -1,5 +1,6 @@
 """What a learner was given: when, how many of which class, and what tells each example from all others."""
 
+import json
 from collections import Counter
 from datetime import datetime
 from hashlib import sha256
@@ -47,6 +48,7 @@ class Ledger:
     def __init__(self):
         self.journal: list[dict[str, Any]] = []
         self.digests: list[tuple[bytes, Name, int]] = []
+        self._known: set[bytes] | None = None
 
     def enter(self, did: str, counts: dict[Name, int], **facts: Any) -> dict[str, Any]:
         """Writes a new entry."""
@@ -56,6 +58,14 @@ class Ledger:
     def add(self, name: Name, digests: list[bytes]) -> None:
         """Notes examples of the last entry."""
         self.digests += [(digest, name, len(self.journal) - 1) for digest in digests]
+        if self._known is not None:
+            self._known.update(digests)
+
+    def knows(self, digest: bytes) -> bool:
+        """Whether an example was learned, and not forgotten."""
+        if self._known is None:
+            self._known = {known for known, _, _ in self.digests}
+        return digest in self._known
 
     def by_digest(self) -> dict[bytes, Counter]:
         """How often each example was learned, under each of its names."""
@@ -67,12 +77,14 @@ class Ledger:
     def remove(self, names: set[Name] = frozenset(), digests: set[bytes] = frozenset()) -> None:
         """Takes out all examples of these names, and those with these digests."""
         self.digests = [row for row in self.digests if row[1] not in names and row[0] not in digests]
+        self._known = None
 
     def merge(self, other: "Ledger") -> None:
         """Adds what another learner was given, as entries of its own."""
         first = len(self.journal)
         self.journal += [{**entry, "merged": True} for entry in other.journal]
         self.digests += [(digest, name, first + entry) for digest, name, entry in other.digests]
+        self._known = None
 
     def state(self) -> dict[str, Any]:
         """All of it, as tensors and plain values."""
@@ -80,7 +92,7 @@ class Ledger:
         place = {name: number for number, name in enumerate(names)}
         text = b"".join(digest for digest, _, _ in self.digests)
         return {
-            "journal": self.journal,
+            "journal": json.dumps([{**entry, "counts": list(entry["counts"].items())} for entry in self.journal]),
             "names": names,
             "digests": torch.frombuffer(bytearray(text), dtype=torch.uint8).view(-1, SIZE) if text else torch.zeros(0, SIZE),
             "of_name": torch.tensor([place[name] for _, name, _ in self.digests], dtype=torch.int64),
@@ -91,7 +103,7 @@ class Ledger:
     def of_state(cls, state: dict[str, Any]) -> "Ledger":
         """The ledger that gave this state."""
         ledger, names = cls(), state["names"]
-        ledger.journal = state["journal"]
+        ledger.journal = [{**entry, "counts": dict(entry["counts"])} for entry in json.loads(state["journal"])]
         rows = (row.tobytes() for row in state["digests"].to(torch.uint8).numpy())
         parts = zip(rows, state["of_name"].tolist(), state["of_entry"].tolist(), strict=True)
         ledger.digests = [(digest, names[name], entry) for digest, name, entry in parts]

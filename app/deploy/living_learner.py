@@ -16,7 +16,7 @@ from app.deploy.names import alike, check_sortable, listed
 from app.deploy.predictor import Predictor, labels_of
 from app.errors import InputError
 from app.learners.kept import Kept, Name
-from app.runs.learner_file import read_learner, write_learner
+from app.runs.learner_file import read_learner, revision_of, write_learner
 
 TASK = "task"  # what a task of a regression is called where nobody names it
 # Of a checkpoint, what only training goes on with.
@@ -73,17 +73,15 @@ class LivingLearner:
             reading = reading.settled(reading.levels(x, "x"))
         groups = groups_of(self.predictor, reading, x, y, task)
         self._check_names(groups)
-        before = self.ledger.by_digest()
+        before = sum(self.ledger.knows(digest) for group in groups.values() for digest in group.digests)
         known = list(self.kept.counts)
         dropped = self.kept.learn(groups)
         self.predictor.reading = reading
         counts = {name: len(group.digests) for name, group in groups.items()}
-        self.ledger.enter("learned", counts, **({"dropped": dropped} if dropped else {}))
+        self._enter("learned", counts, dropped=sum(dropped.values()))
         for name, group in groups.items():
             self.ledger.add(name, group.digests)
-        self._answering.clear()
-        again = sum(digest in before for group in groups.values() for digest in group.digests)
-        return Lesson(counts, dropped, again, alike(known, list(groups)))
+        return Lesson(counts, dropped, before, alike(known, list(groups)))
 
     def forget(self, *names: Name) -> dict[Name, int]:
         """Forgets classes, or tasks, as if they had never been seen; returns how many examples of each.
@@ -100,8 +98,7 @@ class LivingLearner:
         for name in gone:
             self.kept.forget(name)
         self.ledger.remove(names=set(gone))
-        self.ledger.enter("forgot", gone)
-        self._answering.clear()
+        self._enter("forgot", gone)
         return gone
 
     def forget_examples(self, x: Any, y: Any = None) -> dict[Name, int]:
@@ -132,8 +129,7 @@ class LivingLearner:
         self.kept.forget_examples({name: some_of(inputs, targets, digests, chosen) for name, chosen in rows.items()})
         self.ledger.remove(digests=set(digests))
         gone = {name: len(chosen) for name, chosen in rows.items()}
-        self.ledger.enter("forgot examples", gone)
-        self._answering.clear()
+        self._enter("forgot examples", gone)
         return gone
 
     def merge(self, other: "LivingLearner") -> Lesson:
@@ -143,16 +139,20 @@ class LivingLearner:
             InputError: it is of another method or network, or keeps something else; nothing was merged.
         """
         check_mergeable((self.predictor, self.kept), (other.predictor, other.kept))
-        known, before = list(self.kept.counts), self.ledger.by_digest()
+        known, again = list(self.kept.counts), sum(self.ledger.knows(digest) for digest, _, _ in other.ledger.digests)
         self._check_names(other.kept.counts)
         dropped = self.kept.merge(other.kept)
         self.predictor.reading = self.predictor.reading if known else other.predictor.reading
         counts = other.kept.counts
         self.ledger.merge(other.ledger)
-        self.ledger.enter("merged", counts, **({"dropped": dropped} if dropped else {}))
-        self._answering.clear()
-        again = sum(digest in before for digest, _, _ in other.ledger.digests)
+        self._enter("merged", counts, dropped=sum(dropped.values()))
         return Lesson(counts, dropped, again, alike(known, list(counts)))
+
+    def _enter(self, did: str, counts: dict[Name, int], **facts: Any) -> None:
+        """Writes into the journal what was done, and what it came to."""
+        now = {"names": len(self.kept.counts), "examples": self.num_examples, "bytes": self.kept.nbytes}
+        self.ledger.enter(did, counts, **facts, **now)
+        self._answering.clear()
 
     # Answering
 
@@ -206,13 +206,13 @@ class LivingLearner:
     def load(cls, path: str | Path, device: str | None = None) -> "LivingLearner":
         """The learner of a file; arguments as of `app.load_learner`."""
         place = Path(path).expanduser()
-        content = read_learner(place)
+        revision, content = revision_of(place), read_learner(place)
         predictor = predictor_of(content["checkpoint"], place, device, content["options"], content["polarity"])
         if isinstance(predictor.reading, Pictures):
             predictor.reading = replace(predictor.reading, inverts=content["inverts"])
         learner = cls(predictor, empty_memory(predictor, content["kind"]), Ledger.of_state(content["ledger"]))
         learner.kept.load(content["kept"])
-        learner._revisions[place.resolve()] = content["revision"]
+        learner._revisions[place.resolve()] = revision
         return learner
 
     # Checks

@@ -90,7 +90,7 @@ class PredictLearner(Predict):
         """Writes the values of a regression."""
         reading = knows.predictor.reading
         if knows.is_classification:
-            raise InputError(f"{self.ckpt_path} classifies vectors, which no table gives here; use app.load_learner in Python")
+            raise InputError(f"{self.ckpt_path} classifies rows of numbers, which are read of no file; use app.load_learner")
         query = read_table(self.query, "--query", reading, with_targets=False, one_task=False)
         predicted = [f"{name}_{part}" for part in ("mean", "low95", "high95") for name in reading.y]
         query = query.without([name for name in query.others(reading) if name in predicted])

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from app.torch_internals import tree_flatten
+
 Name = Any  # of a class or a task: what a person calls it, as a rule a text
 
 
@@ -70,6 +72,11 @@ class Kept(ABC):
     @abstractmethod
     def merge(self, other: "Kept") -> dict[Name, int]:
         """Adds what another memory of the same kind holds; returns what is not held any more, as `learn` does."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors that it keeps."""
+        return sum(part.nbytes for part in tree_flatten(self.state())[0] if isinstance(part, Tensor))
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

@@ -42,12 +42,17 @@ class Picture(NamedTuple):
     earlier: list[Figure]
 
 
-def page(runs: list[RecordedRun]) -> str:
-    """The runs side by side, in one HTML text that needs nothing else."""
-    environment = Environment(
+def environment() -> Environment:
+    """Templates that escape whatever they are given."""
+    found = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "place": "{:.1f}".format}
+    found.filters |= {"number": number, "place": "{:.1f}".format}
+    return found
+
+
+def page(runs: list[RecordedRun]) -> str:
+    """The runs side by side, in one HTML text that needs nothing else."""
     sections = {
         "results": results(runs),
         "curves": _panels(runs),
@@ -59,7 +64,7 @@ def page(runs: list[RecordedRun]) -> str:
     title = runs[0].label if len(runs) == 1 else f"{len(runs)} runs"
     pairs = dict.fromkeys(" on ".join(name for name in run.names if name) for run in runs)
     subtitle = "; ".join(pair for pair in pairs if pair)
-    return environment.get_template("page.html").render(title=title, subtitle=subtitle, runs=runs, sections=sections)
+    return environment().get_template("page.html").render(title=title, subtitle=subtitle, runs=runs, sections=sections)
 
 
 def _panels(runs: list[RecordedRun]) -> list[Panel]:

@@ -1,7 +1,6 @@
 """The file of a learner that lives: read whole, written whole, by one writer at a time."""
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +12,15 @@ from filelock import FileLock, Timeout
 from app.errors import InputError
 
 LEARNER_FORMAT = 1  # raise it where an older file can no longer be read as it was meant
+
+
+def revision_of(path: Path) -> str | None:
+    """What tells this state of the file from all others, null where there is none: every write makes a new file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return f"{found.st_ino} {found.st_mtime_ns} {found.st_size}"
 
 
 def read_learner(path: Path) -> dict[str, Any]:
@@ -43,7 +51,7 @@ def read_learner(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_learner(path: Path, content: dict[str, Any], expected: str | None) -> str:
+def write_learner(path: Path, content: dict[str, Any], expected: str | None) -> str | None:
     """Writes the file beside its place, flushes it to the disk and renames it; returns the revision that it has now.
 
     Args:
@@ -55,17 +63,16 @@ def write_learner(path: Path, content: dict[str, Any], expected: str | None) -> 
         InputError: the file is another one than expected, someone else is writing, or it cannot be written.
     """
     with held(path):
-        found = read_learner(path)["revision"] if path.exists() else None
+        found = revision_of(path)
         if found != expected:
             was = "is there already" if expected is None else "was changed by another program" if found else "is gone"
             raise InputError(
                 f"--learner {path} {was} since it was read; nothing was written: read it again, or give another name"
             )
-        revision = secrets.token_hex(8)
         beside = path.with_name(f".{path.name}.part")  # what a kill leaves of it, the next write replaces
         try:
             with beside.open("wb") as file:
-                torch.save({"learner_format": LEARNER_FORMAT, "revision": revision, **content}, file)
+                torch.save({"learner_format": LEARNER_FORMAT, **content}, file)
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(path)
@@ -75,7 +82,7 @@ def write_learner(path: Path, content: dict[str, Any], expected: str | None) -> 
         finally:
             with suppress(OSError):
                 beside.unlink()
-    return revision
+        return revision_of(path)
 
 
 _held: set[Path] = set()  # by this process

@@ -14,6 +14,8 @@ from helpers.small import Blots
 from PIL import Image
 
 import app
+import app.report.__main__
+from app.deploy.estimator import FewShotClassifier
 from app.errors import InputError
 from app.runs.learner_file import held
 
@@ -121,6 +123,9 @@ def test_a_life(checkpoints, birds):
     begun(birds, checkpoints["ProtoNet"], "first", "never")
     assert learn(birds, f"--support={birds / 'second'}", learner="never").status == 0
     assert answers(birds) == answers(birds, "never")
+    assert app.report.__main__.main([str(birds / "birds.learner")]) == 0
+    page = (birds / "birds.html").read_text()
+    assert page.count("<svg") == 4 and "bird a" in page and "forgot examples" in page
     shown = learn(birds)
     assert "2 classes, 6 examples" in shown.out and shown.out.count("journal") == 4 and "2  bird a" in shown.out
 
@@ -137,7 +142,18 @@ def test_python_and_the_command_line_share_a_file(checkpoints, birds):
         mine.save(file)
     with pytest.raises(InputError, match="is there already"):
         app.load(str(checkpoints["ProtoNet"])).learner().save(file)
+    classifier = FewShotClassifier(str(checkpoints["ProtoNet"]), device="cpu")
+    with pytest.raises(InputError, match="call fit first"):
+        classifier.predict(paths)
+    first = sorted(birds.glob("first/*/*.png"))
+    classifier.partial_fit(first, [path.parent.name for path in first]).partial_fit(paths, [path.parent.name for path in paths])
+    twin = FewShotClassifier(**classifier.get_params()).fit([*first, *paths], [path.parent.name for path in [*first, *paths]])
     queries = sorted(birds.glob("query/*/*.png"))
+    assert (classifier.predict_proba(queries) == twin.predict_proba(queries)).all()
+    assert (
+        classifier.predict(queries).tolist() == learner.predict(queries).labels and list(classifier.classes_) == learner.classes
+    )
+    assert classifier.score(queries, classifier.predict(queries)) == 1
     expected = [row["label"] for row in answers(birds)]
     assert learner.predict(queries).labels == expected
 

@@ -33,7 +33,7 @@ ADAM = Section("torch.optim.Adam", {"lr": Word("0.0003")})
 STREAMS = {
     "ER": {"replay": Word("10"), "glances": Word("5"), "optimizer": ADAM},
     "DERPP": {"replay": Word("10"), "glances": Word("5"), "optimizer": ADAM, "beta": Word("1.0")},
-    "LaMAML": {"alpha": Word("0.1"), "rate_lr": Word("0.1")},
+    "LaMAML": {"alpha": Word("0.03"), "rate_lr": Word("0.01")},
 }
 CONVOLUTIONS = Section(  # one sample after the other: norms keep pictures with a bright ground from deciding everything
     "app.backbones.Conv4", {"width": Word("32"), "downsample": Word("max_pool"), "num_halvings": Word("3")}

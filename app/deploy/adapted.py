@@ -118,10 +118,16 @@ class Adapted:
 
     @cached_property
     def temperature(self) -> float:
-        """What corrects the confidence: chosen on validation tasks, and moved by what the support set says of itself."""
+        """What corrects the confidence: chosen on validation tasks, and moved by what the support set says of itself.
+
+        Where that cannot say anything, no answer becomes surer than the algorithm is: pictures unlike those of training are the
+        ones that a checkpoint is too sure of.
+        """
         of_checkpoint = (self.algorithm.temperature if self.method == "learned" else None) or 1.0
+        if self.algorithm.task_type == "regression":
+            return of_checkpoint
         with torch.no_grad():
-            return self.held_out.temperature(of_checkpoint) if self.held_out else of_checkpoint
+            return self.held_out.temperature(of_checkpoint) if self.held_out else max(of_checkpoint, 1.0)
 
     # What the queries are
 

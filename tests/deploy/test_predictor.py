@@ -156,6 +156,9 @@ def test_what_the_support_set_says_of_itself():
     sure, rows = torch.tensor([[0.99, 0.01]] * 20), torch.arange(20)
     for labels, low, high in ((rows % 2, 3, 100), (rows * 0, 0.01, 1)):
         assert low < found._replace(labels=labels, probabilities=sure, rows=rows).temperature(1.0) < high
+    for of_checkpoint, expected in ((0.5, 1.0), (2.0, 2.0)):
+        predictor.algorithm.temperature = of_checkpoint
+        assert predictor.adapt(episode.support_x[::2], episode.support_y[::2]).temperature == expected
     with pytest.raises(InputError, match="method is 'nearest', which is none; give learned or feature_mean or pixel_mean"):
         predictor.adapt(episode.support_x, episode.support_y, method="nearest")
     pixels = predictor.adapt(episode.support_x, episode.support_y, method="pixel_mean").predict(episode.query_x)

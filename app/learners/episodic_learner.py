@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from app.episode import Episode
 from app.inner_loop.params import Params
 from app.inner_loop.task_stack import Stacking, stacking
-from app.learners.inductive import inductive
+from app.learners.inductive import answered_alone, inductive
 from app.learners.initial_weights import take_weights
 from app.learners.learner import Learner
 from app.lightning_internals import attached_trainer
@@ -192,23 +192,13 @@ class EpisodicLearner(Learner):
                 scores, outputs = self.evaluate_tasks(params, chunk, tally.split, number)
                 if tally.calibration is not None:
                     outputs = self.query_outputs(params, chunk, number) if outputs is None else outputs
-                    tally.judge(self.probabilities(outputs), chunk.query_y, self._answered_alone(params, chunk, number))
+                    tally.judge(self.probabilities(outputs), chunk.query_y, answered_alone(self, params, chunk, number))
                     predicted.append(outputs.argmax(-1))
                 if tally.split == "val" and number < NUM_TASKS and not self.trainer.datamodule.has_streams:
                     self._claim(params, chunk, outputs, number)
                 tally.add(number, scores)
                 number += len(chunk.query_x)
         return first_episode, torch.cat(predicted) if predicted else None
-
-    def _answered_alone(self, params: Params, chunk: Episode, number: int) -> Tensor | None:
-        """Probabilities of the first queries, each answered by itself, of a transductive algorithm; null for any other."""
-        if not self.transductive:
-            return None
-        few = Episode(*(part[: max(NUM_TASKS - number, 0)] for part in chunk))
-        if not len(few.query_x):
-            return torch.zeros(0, chunk.query_y.shape[1], self.output_size, device=chunk.query_y.device)
-        with inductive(self):
-            return self.probabilities(self.query_outputs(params, few, number))
 
     def _claim(self, params: Params, chunk: Episode, outputs: Tensor | None, number: int) -> None:
         """Notes what is said of the queries of a chunk whose first task has that number, each by itself."""

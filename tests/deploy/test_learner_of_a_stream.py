@@ -11,7 +11,7 @@ from app.deploy.living_learner import LivingLearner
 from app.errors import InputError
 
 ADAM = ["optimizer=Adam", "optimizer.lr=0.01"]
-OPTIONS = {"LaMAML": ["glances=2"], "GDumb": [*ADAM, "epochs=20"]}
+OPTIONS = {"LaMAML": ["glances=2"], "GDumb": [*ADAM, "epochs=20"], "RanPAC": ["projection_size=50"]}
 
 
 def checkpoint(folder, method: str, experiences: int, *more: str):
@@ -32,7 +32,7 @@ def part(number: int, split: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["ER", "DERPP", "LaMAML", "EWC", "LwF", "GDumb"])
+@pytest.mark.parametrize("method", ["ER", "DERPP", "LaMAML", "EWC", "LwF", "GDumb", "SLDA", "RanPAC"])
 def test_it_goes_on(method, tmp_path):
     learner = app.load(checkpoint(tmp_path / "run", method, 2), device="cpu").learner()
     assert learner.classes == ["0", "1", "2", "3"] and learner.kept.kind == "stream"

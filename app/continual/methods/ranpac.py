@@ -48,8 +48,8 @@ class RanPAC(FeatureSums):
         is_held_out = number % FIFTH == 0
         random = self.random_features(features)
         for part, rows in (("kept", ~is_held_out), ("held_out", is_held_out)):
-            getattr(self, f"{part}_gram").add_(random[rows].T @ random[rows])
-            getattr(self, f"{part}_sums").add_(random[rows].T @ members[rows])
+            getattr(self, f"{part}_gram").addmm_(random[rows].T, random[rows])  # in place: it is large
+            getattr(self, f"{part}_sums").addmm_(random[rows].T, members[rows])
 
     def random_features(self, features: Tensor) -> Tensor:
         """Of shape (samples, projection_size)."""

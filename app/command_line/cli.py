@@ -29,6 +29,7 @@ from app.command_line.parser import MetaParser
 from app.command_line.rules import TASK, shown_defaults
 from app.command_line.summary import print_summary
 from app.errors import InputError
+from app.learners.initial_weights import begin_elsewhere
 from app.learners.learner import Learner
 from app.learners.suitability import check_suits
 from app.runs.commands import resume
@@ -165,6 +166,7 @@ class MetaCLI(LightningCLI):
         if self.checkpoint and end is not None and end <= self.checkpoint["global_step"]:
             print(f"this run is finished: {self.checkpoint['global_step']} of {end} steps are done")
             raise SystemExit(0)
+        begin_elsewhere(self.model, self.checkpoint)
         if is_rank_zero():
             self.session.begin()
 

@@ -5,17 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from app.episode import Episode
 from app.inner_loop.params import Params
 from app.inner_loop.task_stack import Stacking, stacking
 from app.learners.inductive import answered_alone, inductive
-from app.learners.initial_weights import take_weights
 from app.learners.learner import Learner
 from app.lightning_internals import attached_trainer
 from app.scores.losses import accuracy, mse, widened
@@ -39,8 +37,6 @@ class EpisodicLearner(Learner):
         output_size: ways, or dimensions of the target.
         train_output_size: the same in training; where it changes from step to step, that of the step at hand.
         stacking: as a constructor's.
-        net: the network.
-        init_from: as a constructor's.
         evaluation: what the last validation or test found, as `results.json` has it.
         transductive: whether queries of a test task depend on each other.
         temperature: chosen by the last validation, on queries that are answered one by one: what the logarithms of the
@@ -52,8 +48,6 @@ class EpisodicLearner(Learner):
     output_size: int
     train_output_size: int
     stacking: Stacking | None
-    net: nn.Module
-    init_from: Path | None = None
     transductive: bool
     temperature: float | None = None
     nonconformity: Tensor | None = None
@@ -86,12 +80,6 @@ class EpisodicLearner(Learner):
     @abstractmethod
     def query_outputs(self, params: Params, batch: Episode, first_episode: int = 0) -> Tensor:
         """Outputs of the queries after the adaptation, of shape (tasks, queries, outputs)."""
-
-    def on_fit_start(self) -> None:
-        if self.init_from is not None and self.trainer.ckpt_path is None:
-            said = take_weights(self.net, self.init_from)
-            if self.trainer.is_global_zero:
-                print(said, flush=True)
 
     # Episodes
 

@@ -1,14 +1,32 @@
 """Another run's network as the start of this one."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from app.errors import InputError
+from app.learners.learner import Learner
+from app.runs.processes import is_rank_zero
 from app.runs.run import read_checkpoint
 
 SHOWN = 4  # tensors that are named one by one
+
+
+def begin_elsewhere(learner: Learner, checkpoint: dict[str, Any] | None) -> None:
+    """Gives a learner that is told to the network of another run, in every process, and says what was taken.
+
+    Args:
+        learner: which has an option `init_from`, or none such.
+        checkpoint: of the run itself, where it goes on; what it began with is of no account then.
+    """
+    path = getattr(learner, "init_from", None)
+    if path is None or checkpoint is not None:
+        return
+    said = take_weights(learner.net, path)
+    if is_rank_zero():
+        print(said, flush=True)
 
 
 @torch.no_grad()

@@ -47,7 +47,6 @@ class EmbeddingAlgorithm(StackedAlgorithm):
         return iter([batch]) if self.pools else super().chunks(batch)
 
     def on_fit_start(self) -> None:
-        super().on_fit_start()
         if self.norm_statistics != "task" and self.trainer.world_size > 1:
             raise InputError(
                 f"--model.norm_statistics {self.norm_statistics} takes the statistics of a whole step, of which "

@@ -27,7 +27,7 @@ WRONG = {
     "option of the model": ([*FIT, "--model.inner_step=3"], ["--model.inner_step\n", "--model.inner_steps"]),
     "option of another model": ([*FIT, "--model.step_size_range=[1,1]"], ["--model.step_size_range", "MetaSGD", "not of MAML"]),
     "option of the optimizer": ([*FIT, "--model.optimizer=SGD", "--model.optimizer.momentun=1"], ["momentun\n", "r.momentum"]),
-    "option of no class": ([*FIT, "--model.backbone.width=3"], ["--model.backbone.width", "Conv4 or MLP"]),
+    "option of no class": ([*FIT, "--model.backbone.width=3"], ["--model.backbone.width", "Conv4 or Identity or MLP"]),
     "verb": (["tset", *FIT[1:]], ["tset", "fit, validate, test"]),
     "type": ([*FIT, "--model.inner_steps=three"], ["--model.inner_steps is three", "whole number"]),
     "choice": ([*FIT, "--model.adapted=hed"], ["--model.adapted is hed", "all, head, body"]),

@@ -44,7 +44,7 @@ def run(tmp_path_factory) -> Path:
 def test_a_resumed_run_keeps_its_id(run):
     pieces = sorted((run / "wandb").glob("offline-run-*"))
     assert len(pieces) == 2
-    assert {piece.name.rsplit("-", 1)[1] for piece in pieces} == {read_checkpoint(run / "checkpoints" / "last.ckpt")["run_id"]}
+    assert {piece.name.split("-")[3] for piece in pieces} == {read_checkpoint(run / "checkpoints" / "last.ckpt")["run_id"]}
 
 
 def test_no_step_is_logged_twice(run):

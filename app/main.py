@@ -11,10 +11,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from app.command_line.allocator import keep_freed_memory
 from app.command_line.cli import MetaCLI
+from app.deploy.command import predict
 from app.deploy.embed import embed
 from app.deploy.learn_command import learn
 from app.deploy.predict_learner import predict_learner
-from app.deploy.verb import predict
 from app.errors import InputError, UsageError, cause
 from app.runs.processes import is_rank_zero
 from app.runs.run import discard_empty_run_dir

@@ -12,7 +12,8 @@ from app.errors import InputError, check_at_least
 from datamodules.base.episodic import choose
 from datamodules.base.split_images import SplitImages
 from datamodules.files.image_split import ImageSplit
-from datamodules.files.mnist import MNIST, LabelledImages
+from datamodules.files.labelled_images import LabelledImages
+from datamodules.files.mnist import MNIST
 from datamodules.glyphs import Glyphs
 from datamodules.omniglot import Omniglot
 

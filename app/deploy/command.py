@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,9 +29,10 @@ from app.deploy.coverage import set_parts
 from app.deploy.figures import curves, is_ours, sheet, values, write_picture
 from app.deploy.inputs import Pictures, Polarity
 from app.deploy.methods import NAMES
-from app.deploy.pictures import read_query, read_support
+from app.deploy.pictures import read_query, read_support, status_of
 from app.deploy.predictor import Predictor
 from app.deploy.table import read_table
+from app.deploy.verb import Verb, without_model
 from app.errors import InputError
 from app.shown import drawing
 
@@ -80,14 +82,8 @@ class Predict:
     ):
         self.ckpt_path, self.support, self.query, self.out = ckpt_path, support, query, Path(out).expanduser()
         self.export, self.threshold, self.device = export and str(Path(export).expanduser()), threshold, device
-        self.coverage = coverage
-        self.top, self.method, self.transductive, self.polarity, self.weights = (
-            top,
-            method,
-            transductive,
-            polarity,
-            encoder_weights,
-        )
+        self.coverage, self.top, self.method, self.transductive = coverage, top, method, transductive
+        self.polarity, self.weights = polarity, encoder_weights
         if top is not None and top < 1:
             raise InputError(f"--top is {top}; give at least 1")
         if threshold is not None and not 0 < threshold < 1:
@@ -145,10 +141,7 @@ class Predict:
         lines += [*of_sets, *outliers(adapted, support), *warnings]
         table = by_class(adapted, support, found.labels, probabilities, query.truths)
         self.say(adapted, counted, score, query.pixels, lines, table)
-        if query.faults:
-            count = f"{len(query.faults)} of {len(query.names) + len(query.faults)}"
-            print(f"error: {count} query pictures cannot be read and are left out:", *query.faults, sep="\n  ", file=sys.stderr)
-        return 1 if query.faults else 0
+        return status_of(query)
 
     def _table(self, predictor: Predictor) -> int:
         reading = predictor.reading
@@ -235,3 +228,16 @@ def _share(labels: list[Any], truths: list[str | None]) -> float:
 
 def _name(predictor: Predictor) -> str:
     return type(predictor.algorithm).__name__
+
+
+def predict(args: list[str]) -> int:
+    """Runs the verb and returns the exit status.
+
+    Args:
+        args: the command line after the verb.
+    """
+    given = [*args, "--"]
+    flags = [f"{one}=true" if one == "--transductive" and after.startswith("--") else one for one, after in pairwise(given)]
+    verb = Verb("predict", Predict, "the checkpoint alone says what the algorithm and the inputs are")
+    command, of_model = without_model(verb.read(flags))
+    return Predict(**verb.options(command)).run(of_model)

@@ -6,11 +6,8 @@ from tempfile import NamedTemporaryFile
 
 import numpy as np
 
-from app.command_line.checked import Checked
-from app.command_line.classes import options_of_parser
-from app.command_line.command import read_command
-from app.command_line.parser import MetaParser
-from app.errors import InputError, UsageError
+from app.deploy.verb import Verb
+from app.errors import InputError
 from datamodules.base.encoder import Encoder
 from datamodules.files.class_folders import split_named
 from datamodules.files.picture_files import PictureFiles, printable
@@ -70,14 +67,8 @@ def embed(args: list[str]) -> int:
     Args:
         args: the command line after the verb.
     """
-    command = read_command(["embed", *args], ["embed"])
-    parser = MetaParser(prog="train.py embed", description=(Embed.__doc__ or "").partition("Args:")[0])
-    parser.add_class_arguments(Embed, sub_configs=False)
-    if command.help:
-        parser.parse_args(["--help"])
-    if command.configs:
-        raise UsageError("unknown option --config; embed has none")
-    options = Checked(options_of_parser(parser), "all options: train.py embed --help").whole(command.layer())
+    verb = Verb("embed", Embed, "embed has none")
+    options = verb.options(verb.read(args))
     try:
         return Embed(**options | {"encoder": Encoder(**options["encoder"]["init_args"])}).run()
     except InputError as error:

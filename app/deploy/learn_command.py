@@ -3,17 +3,14 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from app.command_line.checked import Checked
-from app.command_line.classes import options_of_parser
-from app.command_line.command import Command, read_command
-from app.command_line.parser import MetaParser
 from app.deploy.checkpoint import restored
 from app.deploy.examples import Labelled, given_pictures, labelled
 from app.deploy.inputs import Polarity
 from app.deploy.ledger import Lesson
 from app.deploy.living_learner import LivingLearner
 from app.deploy.names import listed
-from app.errors import InputError, UsageError
+from app.deploy.verb import Verb, without_model
+from app.errors import InputError
 from app.runs.learner_file import held, read_learner
 
 
@@ -172,14 +169,6 @@ def learn(args: list[str]) -> int:
     Args:
         args: the command line after the verb.
     """
-    command = read_command(["learn", *args], ["learn"])
-    parser = MetaParser(prog="train.py learn", description=Learn.__doc__.split("Args:")[0])
-    parser.add_class_arguments(Learn, sub_configs=False)
-    if command.help:
-        parser.parse_args(["--help"])
-    if command.configs:
-        raise UsageError("unknown option --config; the learner or the checkpoint says what the algorithm and the inputs are")
-    of_method = {name.removeprefix("model."): value for name, value in command.options if name.startswith("model.")}
-    own = Command(options=[(name, value) for name, value in command.options if not name.startswith("model.")])
-    options = Checked(options_of_parser(parser), "all options: train.py learn --help").whole(own.layer())
-    return Learn(**options).run(of_method)
+    verb = Verb("learn", Learn, "the learner or the checkpoint says what the algorithm and the inputs are")
+    command, of_model = without_model(verb.read(args))
+    return Learn(**verb.options(command)).run(of_model)

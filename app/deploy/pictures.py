@@ -84,6 +84,14 @@ def read_query(path: str, reading: Pictures, classes: list[str]) -> Query:
     return Query(pixels[readable], names, truths, list(faults.values()))
 
 
+def status_of(query: Query) -> int:
+    """The exit status; the queries that could not be read are said."""
+    if query.faults:
+        count = f"{len(query.faults)} of {len(query.names) + len(query.faults)}"
+        print(f"error: {count} query pictures cannot be read and are left out:", *query.faults, sep="\n  ", file=sys.stderr)
+    return 1 if query.faults else 0
+
+
 def _files(path: str, option: str) -> PictureFiles:
     inside = "pictures" if option == "--query" else "<class>/<picture>"
     place = Path(path).expanduser()

@@ -1,15 +1,10 @@
 """The verb `predict` with a learner, which has its examples already."""
 
-import sys
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from app.command_line.checked import Checked
-from app.command_line.classes import options_of_parser
-from app.command_line.command import read_command
-from app.command_line.parser import MetaParser
 from app.deploy.adapted import OTHER
 from app.deploy.advice import class_columns, confidence
 from app.deploy.command import Predict
@@ -18,8 +13,9 @@ from app.deploy.examples import answers_in_tasks
 from app.deploy.figures import curves, sheet, values
 from app.deploy.inputs import Pictures
 from app.deploy.living_learner import LivingLearner
-from app.deploy.pictures import Support, read_query
+from app.deploy.pictures import Support, read_query, status_of
 from app.deploy.table import no_rows, read_table
+from app.deploy.verb import OF_MODEL, Verb
 from app.errors import InputError, UsageError
 
 
@@ -81,10 +77,7 @@ class PredictLearner(Predict):
             header, rows, partial(sheet, support, query, found.labels, probabilities.max(1), adapted.classes, title, score)
         )
         self.say(adapted, counted, score, query.pixels, [*confidence(found.labels, probabilities), *of_sets])
-        if query.faults:
-            count = f"{len(query.faults)} of {len(query.names) + len(query.faults)}"
-            print(f"error: {count} query pictures cannot be read and are left out:", *query.faults, sep="\n  ", file=sys.stderr)
-        return 1 if query.faults else 0
+        return status_of(query)
 
     def _valued(self, knows: LivingLearner) -> int:
         """Writes the values of a regression."""
@@ -117,16 +110,9 @@ def predict_learner(args: list[str]) -> int:
     Args:
         args: the command line after the verb.
     """
-    command = read_command(["predict", *args], ["predict"])
-    parser = MetaParser(prog="train.py predict", description=PredictLearner.__doc__.split("Args:")[0])
-    parser.add_class_arguments(PredictLearner, sub_configs=False)
-    if command.help:
-        parser.parse_args(["--help"])
-    if command.configs:
-        raise UsageError("unknown option --config; the learner alone says what the algorithm and the inputs are")
-    if both := [name for name, _ in command.options if name in ("ckpt_path", "support") or name.startswith("model.")]:
+    why = "the learner alone says what the algorithm and the inputs are"
+    verb = Verb("predict", PredictLearner, why, "predict --learner X.learner")
+    command = verb.read(args)
+    if both := [name for name, _ in command.options if name in ("ckpt_path", "support") or name.startswith(OF_MODEL)]:
         raise UsageError(f"--{both[0]} is given beside --learner, which has its checkpoint and its examples; leave one out")
-    options = Checked(options_of_parser(parser), "all options: train.py predict --learner X.learner --help").whole(
-        command.layer()
-    )
-    return PredictLearner(**options).run({})
+    return PredictLearner(**verb.options(command)).run({})

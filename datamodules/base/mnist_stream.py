@@ -8,7 +8,7 @@ import numpy as np
 
 from app.errors import InputError, check_at_least
 from datamodules.base.stream import StreamDataModule
-from datamodules.files.cifar100 import CIFAR100
+from datamodules.files.labelled_images import LabelledFiles
 from datamodules.files.mnist import MNIST
 
 
@@ -27,7 +27,7 @@ class MNISTStream(StreamDataModule):
         kwargs: of StreamDataModule.
     """
 
-    reader: type[MNIST] | type[CIFAR100] = MNIST
+    reader: type[LabelledFiles] = MNIST
     picture_shape = MNIST.input_shape
 
     def __init__(

@@ -2,8 +2,6 @@
 
 import json
 from contextlib import ExitStack
-from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from app.errors import InputError
 from datamodules.files.archives import DamagedFile
 from datamodules.files.cache import cached_arrays, default_cache_dir
 from datamodules.files.download import download
-from datamodules.files.mnist import LabelledImages
+from datamodules.files.labelled_images import LabelledFiles, labelled
 from datamodules.files.published import Published, read_arrays
 
 FOLDER = "cifar-100-python"
@@ -27,7 +25,7 @@ NUM_CLASSES = 100
 VAL_OF_CLASS = 50  # the last training images of each class
 
 
-class CIFAR100:
+class CIFAR100(LabelledFiles):
     """32x32 photographs of 100 classes (Krizhevsky 2009), for streams.
 
     `test` are the official test images, `val` the last 50 training images of each class, `train` the others. All splits have the
@@ -41,20 +39,7 @@ class CIFAR100:
 
     input_shape = (3, 32, 32)
 
-    def __init__(self, data_dir: Path = Path("data"), cache_dir: Path | None = None):
-        self.data_dir, self.cache_dir = Path(data_dir).expanduser(), cache_dir
-
-    def prepare_data(self) -> None:
-        """Finds or downloads the files and fills the cache."""
-        _ = self._arrays
-
-    def read_split(self, split: str) -> LabelledImages:
-        """Images and labels of train, val or test, in the order of the files."""
-        images, labels, digest = (self._arrays[f"{split}_{part}"] for part in ("images", "labels", "digest"))
-        return LabelledImages(images, labels, str(digest))
-
-    @cached_property
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def read_files(self) -> dict[str, np.ndarray]:
         place = ARCHIVE.find((self.data_dir, self.data_dir / "cifar100"))
         if place is None:
             why = f"--data.data_dir {self.data_dir} has no {ARCHIVE.name}"
@@ -75,12 +60,9 @@ class CIFAR100:
         for label in range(NUM_CLASSES):
             rows = np.flatnonzero(labels == label)
             behind[rows] = np.arange(len(rows))[::-1]
-        is_val, arrays = behind < VAL_OF_CLASS, {}
-        parts = {"train": (images[~is_val], labels[~is_val]), "val": (images[is_val], labels[is_val]), "test": official["test"]}
-        for split, (pixels, numbers) in parts.items():
-            digest = sha256(split.encode() + pixels.tobytes() + numbers.tobytes()).hexdigest()
-            arrays |= {f"{split}_images": pixels, f"{split}_labels": numbers, f"{split}_digest": np.array(digest)}
-        return arrays
+        is_val = behind < VAL_OF_CLASS
+        of_train, of_val = (images[~is_val], labels[~is_val]), (images[is_val], labels[is_val])
+        return labelled({"train": of_train, "val": of_val, "test": official["test"]})
 
     def _read(self, path: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
         content = read_arrays(path)

@@ -2,36 +2,20 @@
 
 import gzip
 import zlib
-from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from app.errors import InputError
 from datamodules.files.cache import cached_arrays
 from datamodules.files.download import download
+from datamodules.files.labelled_images import LabelledFiles, labelled
 
 NUM_IMAGES = {"train": 60_000, "t10k": 10_000}
 NUM_VAL = 10_000
 
 
-class LabelledImages(NamedTuple):
-    """Images and their classes.
-
-    Attributes:
-        images: pixels 0..255, uint8 of shape (images, channels, height, width).
-        labels: int64 of shape (images,).
-        digest: identifies images, labels and split.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    digest: str
-
-
-class MNIST:
+class MNIST(LabelledFiles):
     """28x28 digits, white on black (LeCun et al. 1998), for streams and image completion.
 
     `test` are the official test images, `val` the last 10,000 of the training images, `train` the others. All splits have the
@@ -46,20 +30,7 @@ class MNIST:
     input_shape = (1, 28, 28)
     class_names = tuple("0123456789")
 
-    def __init__(self, data_dir: Path = Path("data"), cache_dir: Path | None = None):
-        self.data_dir, self.cache_dir = Path(data_dir).expanduser(), cache_dir
-
-    def prepare_data(self) -> None:
-        """Finds or downloads the files and fills the cache."""
-        _ = self._arrays
-
-    def read_split(self, split: str) -> LabelledImages:
-        """Images and labels of train, val or test, in the order of the files."""
-        images, labels, digest = (self._arrays[f"{split}_{part}"] for part in ("images", "labels", "digest"))
-        return LabelledImages(images, labels, str(digest))
-
-    @cached_property
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def read_files(self) -> dict[str, np.ndarray]:
         files = [self._file(f"{part}-{kind}") for part in NUM_IMAGES for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
         key = repr([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])
         return cached_arrays(self.cache_dir, "mnist", key, lambda: self._build(files))
@@ -69,16 +40,9 @@ class MNIST:
         for (part, count), pair in zip(NUM_IMAGES.items(), (files[:2], files[2:]), strict=True):
             official[part] = self._read(pair[0], (count, 28, 28))[:, None], self._read(pair[1], (count,)).astype(np.int64)
         last = NUM_IMAGES["train"] - NUM_VAL
-        splits = {
-            "train": [array[:last] for array in official["train"]],
-            "val": [array[last:] for array in official["train"]],
-            "test": official["t10k"],
-        }
-        arrays = {}
-        for split, (images, labels) in splits.items():
-            digest = np.array(sha256(split.encode() + images.tobytes() + labels.tobytes()).hexdigest())
-            arrays |= {f"{split}_images": images, f"{split}_labels": labels, f"{split}_digest": digest}
-        return arrays
+        images, labels = official["train"]
+        of_train, of_val = (images[:last], labels[:last]), (images[last:], labels[last:])
+        return labelled({"train": of_train, "val": of_val, "test": official["t10k"]})
 
     def _read(self, path: Path, shape: tuple[int, ...]) -> np.ndarray:
         try:

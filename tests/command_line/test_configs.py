@@ -22,7 +22,8 @@ from datamodules.base.resumable import ResumableDataModule
 from datamodules.base.stream import StreamDataModule
 from datamodules.files.cifar100 import CIFAR100
 from datamodules.files.image_split import ImageSplit
-from datamodules.files.mnist import MNIST, LabelledImages
+from datamodules.files.labelled_images import LabelledImages
+from datamodules.files.mnist import MNIST
 from datamodules.glyphs import Glyphs
 from datamodules.osaka import Osaka
 

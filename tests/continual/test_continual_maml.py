@@ -15,7 +15,8 @@ from app.continual.methods.ftml import FTML
 from app.errors import InputError
 from datamodules.base.stream import StreamBatch
 from datamodules.files.image_split import ImageSplit
-from datamodules.files.mnist import MNIST, LabelledImages
+from datamodules.files.labelled_images import LabelledImages
+from datamodules.files.mnist import MNIST
 from datamodules.omniglot import Omniglot
 from datamodules.osaka import Osaka
 

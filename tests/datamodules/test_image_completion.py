@@ -11,7 +11,8 @@ from app.algorithms.optimisation_based.maml import MAML
 from app.backbones import MLP
 from app.errors import InputError
 from datamodules.files.image_split import ImageSplit
-from datamodules.files.mnist import MNIST, LabelledImages
+from datamodules.files.labelled_images import LabelledImages
+from datamodules.files.mnist import MNIST
 from datamodules.glyphs import Glyphs
 from datamodules.image_completion import ImageCompletion
 

@@ -1,6 +1,5 @@
 """The verb `learn` and the file of a learner: from a checkpoint and a person's own files, call after call."""
 
-import csv
 import shutil
 import signal
 import time
@@ -11,6 +10,7 @@ import pytest
 import torch
 from helpers.command_line import QUIET, Outcome, fork, train
 from helpers.small import Blots
+from helpers.tables import read, write
 from PIL import Image
 
 import app
@@ -54,17 +54,6 @@ def birds(tmp_path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray((255 * image[0]).round().byte().numpy()).save(path)
     return tmp_path
-
-
-def write(path: Path, header: list[str], rows: list[list]) -> Path:
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def learn(folder: Path, *args, learner: str = "birds") -> Outcome:

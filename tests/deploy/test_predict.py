@@ -1,6 +1,5 @@
 """The verb `predict`: from a checkpoint and a person's own files to a table and a picture."""
 
-import csv
 import json
 import re
 import shutil
@@ -14,6 +13,7 @@ import pytest
 import torch
 from helpers.command_line import QUIET, Outcome, train
 from helpers.small import Blots
+from helpers.tables import read, write
 from PIL import Image
 
 import app
@@ -62,17 +62,6 @@ def episodes(tmp_path_factory) -> list[Path]:
                 Image.fromarray((255 * image[0]).round().byte().numpy()).save(path)
         folders.append(folder)
     return folders
-
-
-def write(path: Path, header: list[str], rows: list[list]) -> Path:
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def width(path: Path) -> int:

@@ -11,7 +11,8 @@ from PIL import Image
 from app.errors import InputError
 from datamodules.class_stream import ClassStream
 from datamodules.files.image_split import ImageSplit
-from datamodules.files.mnist import MNIST, LabelledImages
+from datamodules.files.labelled_images import LabelledImages
+from datamodules.files.mnist import MNIST
 from datamodules.permuted_mnist import PermutedMNIST
 from datamodules.rotated_mnist import RotatedMNIST
 from datamodules.split_mnist import SplitMNIST

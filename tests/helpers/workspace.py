@@ -16,7 +16,8 @@ from datamodules.base.benchmark_images import BenchmarkImages
 from datamodules.base.images import ImageEpisodes
 from datamodules.files.cifar100 import CIFAR100
 from datamodules.files.image_split import ImageSplit
-from datamodules.files.mnist import MNIST, LabelledImages
+from datamodules.files.labelled_images import LabelledImages
+from datamodules.files.mnist import MNIST
 from datamodules.omniglot import Omniglot
 from datamodules.osaka import Osaka
 from helpers.command_line import QUIET, ROOT, train

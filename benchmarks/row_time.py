@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,14 +77,12 @@ def _measured(row: Row, data_dir: str, threads: int) -> Seconds:
             raise RuntimeError(f"{(done.stderr or done.stdout).strip().splitlines()[-1:]}")
         logged = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
         config = yaml.safe_load((Path(folder) / "config.yaml").read_text())
-    trained = [line["time"] for line in logged if any(name.startswith("train/") for name in line)]
-    validated = [line["time"] for line in logged if any(name.startswith("val/") for name in line)]
-    step = statistics.median(after - before for before, after in zip(trained[WARM_UP:], trained[WARM_UP + 1 :], strict=False))
+    times = [line["time"] for line in logged]
+    *steps, last = (after - before for before, after in pairwise(times[WARM_UP:]))
+    step = statistics.median(steps)  # the last one has the validation too
     episodes = config["data"]["init_args"]["val_episodes"]
     interval = row.settings["trainer"]["val_check_interval"]
-    return Seconds(
-        row.training_recipe, threads, step, (validated[-1] - trained[-1]) / episodes, episodes, interval, os.getloadavg()[0]
-    )
+    return Seconds(row.training_recipe, threads, step, max(0.0, last - step) / episodes, episodes, interval, os.getloadavg()[0])
 
 
 def hours_of(row: Row | StreamRow, seconds: Seconds | None) -> float | None:

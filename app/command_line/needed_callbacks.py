@@ -17,6 +17,7 @@ from callbacks.inner_precision import InnerPrecision
 from callbacks.progress_lines import ProgressLines
 from callbacks.rank_watch import RankWatch
 from callbacks.replica_check import ReplicaCheck
+from callbacks.resumed_rates import ResumedRates
 from callbacks.run_identity import RunIdentity
 from callbacks.step_seed import StepSeed
 from callbacks.stream_report import StreamReport
@@ -41,6 +42,7 @@ def needed_callbacks(model: Learner, data: ResumableDataModule, run_dir: Path, i
         RankWatch(),
         ReplicaCheck(),
         InnerPrecision(),
+        ResumedRates(identity.config),
         identity,
         BestCheckpoint(checkpoint_dir(run_dir), *model.monitor),
         LastCheckpoint(),

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from app.runs.recorded_metrics import METRICS, read_metrics
 
 
 class MetricsFile(Logger):
-    """Appends every scalar to `metrics.jsonl`: a line for each call, with its step and the time in seconds since 1970.
+    """Appends every scalar to `metrics.jsonl`: a line for each step, with the time of its last number in seconds since 1970.
+
+    What is logged later at the same step, such as a validation, joins the line that is there. A test that is repeated gets a
+    line of its own.
 
     A number that is not finite is written as null. A kill can cut the last line short: whoever reads leaves it out, and a resumed
     fit removes it. What an interrupted fit logged after its last checkpoint is not logged again when that fit is resumed.
@@ -27,6 +31,7 @@ class MetricsFile(Logger):
         super().__init__()
         self.path, self.continues = run_dir / METRICS, continues
         self._logged_before: dict[str, int] | None = None
+        self._last: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
@@ -51,11 +56,21 @@ class MetricsFile(Logger):
             if step > self._logged_before.get(name, -1) or name.startswith("test/")  # a test may be repeated on purpose
         }
         if new:
-            line = json.dumps({"step": step, "time": round(time.time(), 3), **new}) + "\n"
-            with self.path.open("ab", buffering=0) as file:
-                if (written := file.write(line.encode())) < len(line):  # the disk is full: the next line must not go on here
-                    file.truncate(file.tell() - written)
-                    raise OSError(f"{written} of {len(line)} bytes of a line were written")
+            self._write(step, new)
+
+    def _write(self, step: int, new: dict[str, float | None]) -> None:
+        last = self._last
+        goes_on = last.get("step") == step and all(last.get(name, value) == value for name, value in new.items())
+        replaced = _line(last) if goes_on else b""
+        row = (last if goes_on else {}) | {"step": step, "time": round(time.time(), 3)} | new
+        with self.path.open("r+b", buffering=0) as file:
+            start = file.seek(-len(replaced), SEEK_END)
+            if (written := file.write(_line(row))) < len(_line(row)):  # the disk is full: the next line must not go on here
+                file.seek(start)
+                file.write(replaced)
+                file.truncate()
+                raise OSError(f"{written} of {len(_line(row))} bytes of a line were written")
+        self._last = row
 
     def _begin(self) -> dict[str, int]:
         """The last step at which each scalar was logged before, in the file that is made ready."""
@@ -66,3 +81,7 @@ class MetricsFile(Logger):
         with self.path.open("r+b") as file:
             file.truncate(file.read().rfind(b"\n") + 1)
         return {name: row["step"] for row in read_metrics(self.path) for name in row}
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return (json.dumps(row) + "\n").encode()

@@ -16,6 +16,12 @@ FREE_OF_MODEL = (
 )
 FREE_OF_DATA = ("data_dir", "cache_dir", "path", "num_workers", "val_", "test_episodes", "test_num_classes", "encoder.weights")
 OF_TRAINER = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
+# Numbers of the outer optimiser that a person turns while a run goes on; its state suits any of them.
+RATES = tuple(
+    f"{optimizer}.{rate}"
+    for optimizer in ("model.optimizer", "model.method.optimizer")
+    for rate in ("lr", "weight_decay", "betas", "eps")
+)
 
 
 def check_same_training(before: dict[str, Any], now: dict[str, Any], source: str) -> None:
@@ -28,11 +34,26 @@ def check_same_training(before: dict[str, Any], now: dict[str, Any], source: str
     """
     trained, wanted = _of_training(before), _of_training(now)
     for option, value in wanted.items():
-        if option in trained and trained[option] != value:  # a newer version may have further options
+        if option in trained and trained[option] != value and option not in RATES:  # a newer version may have further options
             raise InputError(
                 f"--{option} is {_shown(value)}, and {source} was trained with {_shown(trained[option])}; leave it out, or start "
                 "a new run in another --trainer.default_root_dir"
             )
+
+
+def changed_rates(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The numbers of the outer optimiser that a resumed fit changes: both values by the option's name.
+
+    Args:
+        before: the config in the checkpoint.
+        now: the config of the fit that goes on from there.
+    """
+    trained, wanted = _of_training(before), _of_training(now)
+    return {
+        name: (trained[name], wanted[name])
+        for name in RATES
+        if name in trained.keys() & wanted.keys() and trained[name] != wanted[name]
+    }
 
 
 def _of_training(config: dict[str, Any]) -> dict[str, Any]:

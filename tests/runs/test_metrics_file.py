@@ -37,6 +37,18 @@ def test_a_line_cut_short_and_numbers_logged_before_are_not_kept_twice(tmp_path)
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 1
 
 
+def test_a_step_has_one_line(tmp_path):
+    file = MetricsFile(tmp_path, continues=False)
+    for step in (4, 9):
+        file.log_metrics({"train/loss": 0.5, "epoch": 0}, step)
+        file.log_metrics({"val/loss": step / 3, "epoch": 0}, step)
+    file.log_metrics({"test/loss": 1.0}, 9)
+    file.log_metrics({"test/loss": 2.0}, 9)  # a test that is repeated
+    rows = [{name: value for name, value in row.items() if name != "time"} for row in read_metrics(tmp_path / "metrics.jsonl")]
+    whole = [{"step": step, "train/loss": 0.5, "epoch": 0, "val/loss": step / 3} for step in (4, 9)]
+    assert rows == [whole[0], whole[1] | {"test/loss": 1.0}, {"step": 9, "test/loss": 2.0}]
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of 3 steps under CSVLogger, gone on with to 5, which had logged a fourth after its last checkpoint."""

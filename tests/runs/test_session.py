@@ -54,8 +54,8 @@ def test_a_copied_run_goes_on_in_its_own_folder(finished, run_dir):
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--model.optimizer.lr=0.5", ("--model.optimizer.lr is 0.5", "trained with 0.001")),
         ("--model.optimizer=SGD", ("--model.optimizer is SGD", "trained with Adam")),
+        ("--model.optimizer.amsgrad=true", ("--model.optimizer.amsgrad is True", "trained with False")),
         ("--data.shots=3", ("--data.shots is 3",)),
         ("--data.meta_batch_size=3", ("--data.meta_batch_size is 3",)),
         ("--seed_everything=7", ("--seed_everything is 7", "trained with 0")),
@@ -78,6 +78,21 @@ def test_what_does_not_change_the_training_may_differ(run_dir):
         "--trainer.log_every_n_steps=2",
     ]
     assert resumed(run_dir, *options).status == 0
+
+
+def test_other_rates_count_from_here_on(run_dir):
+    run = resumed(run_dir, "--model.optimizer.lr=0.5", "--model.optimizer.betas=[0.8,0.9]")
+    assert run.status == 0 and "from step 4 on --model.optimizer.lr is 0.5; it was 0.001" in run.out
+    [group] = read_checkpoint(run_dir / "checkpoints" / "last.ckpt")["optimizer_states"][0]["param_groups"]
+    assert group["lr"] == 0.5 and tuple(group["betas"]) == (0.8, 0.9) and group["eps"] == 1e-8
+
+
+def test_a_schedule_goes_on_from_another_rate(tmp_path):
+    schedule = ["--model.lr_scheduler=torch.optim.lr_scheduler.StepLR", "--model.lr_scheduler.step_size=2"]
+    assert train("fit", *STEPS, *schedule, "--trainer.max_steps=3", f"--trainer.default_root_dir={tmp_path}").status == 0
+    assert resumed(tmp_path, "--model.optimizer.lr=0.5", steps=5).status == 0
+    [group] = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["optimizer_states"][0]["param_groups"]
+    assert group["initial_lr"] == 0.5 and abs(group["lr"] - 0.5 * 0.1**2) < 1e-12
 
 
 def test_a_fit_that_goes_back_sets_aside_what_came_after(run_dir):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.deploy.checkpoint import restored
+from app.deploy.drift import ALARM_RATE, Drift
 from app.deploy.examples import Labelled, given_pictures, labelled
 from app.deploy.inputs import Polarity
 from app.deploy.ledger import Lesson
@@ -32,7 +33,9 @@ class Learn:
         held_out: labelled examples in the form of support that are not learned; the accuracy on them goes into the journal.
         task: of a regression, the task that the rows of a table without such a column are of.
         memory: examples of a class that a new learner keeps, where its algorithm needs them; null for any number.
-        keep: which of them, where more arrive: all (more are refused), first, random or nearest (to the mean).
+        keep: which of them, where more arrive: all (more are refused), first, random or nearest (to the mean of their features).
+        window: only the last so many examples of a class count for a new learner, and older ones fade; null for all.
+        alarm_rate: what arrives is compared with what was learned of the same class; the chance of a false alarm in a call.
         seed: of what is drawn.
         polarity: of pictures of lines, where those of training were white on black: auto for what most of the first ones are.
         device: where to compute; null for a GPU where there is one.
@@ -50,6 +53,8 @@ class Learn:
         task: str | None = None,
         memory: int | None = None,
         keep: Literal["all", "first", "random", "nearest"] = "all",
+        window: int | None = None,
+        alarm_rate: float = ALARM_RATE,
         seed: int = 0,
         polarity: Polarity = "auto",
         device: str | None = None,
@@ -60,15 +65,16 @@ class Learn:
         deeds = {"support": support, "forget": forget, "forget_files": forget_files, "merge": merge}
         if len(given := [f"--{name}" for name, value in deeds.items() if value is not None]) > 1:
             raise InputError(f"{' and '.join(given)} are given; give one of them a call")
-        if ckpt_path is None and (memory is not None or keep != "all"):
-            raise InputError("--memory and --keep are chosen when a learner begins, with --ckpt_path; leave them out")
+        if ckpt_path is None and (memory is not None or keep != "all" or window is not None):
+            raise InputError("--memory, --keep and --window are chosen when a learner begins, with --ckpt_path; leave them out")
         if ckpt_path is not None and (forget is not None or forget_files is not None):
             raise InputError("--ckpt_path begins a learner, which has nothing to forget yet; leave one of the two out")
         if merge is not None and Path(merge).expanduser().resolve() == self.path.resolve():
             raise InputError(f"--merge {merge} is the learner itself; give another one")
         self.ckpt_path, self.support, self.forget, self.forget_files = ckpt_path, support, forget, forget_files
         self.merge, self.held_out, self.task, self.device = merge, held_out, task, device
-        self.memory, self.keep, self.seed, self.polarity = memory, keep, seed, polarity
+        self.memory, self.keep, self.window, self.seed, self.polarity = memory, keep, window, seed, polarity
+        self.alarm_rate = alarm_rate
 
     def run(self, options: dict[str, Any]) -> int:
         """Does it, writes the file and says what came of it."""
@@ -97,12 +103,15 @@ class Learn:
                 f"--learner {self.path} is there already, and --ckpt_path would begin it anew; leave --ckpt_path out to go "
                 "on, or give another file"
             )
-        return restored(self.ckpt_path, self.device, options, self.polarity).learner(self.memory, self.keep, self.seed)
+        predictor = restored(self.ckpt_path, self.device, options, self.polarity)
+        return predictor.learner(self.memory, self.keep, self.seed, self.window)
 
     def _do(self, learner: LivingLearner) -> list[tuple[str, str]]:
         if self.support:
             parts = labelled(self.support, "--support", learner.predictor, self.task)
-            return [line for part in parts for line in lesson_lines("learned", learner.learn(*part), learner.noun)]
+            rate = self.alarm_rate / len(parts)  # so that it is that of the whole call
+            lessons = (learner.learn(*part, alarm_rate=rate) for part in parts)
+            return [line for lesson in lessons for line in lesson_lines("learned", lesson, learner)]
         if self.forget is not None:
             names = [self.forget] if isinstance(self.forget, str) else self.forget
             return [("forgot", counted(learner.forget(*names)))]
@@ -111,7 +120,7 @@ class Learn:
             return [("forgot", counted(gone))]
         if self.merge:
             other = LivingLearner.load(self.merge, self.device)
-            return lesson_lines("merged", learner.merge(other), learner.noun)
+            return lesson_lines("merged", learner.merge(other, self.alarm_rate), learner)
         return []
 
     def _score(self, learner: LivingLearner) -> list[tuple[str, str]]:
@@ -131,16 +140,33 @@ def counted(counts: dict[Any, int]) -> str:
     return f"{total} example{'s' * (total != 1)} of {len(counts)}: {each}"
 
 
-def lesson_lines(did: str, lesson: Lesson, noun: str) -> list[tuple[str, str]]:
+def lesson_lines(did: str, lesson: Lesson, learner: LivingLearner) -> list[tuple[str, str]]:
     """What came of learning or merging, for a person."""
-    lines = [(did, counted(lesson.counts))]
-    if lesson.dropped:
+    lines, noun = [(did, counted(lesson.counts))], learner.noun
+    if lesson.dropped and learner.kept.window:
+        lines.append(("faded", f"{counted(lesson.dropped)}; the last {learner.kept.window} of each {noun} count"))
+    elif lesson.dropped:
         lines.append(("not kept", f"{counted(lesson.dropped)}; --memory allows no more"))
     if lesson.again:
         lines.append(("again", f"{lesson.again} of them had been learned before, and count once more"))
     for new, other in lesson.alike:
         lines.append(("two spellings", f"{new!r} and {other!r} stay two {noun}es" if noun == "class" else f"{new!r}, {other!r}"))
-    return lines
+    return lines + drift_lines(lesson.drift, learner)
+
+
+def drift_lines(drift: Drift | None, learner: LivingLearner) -> list[tuple[str, str]]:
+    """Whether what arrived looks like what was learned."""
+    if drift is None:
+        return []
+    count = len(drift.of_name)
+    compared = f"{count} {learner.noun}" + ("es" if learner.is_classification else "s") * (count > 1)
+    if not drift.is_seen:
+        return [("drift", f"none seen: what arrived of {compared} looks like what was learned before")]
+    names = sorted(drift.names, key=drift.of_name.__getitem__)
+    named = listed([f"{name} (p {drift.of_name[name]:.3f})" for name in names])
+    what = named if names else f"{compared} together (p {drift.together:.3f}), though no single one stands out"
+    rate = f"{100 * drift.alarm_rate:g} % of the calls"
+    return [("drift", f"unlike what was learned before: {what}; where nothing changed, at most {rate} say so")]
 
 
 def say(path: Path, learner: LivingLearner, lines: list[tuple[str, str]]) -> None:

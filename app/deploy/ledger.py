@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from app.deploy.drift import SKETCH, Drift, Example
 from app.learners.kept import Name
 
 SIZE = 16  # bytes of a digest
@@ -29,74 +30,84 @@ class Lesson(NamedTuple):
         dropped: of each name, how many examples are not kept, where that is any.
         again: examples that had been learned before, and count once more.
         alike: pairs of names that differ in their spelling alone, and stay two.
+        drift: whether what arrived looks like what was learned of the same names; null where there was nothing to compare.
     """
 
     counts: dict[Name, int]
     dropped: dict[Name, int]
     again: int
     alike: list[tuple[Name, Name]]
+    drift: Drift | None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the journal says of it beside the counts."""
+        facts: dict[str, Any] = {"dropped": sum(self.dropped.values())}
+        if self.drift:
+            facts["drift"] = {"seen": self.drift.is_seen, "names": list(map(str, self.drift.names))}
+        return facts
 
 
 class Ledger:
-    """The journal of a learner, and the digests of the examples that it has learned and not forgotten.
+    """The journal of a learner, and what is told of the examples that it has learned and not forgotten.
 
     Attributes:
         journal: what was done, oldest first: `when`, `did` and `counts` of each name, and what else is known.
-        digests: of each example, its name and the number of the entry of the journal.
+        examples: in the order in which they came, each with its name and the number of the entry of the journal.
     """
 
     def __init__(self):
         self.journal: list[dict[str, Any]] = []
-        self.digests: list[tuple[bytes, Name, int]] = []
-        self._known: set[bytes] | None = None
+        self.examples: list[tuple[Example, Name, int]] = []
+        self._known: dict[bytes, Counter] = {}  # how often each was learned, under each of its names
+        self._of_name: dict[Name, list[Example]] = {}
 
     def enter(self, did: str, counts: dict[Name, int], **facts: Any) -> dict[str, Any]:
         """Writes a new entry."""
         self.journal.append({"when": f"{datetime.now():%Y-%m-%d %H:%M:%S}", "did": did, "counts": counts, **facts})
         return self.journal[-1]
 
-    def add(self, name: Name, digests: list[bytes]) -> None:
+    def add(self, name: Name, examples: list[Example]) -> None:
         """Notes examples of the last entry."""
-        self.digests += [(digest, name, len(self.journal) - 1) for digest in digests]
-        if self._known is not None:
-            self._known.update(digests)
+        self._note([(example, name, len(self.journal) - 1) for example in examples])
 
-    def knows(self, digest: bytes) -> bool:
-        """Whether an example was learned, and not forgotten."""
-        if self._known is None:
-            self._known = {known for known, _, _ in self.digests}
-        return digest in self._known
+    def of_name(self, name: Name) -> list[Example]:
+        """The examples of a name, in the order in which they came."""
+        return self._of_name.get(name, [])
 
-    def by_digest(self) -> dict[bytes, Counter]:
-        """How often each example was learned, under each of its names."""
-        found: dict[bytes, Counter] = {}
-        for digest, name, _ in self.digests:
-            found.setdefault(digest, Counter())[name] += 1
-        return found
+    def times(self, digest: bytes) -> Counter:
+        """How often an example was learned, under each of its names."""
+        return self._known.get(digest, Counter())
 
     def remove(self, names: set[Name] = frozenset(), digests: set[bytes] = frozenset()) -> None:
         """Takes out all examples of these names, and those with these digests."""
-        self.digests = [row for row in self.digests if row[1] not in names and row[0] not in digests]
-        self._known = None
+        left = [row for row in self.examples if row[1] not in names and row[0].digest not in digests]
+        self.examples, self._known, self._of_name = [], {}, {}
+        self._note(left)
 
     def merge(self, other: "Ledger") -> None:
         """Adds what another learner was given, as entries of its own."""
         first = len(self.journal)
         self.journal += [{**entry, "merged": True} for entry in other.journal]
-        self.digests += [(digest, name, first + entry) for digest, name, entry in other.digests]
-        self._known = None
+        self._note([(example, name, first + entry) for example, name, entry in other.examples])
+
+    def _note(self, rows: list[tuple[Example, Name, int]]) -> None:
+        self.examples += rows
+        for example, name, _ in rows:
+            self._known.setdefault(example.digest, Counter())[name] += 1
+            self._of_name.setdefault(name, []).append(example)
 
     def state(self) -> dict[str, Any]:
         """All of it, as tensors and plain values."""
-        names = list(dict.fromkeys(name for _, name, _ in self.digests))
+        names = list(dict.fromkeys(name for _, name, _ in self.examples))
         place = {name: number for number, name in enumerate(names)}
-        text = b"".join(digest for digest, _, _ in self.digests)
         return {
             "journal": json.dumps([{**entry, "counts": list(entry["counts"].items())} for entry in self.journal]),
             "names": names,
-            "digests": torch.frombuffer(bytearray(text), dtype=torch.uint8).view(-1, SIZE) if text else torch.zeros(0, SIZE),
-            "of_name": torch.tensor([place[name] for _, name, _ in self.digests], dtype=torch.int64),
-            "of_entry": torch.tensor([entry for _, _, entry in self.digests], dtype=torch.int64),
+            "digests": _rows([example.digest for example, _, _ in self.examples], SIZE, torch.uint8),
+            "sketches": _rows([example.sketch for example, _, _ in self.examples], SKETCH, torch.float32),
+            "of_name": torch.tensor([place[name] for _, name, _ in self.examples], dtype=torch.int64),
+            "of_entry": torch.tensor([entry for _, _, entry in self.examples], dtype=torch.int64),
         }
 
     @classmethod
@@ -104,7 +115,14 @@ class Ledger:
         """The ledger that gave this state."""
         ledger, names = cls(), state["names"]
         ledger.journal = [{**entry, "counts": dict(entry["counts"])} for entry in json.loads(state["journal"])]
-        rows = (row.tobytes() for row in state["digests"].to(torch.uint8).numpy())
-        parts = zip(rows, state["of_name"].tolist(), state["of_entry"].tolist(), strict=True)
-        ledger.digests = [(digest, names[name], entry) for digest, name, entry in parts]
+        texts = ([row.tobytes() for row in state[part].numpy()] for part in ("digests", "sketches"))
+        examples = map(Example, *texts)
+        parts = zip(examples, state["of_name"].tolist(), state["of_entry"].tolist(), strict=True)
+        ledger._note([(example, names[name], entry) for example, name, entry in parts])
         return ledger
+
+
+def _rows(texts: list[bytes], size: int, dtype: torch.dtype) -> Tensor:
+    """Bytes as rows of so many numbers."""
+    text = bytearray(b"".join(texts))
+    return torch.frombuffer(text, dtype=dtype).view(-1, size) if text else torch.zeros(0, size, dtype=dtype)

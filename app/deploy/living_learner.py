@@ -9,10 +9,11 @@ from app.continual.stream_algorithm import StreamAlgorithm
 from app.deploy.adapted import Adapted, Classification, Regression
 from app.deploy.checkpoint import predictor_of
 from app.deploy.coverage import prediction_sets
+from app.deploy.drift import ALARM_RATE, Drift, Example, drift_of, sketches
 from app.deploy.inputs import Pictures
 from app.deploy.ledger import Ledger, Lesson, digests_of
-from app.deploy.memories import answering, check_mergeable, empty_memory, groups_of, new_memory, some_of
-from app.deploy.names import alike, check_sortable, listed
+from app.deploy.memories import answering, check_mergeable, check_names, empty_memory, groups_of, new_memory, some_of
+from app.deploy.names import alike, known_names, known_task
 from app.deploy.predictor import Predictor, labels_of
 from app.errors import InputError
 from app.learners.kept import Kept, Name
@@ -34,16 +35,17 @@ class LivingLearner:
 
     def __init__(self, predictor: Predictor, kept: Kept, ledger: Ledger):
         self.predictor, self.kept, self.ledger = copy(predictor), kept, ledger  # its reading becomes this learner's own
+        self._examples_of = sketches(self.predictor)
         self._revisions: dict[Path, str] = {}
         self._answering: dict[Name, Adapted] = {}
 
     @classmethod
-    def begun(cls, predictor: Predictor, memory: int | None, keep: str, seed: int) -> "LivingLearner":
+    def begun(cls, predictor: Predictor, *memory: Any) -> "LivingLearner":
         """One that has learned nothing; arguments as of `Predictor.learner`."""
         if isinstance(predictor.algorithm, StreamAlgorithm):  # what it learns changes its weights
             predictor = copy(predictor)
             predictor.algorithm = predictor.algorithm.twin()
-        return cls(predictor, new_memory(predictor, memory, keep, seed), Ledger())
+        return cls(predictor, new_memory(predictor, *memory), Ledger())
 
     # Learning
 
@@ -57,13 +59,14 @@ class LivingLearner:
         """Examples of all names that it holds."""
         return sum(self.kept.counts.values())
 
-    def learn(self, x: Any, y: Any, task: Name = TASK) -> Lesson:
+    def learn(self, x: Any, y: Any, task: Name = TASK, alarm_rate: float | None = ALARM_RATE) -> Lesson:
         """Learns examples of classes, known and new ones, or more rows of a task.
 
         Args:
             x: pictures or rows, as `Predictor.adapt` takes them.
             y: a label for each; or targets.
             task: of a regression, the name of the task that the rows are of.
+            alarm_rate: the chance of a false alarm when they are compared with what was learned; null for no comparison.
 
         Raises:
             InputError: the examples do not suit; nothing was learned.
@@ -72,16 +75,18 @@ class LivingLearner:
         if isinstance(reading, Pictures) and not self.ledger.journal:  # the first pictures say what is light and what is dark
             reading = reading.settled(reading.levels(x, "x"))
         groups = groups_of(self.predictor, reading, x, y, task)
-        self._check_names(groups)
-        before = sum(self.ledger.knows(digest) for group in groups.values() for digest in group.digests)
+        check_names(self.predictor, {*self.kept.counts, *groups})
+        examples = {name: self._examples_of(group) for name, group in groups.items()}
+        again, drift = self._again(examples), self._drift(examples, alarm_rate)
         known = list(self.kept.counts)
         dropped = self.kept.learn(groups)
         self.predictor.reading = reading
         counts = {name: len(group.digests) for name, group in groups.items()}
-        self._enter("learned", counts, dropped=sum(dropped.values()))
-        for name, group in groups.items():
-            self.ledger.add(name, group.digests)
-        return Lesson(counts, dropped, before, alike(known, list(groups)))
+        lesson = Lesson(counts, dropped, again, alike(known, list(groups)), drift)
+        self._enter("learned", counts, lesson)
+        for name, of_name in examples.items():
+            self.ledger.add(name, of_name)
+        return lesson
 
     def forget(self, *names: Name) -> dict[Name, int]:
         """Forgets classes, or tasks, as if they had never been seen; returns how many examples of each.
@@ -91,10 +96,7 @@ class LivingLearner:
         """
         self._check_can_forget()
         counts = self.kept.counts
-        found = [next((own for own in counts if own == name or str(own) == str(name)), None) for name in names]
-        if unknown := [name for name, own in zip(names, found, strict=True) if own is None]:
-            raise InputError(f"--forget {unknown[0]}: it knows no such {self.noun}; it knows {listed(self.classes)}")
-        gone = {name: counts[name] for name in found}
+        gone = {name: counts[name] for name in known_names(names, self.classes, self.noun)}
         for name in gone:
             self.kept.forget(name)
         self.ledger.remove(names=set(gone))
@@ -114,8 +116,8 @@ class LivingLearner:
         self._check_can_forget()
         inputs = self.predictor.reading.inputs(x, "x")
         targets = None if self.is_classification else self.predictor.reading.targets(y, "y")
-        digests, known = digests_of(inputs, targets), self.ledger.by_digest()
-        if unknown := [row for row, digest in enumerate(digests) if digest not in known]:
+        digests = digests_of(inputs, targets)
+        if unknown := [row for row, digest in enumerate(digests) if not self.ledger.times(digest)]:
             first = f"{x[unknown[0]]}" if isinstance(x, list | tuple) and isinstance(x[0], str | Path) else f"row {unknown[0]}"
             raise InputError(
                 f"--forget_files: {len(unknown)} of {len(digests)} examples were never learned, the first is {first}; "
@@ -124,7 +126,7 @@ class LivingLearner:
         rows: dict[Name, list[int]] = {}
         for row, digest in enumerate(digests):
             if digest not in digests[:row]:  # a picture that is given twice is one
-                for name, times in known[digest].items():
+                for name, times in self.ledger.times(digest).items():
                     rows.setdefault(name, []).extend([row] * times)
         self.kept.forget_examples({name: some_of(inputs, targets, digests, chosen) for name, chosen in rows.items()})
         self.ledger.remove(digests=set(digests))
@@ -132,26 +134,42 @@ class LivingLearner:
         self._enter("forgot examples", gone)
         return gone
 
-    def merge(self, other: "LivingLearner") -> Lesson:
+    def merge(self, other: "LivingLearner", alarm_rate: float | None = ALARM_RATE) -> Lesson:
         """Takes in what another learner, of the same checkpoint, has learned; that one stays as it is.
+
+        Args:
+            other: the learner; of its examples each counts as if it came now.
+            alarm_rate: as of `learn`.
 
         Raises:
             InputError: it is of another method or network, or keeps something else; nothing was merged.
         """
         check_mergeable((self.predictor, self.kept), (other.predictor, other.kept))
-        known, again = list(self.kept.counts), sum(self.ledger.knows(digest) for digest, _, _ in other.ledger.digests)
-        self._check_names(other.kept.counts)
+        examples = {name: other.ledger.of_name(name) for name in other.kept.counts}
+        again, drift = self._again(examples), self._drift(examples, alarm_rate)
+        known = list(self.kept.counts)
+        check_names(self.predictor, {*self.kept.counts, *other.kept.counts})
         dropped = self.kept.merge(other.kept)
         self.predictor.reading = self.predictor.reading if known else other.predictor.reading
         counts = other.kept.counts
         self.ledger.merge(other.ledger)
-        self._enter("merged", counts, dropped=sum(dropped.values()))
-        return Lesson(counts, dropped, again, alike(known, list(counts)))
+        lesson = Lesson(counts, dropped, again, alike(known, list(counts)), drift)
+        self._enter("merged", counts, lesson)
+        return lesson
 
-    def _enter(self, did: str, counts: dict[Name, int], **facts: Any) -> None:
+    def _again(self, examples: dict[Name, list[Example]]) -> int:
+        return sum(bool(self.ledger.times(example.digest)) for of_name in examples.values() for example in of_name)
+
+    def _drift(self, new: dict[Name, list[Example]], alarm_rate: float | None) -> Drift | None:
+        if alarm_rate is None:
+            return None
+        recent = slice(-(self.kept.window or 0), None)
+        return drift_of({name: self.ledger.of_name(name)[recent] for name in new}, new, alarm_rate)
+
+    def _enter(self, did: str, counts: dict[Name, int], lesson: Lesson | None = None) -> None:
         """Writes into the journal what was done, and what it came to."""
         now = {"names": len(self.kept.counts), "examples": self.num_examples, "bytes": self.kept.nbytes}
-        self.ledger.enter(did, counts, **facts, **now)
+        self.ledger.enter(did, counts, **(lesson.facts if lesson else {}), **now)
         self._answering.clear()
 
     # Answering
@@ -174,7 +192,7 @@ class LivingLearner:
 
     def adapted(self, task: Name | None = None) -> Adapted:
         """The predictor of all classes, or of a task."""
-        key = None if self.is_classification else self._known_task(task)
+        key = None if self.is_classification else known_task(self.classes, task)
         if key not in self._answering:
             names = self.predictor.check_classes(self.classes) if self.is_classification else [key]
             self._answering[key] = answering(self.predictor, self.kept, names)
@@ -227,24 +245,6 @@ class LivingLearner:
         """What a name is of."""
         return "class" if self.is_classification else "task"
 
-    def _check_names(self, new: Any) -> None:
-        names = {*self.kept.counts, *new}
-        check_sortable(names)
-        algorithm = self.predictor.algorithm
-        if self.is_classification and not algorithm.any_ways and len(names) > algorithm.output_size:
-            raise InputError(
-                f"{self.predictor.name} is of {type(algorithm).__name__} with a learned head of {algorithm.output_size} classes, "
-                f"and would have to know {len(names)}; give a checkpoint of an algorithm without such a head, such as ProtoNet"
-            )
-
     def _check_can_forget(self) -> None:
         if not self.kept.can_forget:
             raise InputError("a learner of a stream cannot take back what its weights have learned; learn the rest anew")
-
-    def _known_task(self, task: Name | None) -> Name:
-        if task is None and len(self.classes) == 1:
-            return self.classes[0]
-        if task not in self.kept.counts:
-            asked = "which task the queries are of is not said" if task is None else f"it knows no task {task!r}"
-            raise InputError(f"{asked}; it knows {listed(self.classes)}")
-        return task

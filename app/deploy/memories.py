@@ -6,11 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from app.continual.meta_trained.deployed_algorithm import DeployedAlgorithm
 from app.continual.stream_algorithm import StreamAlgorithm
 from app.deploy.adapted import Adapted, Knowing
+from app.deploy.drift import feature_rows
 from app.deploy.inputs import Columns, Pictures
 from app.deploy.ledger import digests_of
+from app.deploy.names import check_sortable
 from app.deploy.predictor import Predictor, labels_of
+from app.deploy.running_head import KeptHead
 from app.deploy.streams import KeptStream
 from app.errors import InputError
 from app.learners.kept import Group, Kept, Name
@@ -19,27 +23,42 @@ from app.learners.kept_sums import KeepsSums, KeptSums, in_blocks
 from app.torch_internals import tree_map
 
 
-def new_memory(predictor: Predictor, memory: int | None, keep: str, seed: int) -> Kept:
+def new_memory(predictor: Predictor, memory: int | None, keep: str, seed: int, window: int | None) -> Kept:
     """The memory that the algorithm needs, with nothing in it; arguments as of `Predictor.learner`."""
-    algorithm = predictor.algorithm
+    algorithm, chooses = predictor.algorithm, memory is not None or keep != "all"
+    if window is not None and window < 1:
+        raise InputError(f"--window is {window}; give at least 1, or leave it out")
+    if window is not None and chooses:
+        raise InputError("--window keeps the last examples of a class, and --memory and --keep others; leave one of the two out")
     if isinstance(algorithm, StreamAlgorithm):
-        if memory is not None or keep != "all":
+        if chooses or window is not None:
             raise InputError(
-                "--memory and --keep are for examples, and a method for streams has a memory of its own; leave them out"
+                "--memory, --keep and --window are for examples, and a method for streams has weights and a memory of its own, "
+                "from which no single example fades; leave them out"
             )
         return KeptStream(algorithm)
-    if not (isinstance(algorithm, KeepsSums) and algorithm.sums_are_enough):
-        return KeptExamples(memory, keep, seed, _features(predictor))
-    if memory is not None or keep != "all":
-        raise InputError(f"--memory and --keep are for examples, and {type(algorithm).__name__} keeps sums alone; leave them out")
-    return KeptSums(_addends(predictor))
+    if window is not None:  # of sums alone nothing can fade
+        return KeptExamples(window, "last", seed, feature_rows(predictor))
+    if isinstance(algorithm, KeepsSums) and algorithm.sums_are_enough:
+        if chooses:
+            raise InputError(
+                f"--memory and --keep are for examples, and {type(algorithm).__name__} keeps sums alone; leave them out"
+            )
+        return empty_memory(predictor, KeptSums.kind)
+    if isinstance(algorithm, DeployedAlgorithm) and not chooses:
+        return empty_memory(predictor, KeptHead.kind)
+    return KeptExamples(memory, keep, seed, feature_rows(predictor))
 
 
 def empty_memory(predictor: Predictor, kind: str) -> Kept:
     """A memory of that kind, to be filled from a file."""
-    if kind == "stream":
-        return KeptStream(predictor.algorithm)
-    return KeptSums(_addends(predictor)) if kind == "sums" else KeptExamples(None, "all", 0, _features(predictor))
+    makers = {
+        KeptStream.kind: lambda: KeptStream(predictor.algorithm),
+        KeptSums.kind: lambda: KeptSums(_addends(predictor)),
+        KeptHead.kind: lambda: KeptHead(_encoded(predictor), predictor.algorithm),
+        KeptExamples.kind: lambda: KeptExamples(None, "all", 0, feature_rows(predictor)),
+    }
+    return makers[kind]()
 
 
 def answering(predictor: Predictor, kept: Kept, names: list[Name]) -> Adapted:
@@ -58,6 +77,9 @@ def answering(predictor: Predictor, kept: Kept, names: list[Name]) -> Adapted:
     knowing = Knowing(algorithm, reading, classes)
     if isinstance(kept, KeptStream):
         knowing.fitted = torch.tensor([kept.numbers[name] for name in names], device=device)
+        return knowing
+    if isinstance(kept, KeptHead):
+        knowing.fitted = kept.rows(names).to(device)
         return knowing
     sums, counts = (part.to(device) for part in kept.totals(names))
     with torch.no_grad():
@@ -81,6 +103,17 @@ def groups_of(predictor: Predictor, reading: Pictures | Columns, x: Any, y: Any,
     for row, name in enumerate(names):
         rows.setdefault(name, []).append(row)
     return {name: some_of(inputs, targets, digests, chosen) for name, chosen in rows.items()}
+
+
+def check_names(predictor: Predictor, names: set[Name]) -> None:
+    """Raises an InputError where names have no order, or are more classes than the algorithm can know."""
+    check_sortable(names)
+    algorithm = predictor.algorithm
+    if algorithm.task_type == "classification" and not algorithm.any_ways and len(names) > algorithm.output_size:
+        raise InputError(
+            f"{predictor.name} is of {type(algorithm).__name__} with a learned head of {algorithm.output_size} classes, "
+            f"and would have to know {len(names)}; give a checkpoint of an algorithm without such a head, such as ProtoNet"
+        )
 
 
 def some_of(x: Tensor, y: Tensor | None, digests: list[bytes], rows: list[int]) -> Group:
@@ -124,7 +157,14 @@ def _addends(predictor: Predictor) -> Callable[[Tensor, Tensor | None], Tensor]:
     return in_blocks_of_one_size
 
 
-def _features(predictor: Predictor) -> Callable[[Tensor], Tensor]:
-    """What the rule `nearest` compares examples by."""
+def _encoded(predictor: Predictor) -> Callable[[Tensor], Tensor]:
+    """The features from which the head of an algorithm learns, with the constant."""
     blank = Knowing(predictor.algorithm, predictor.reading, [])
-    return lambda x: blank.scaled(x).flatten(1)
+
+    def encoded(x: Tensor) -> Tensor:
+        inputs = blank.scaled(x.to(predictor.algorithm.device))
+        blank.algorithm.check_inputs(inputs)
+        with torch.no_grad():
+            return in_blocks(lambda rows: blank.algorithm.encode(blank.params, rows[None])[0], inputs)
+
+    return encoded

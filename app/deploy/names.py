@@ -36,3 +36,29 @@ def check_sortable(names: Iterable[Name]) -> None:
         sorted(names)
     except TypeError as error:
         raise InputError(f"the names of classes cannot be sorted ({error}); give all as text or all as numbers") from error
+
+
+def known_names(names: Iterable[Name], known: list[Name], noun: str) -> list[Name]:
+    """Those of the names that are known, which these are as texts.
+
+    Raises:
+        InputError: one is not known.
+    """
+    found = {name: next((own for own in known if own == name or str(own) == str(name)), None) for name in names}
+    if unknown := [name for name, own in found.items() if own is None]:
+        raise InputError(f"--forget {unknown[0]}: it knows no such {noun}; it knows {listed(known)}")
+    return list(found.values())
+
+
+def known_task(known: list[Name], task: Name | None) -> Name:
+    """The task of that name, which may be left out where there is one alone.
+
+    Raises:
+        InputError: it is not known, or is not said.
+    """
+    if task is None and len(known) == 1:
+        return known[0]
+    if task not in known:
+        asked = "which task the queries are of is not said" if task is None else f"it knows no task {task!r}"
+        raise InputError(f"{asked}; it knows {listed(known)}")
+    return task

@@ -55,17 +55,18 @@ class Predictor:
         how = "queries of a call together" if self.algorithm.transductive else "each query by itself"
         return f"{type(self.algorithm).__name__} of {self.name}, {how}"
 
-    def learner(self, memory: int | None = None, keep: str = "all", seed: int = 0) -> "LivingLearner":
+    def learner(self, memory: int | None = None, keep: str = "all", seed: int = 0, window: int | None = None) -> "LivingLearner":
         """A learner that has learned nothing yet, and learns class after class.
 
         Args:
             memory: examples of a class that it keeps, where its algorithm needs them; null for any number.
             keep: which of them, where more arrive: all, first, random or nearest.
             seed: of `random`.
+            window: only the last so many examples of a class count, and older ones fade; null for all.
         """
         from app.deploy.living_learner import LivingLearner
 
-        return LivingLearner.begun(self, memory, keep, seed)
+        return LivingLearner.begun(self, memory, keep, seed, window)
 
     def adapt(self, support_x: Any, support_y: Any, method: Method = "learned") -> Adapted:
         """The predictor of the task that these examples are of.

@@ -42,11 +42,13 @@ class Kept(ABC):
         kind: sums, examples or stream, as the file says.
         replaces: what of a checkpoint it holds itself.
         can_forget: whether what was learned can be taken back.
+        window: of each name the last so many examples count, older ones fade; null where all do.
     """
 
     kind: str
     replaces: tuple[str, ...] = ()
     can_forget = True
+    window: int | None = None
 
     @property
     @abstractmethod

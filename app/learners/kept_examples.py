@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from app.errors import InputError
 from app.learners.kept import Group, Kept, Name
 
-Rule = Literal["all", "first", "random", "nearest"]
+Rule = Literal["all", "first", "last", "random", "nearest"]
 
 
 class KeptExamples(Kept):
@@ -20,22 +20,26 @@ class KeptExamples(Kept):
         limit: examples of each name; null for any number.
         rule: which stay where more arrive: all, none may be left out and more are refused; first, those that came first; random,
             those that the seed draws, whatever the order they come in; nearest, those nearest to the mean of the features of all
-            that are at hand.
+            that are at hand; last, those that came last, so that older ones fade.
         seed: of the rule `random`.
-        features: of examples, of shape (rows, features), for the rule `nearest`.
+        features: of examples, inputs and targets, of shape (rows, features), for the rule `nearest`.
     """
 
     kind = "examples"
 
-    def __init__(self, limit: int | None, rule: Rule, seed: int, features: Callable[[Tensor], Tensor]):
+    def __init__(self, limit: int | None, rule: Rule, seed: int, features: Callable[..., Tensor]):
         if limit is not None and limit < 1:
             raise InputError(f"--memory is {limit}; give at least 1, or leave it out for any number")
-        if rule not in ("all", "first", "random", "nearest"):
+        if rule not in get_args(Rule):
             raise InputError(f"--keep is {rule}; give all, first, random or nearest")
         if limit is None and rule != "all":
             raise InputError(f"--keep {rule} chooses among more examples than --memory allows; give --memory a number")
         self.limit, self.rule, self.seed, self._features = limit, rule, seed, features
         self.groups: dict[Name, Group] = {}
+
+    @property
+    def window(self) -> int | None:
+        return self.limit if self.rule == "last" else None
 
     @property
     def counts(self) -> dict[Name, int]:
@@ -60,8 +64,9 @@ class KeptExamples(Kept):
                 f"{name!r} would have {count} examples, more than the {self.limit} that --memory allows; begin the learner with "
                 "--keep first, random or nearest, or with a larger --memory"
             )
-        if self.rule == "first":
-            rows = list(range(self.limit))
+        if self.rule in ("first", "last"):
+            rows = list(range(count))
+            rows = rows[: self.limit] if self.rule == "first" else rows[-self.limit :]
         else:
             order = sorted(range(count), key=self._rank(group).__getitem__)
             rows = sorted(order[: self.limit])
@@ -70,7 +75,7 @@ class KeptExamples(Kept):
     def _rank(self, group: Group) -> list[Any]:
         if self.rule == "random":  # which stay does not depend on the order: the least of all draws
             return [sha256(f"{self.seed}:".encode() + digest).digest() for digest in group.digests]
-        features = self._features(group.x).double()
+        features = self._features(group.x, group.y).double()
         distances = (features - features.mean(0)).square().sum(1).tolist()
         return list(zip(distances, group.digests, strict=True))
 

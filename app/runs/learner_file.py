@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from app.errors import InputError
 
-LEARNER_FORMAT = 1  # raise it where an older file can no longer be read as it was meant
+LEARNER_FORMAT = 2  # raise it where an older file can no longer be read as it was meant
 
 
 def revision_of(path: Path) -> str | None:

@@ -187,7 +187,7 @@ def test_tasks_of_a_regression(checkpoints, tmp_path):
         (["--model.distance=cosine", "--support={birds}/first"], "chosen when a learner begins"),
         (["--learner={birds}/birds.ckpt"], "does not end in .learner"),
         (["--learner={birds}/cut.learner"], "is not a whole learner"),
-        (["--learner={birds}/old.learner"], "is of format 0, and this version reads format 1"),
+        (["--learner={birds}/old.learner"], "is of format 1, and this version reads format 2"),
         (["--learner={birds}/ckpt.learner"], "is a checkpoint; give it as --ckpt_path"),
         (["--learner={birds}/absent/absent.learner", "--forget=bird a"], "does not exist"),
     ],
@@ -196,7 +196,7 @@ def test_bad_input(args, wrong, checkpoints, birds):
     file = begun(birds, checkpoints["ProtoNet"], "first")
     write(birds / "table.csv", ["x", "y"], [[1, 2]])
     (birds / "cut.learner").write_bytes(file.read_bytes()[:5000])
-    torch.save({"learner_format": 0}, birds / "old.learner")
+    torch.save({"learner_format": 1}, birds / "old.learner")
     shutil.copy(checkpoints["ProtoNet"], birds / "ckpt.learner")
     before = file.read_bytes()
     outcome = learn(birds, *(arg.format(birds=birds, ckpt=checkpoints["ProtoNet"]) for arg in args))

@@ -2,28 +2,18 @@
 
 import pytest
 import torch
-from helpers.small import small_run, task_of
+from helpers.living import predictor
 
 import app
 from app.deploy.coverage import prediction_sets
-from app.deploy.inputs import Columns, Pictures
 from app.deploy.living_learner import LivingLearner
-from app.deploy.predictor import Predictor, Source
+from app.deploy.predictor import Predictor
 from app.errors import InputError
 from app.learners.kept_sums import KeepsSums
 from app.learners.learner import subclasses
 
 SUMS = ["ProtoNet", "GeMCL", "R2D2", "MetaOptNet", "NeuralStatistician"]
 TASKS = ["CNP", "NP"]
-
-
-def predictor(method: str, **wanted) -> Predictor:
-    """An untrained algorithm; its numbers are all that these tests look at."""
-    algorithm, data = small_run(method, task_of(method), **{"head": "ridge"} | wanted)
-    shape = data.input_shape
-    reading = Pictures(shape) if len(shape) == 3 else Columns.numbered(shape, data.output_size)
-    task = {name: getattr(data, name) for name in ("input_shape", "output_size", "train_output_size", "task_type")}
-    return Predictor(algorithm.eval().requires_grad_(False), reading, method, Source({"task": task}, {}))
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +108,11 @@ def test_what_a_memory_keeps(pictures):
     nearest = source.learner(memory=3, keep="nearest")
     lesson = nearest.learn(x, y)
     assert lesson.dropped == dict.fromkeys(sorted(set(y)), 5)
-    flat = x[:8].flatten(1).double()
-    distance = (flat - flat.mean(0)).square().sum(1)
+    with torch.no_grad():
+        features = source.algorithm.net.body(x[:8] / 255).double()  # its norms have running statistics
+    distance = (features - features.mean(0)).square().sum(1)
+    pixels = (x[:8].double() - x[:8].double().mean(0)).flatten(1).square().sum(1)
+    assert set(distance.argsort()[:3].tolist()) != set(pixels.argsort()[:3].tolist())
     assert torch.equal(nearest.kept.groups["class 0"].x, x[distance.argsort()[:3].sort().values] / 255)
     with pytest.raises(InputError, match="'class 0' would have 8 examples, more than the 3"):
         source.learner(memory=3).learn(x, y)
@@ -137,7 +130,7 @@ def test_a_file_is_the_learner(tmp_path, pictures):
         other = predictor(method).learner()
         other.kept.load(kept)
         other.ledger = type(other.ledger).of_state(ledger)
-        assert again == 1 and same(learner, other, queries) and other.ledger.digests == learner.ledger.digests
+        assert again == 1 and same(learner, other, queries) and other.ledger.examples == learner.ledger.examples
         other.forget_examples(x[:1])
         assert other.kept.counts["class 0"] == 7  # both of its times
 
@@ -152,6 +145,9 @@ def test_a_file_is_the_learner(tmp_path, pictures):
         (lambda learner, x, y: learner.learn(x[:2], ["a"]), "x has 2 rows and y 1"),
         (lambda learner, x, y: learner.learn(x[:1], [3]), "cannot be sorted"),
         (lambda learner, x, y: learner.predictor.learner(memory=3), "keeps sums alone"),
+        (lambda learner, x, y: learner.predictor.learner(window=0), "--window is 0; give at least 1"),
+        (lambda learner, x, y: learner.predictor.learner(window=3, keep="first"), "leave one of the two out"),
+        (lambda learner, x, y: learner.learn(x[:1], y[:1], alarm_rate=5), "--alarm_rate is 5; give a probability"),
         (lambda learner, x, y: learner.predictor.learner().predict(x), "no class"),
         (lambda learner, x, y: app.load_learner("absent.learner"), "does not exist"),
     ],
@@ -172,6 +168,51 @@ def test_a_learned_head_knows_so_many_classes(pictures):
     learner.learn(x[:24], y[:24])
     with pytest.raises(InputError, match="learned head of 3 classes, and would have to know 4"):
         learner.learn(x[24:25], y[24:25])
+
+
+@pytest.mark.parametrize("method", ["ProtoNet", "MatchingNet", "OML"])
+def test_in_a_window_old_examples_fade(method, pictures):
+    """What is left are the last ones of each class, whatever came before; of a memory of sums too."""
+    x, y, queries = pictures
+    source = predictor(method)
+    learner = source.learner(window=3)
+    first, rest = [row for row in range(40) if row % 8 < 5], [row for row in range(40) if row % 8 >= 5]
+    lesson = learner.learn(x[first], [y[row] for row in first])
+    assert lesson.dropped == dict.fromkeys(learner.classes, 2)
+    learner.learn(x[rest], [y[row] for row in rest])
+    last = source.learner(window=3)
+    last.learn(x[rest], [y[row] for row in rest])
+    assert learner.kept.counts == dict.fromkeys(learner.classes, 3) and same(learner, last, queries)
+
+
+@pytest.mark.parametrize("num_outputs", [None, 9])
+def test_a_head_that_runs_on(num_outputs, pictures):
+    """All at once is one adaptation; class by class new rows come, and the old ones learn on."""
+    x, y, queries = pictures
+    source = predictor("OML", num_outputs=num_outputs)
+    whole = source.learner()
+    whole.learn(x, y)
+    adapted = source.adapt(x, y).raw_outputs(queries / 255)[0]
+    assert torch.allclose(whole.adapted().raw_outputs(queries / 255)[0], adapted, atol=1e-6)
+
+    learner = source.learner()
+    for start in range(0, 24, 8):
+        learner.learn(x[start : start + 8], y[start : start + 8])
+    rows = learner.kept.rows(["class 0"]).clone()
+    other = source.learner()
+    other.kept.load(learner.kept.state())
+    for one in (learner, other):
+        one.learn(x[24:], y[24:])
+    assert same(learner, other, queries) and learner.kept.counts == whole.kept.counts
+    assert learner.kept._head.steps == 40 and not torch.equal(learner.kept.rows(["class 0"]), rows)
+    if num_outputs:  # then the rows were there from the start, and so is all else
+        assert torch.allclose(learner.kept.rows(learner.classes), whole.kept.rows(whole.classes), atol=1e-6)
+    with pytest.raises(InputError, match="cannot take back"):
+        learner.forget("class 0")
+    with pytest.raises(InputError, match="takes in no other one"):
+        learner.merge(whole)
+    kept = source.learner(memory=3, keep="first")
+    assert kept.kept.kind == "examples"
 
 
 def test_two_spellings_are_told(pictures):

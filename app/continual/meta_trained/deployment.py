@@ -4,6 +4,7 @@ The bias of a head is the weight of a last feature that is always 1.
 """
 
 from math import sqrt
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,50 @@ def fresh_rows(rows: int, num_features: int, generator: torch.Generator) -> Tens
     return sqrt(2 / num_features) * drawn
 
 
-@torch.no_grad()
+class RunningHeads(NamedTuple):
+    """Linear heads that learn by Adam, image after image, and the moments of their gradients.
+
+    Attributes:
+        weights: of shape (streams, rates, classes, features); a head of its own for every learning rate.
+        first: running mean of the gradient, of the same shape.
+        second: that of its square.
+        steps: images that were learned.
+    """
+
+    weights: Tensor
+    first: Tensor
+    second: Tensor
+    steps: int
+
+    @classmethod
+    def fresh(cls, initial: Tensor, rates: int = 1) -> "RunningHeads":
+        """Heads before the first image; `initial` is of shape (streams, classes, features)."""
+        heads = initial[:, None].repeat(1, rates, 1, 1)
+        return cls(heads, torch.zeros_like(heads), torch.zeros_like(heads), 0)
+
+    @torch.no_grad()
+    def after(self, features: Tensor, labels: Tensor, lrs: Tensor) -> "RunningHeads":
+        """The heads after one pass over more of each stream.
+
+        Args:
+            features: of the images in their order, of shape (streams, images, features).
+            labels: of shape (streams, images), below `classes`.
+            lrs: learning rates, of shape (streams, rates).
+        """
+        heads, first, second = (part.clone() for part in self[:3])
+        targets = one_hot(labels, heads.shape[2], heads)
+        for step in range(features.shape[1]):
+            image = features[:, step, None]
+            error = (heads @ image[..., None])[..., 0].softmax(-1) - targets[:, step, None]
+            gradient = error[..., None] * image[:, :, None]  # of the cross-entropy
+            first.lerp_(gradient, 1 - BETAS[0])
+            second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+            unbiased = [1 - beta ** (self.steps + step + 1) for beta in BETAS]
+            size = second.sqrt().div_(sqrt(unbiased[1])).add_(EPS)
+            heads.sub_(first.div(size).mul_((lrs / unbiased[0])[..., None, None]))
+        return RunningHeads(heads, first, second, self.steps + features.shape[1])
+
+
 def deployed_heads(features: Tensor, labels: Tensor, initial: Tensor, lrs: Tensor) -> Tensor:
     """Linear heads after one pass of Adam over each stream, one image at a time (OML's meta-test, Javed and White 2019).
 
@@ -38,19 +82,7 @@ def deployed_heads(features: Tensor, labels: Tensor, initial: Tensor, lrs: Tenso
         initial: heads before the first image, of shape (streams, classes, features).
         lrs: learning rates, of shape (streams, rates).
     """
-    heads = initial[:, None].repeat(1, lrs.shape[1], 1, 1)
-    first, second = torch.zeros_like(heads), torch.zeros_like(heads)
-    targets = one_hot(labels, initial.shape[1], heads)
-    for step in range(features.shape[1]):
-        image = features[:, step, None]
-        error = (heads @ image[..., None])[..., 0].softmax(-1) - targets[:, step, None]
-        gradient = error[..., None] * image[:, :, None]  # of the cross-entropy
-        first.lerp_(gradient, 1 - BETAS[0])
-        second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-        unbiased = [1 - beta ** (step + 1) for beta in BETAS]
-        size = second.sqrt().div_(sqrt(unbiased[1])).add_(EPS)
-        heads.sub_(first.div(size).mul_((lrs / unbiased[0])[..., None, None]))
-    return heads
+    return RunningHeads.fresh(initial, lrs.shape[1]).after(features, labels, lrs).weights
 
 
 def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:

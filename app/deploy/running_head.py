@@ -1,0 +1,80 @@
+"""The head of an algorithm that was meta-trained for streams, as a memory: it learns on, image after image."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from app.continual.meta_trained.deployed_algorithm import DeployedAlgorithm
+from app.continual.meta_trained.deployment import RunningHeads
+from app.errors import InputError
+from app.learners.kept import Group, Kept, Name
+
+
+class KeptHead(Kept):
+    """The rows of a head and Adam's moments: new examples are further steps, new classes new rows.
+
+    Args:
+        encoded: features of inputs with the constant, of shape (rows, features + 1).
+        algorithm: says what new rows are, and the learning rate for so many classes.
+    """
+
+    kind = "head"
+    can_forget = False
+
+    def __init__(self, encoded: Callable[[Tensor], Tensor], algorithm: DeployedAlgorithm):
+        self._encoded, self._algorithm = encoded, algorithm
+        self._head: RunningHeads | None = None
+        self._counts: dict[Name, int] = {}  # in the order of their rows
+
+    @property
+    def counts(self) -> dict[Name, int]:
+        return dict(self._counts)
+
+    def learn(self, groups: dict[Name, Group]) -> dict[Name, int]:
+        names = [*self._counts, *(name for name in groups if name not in self._counts)]
+        features = torch.cat([self._encoded(group.x) for group in groups.values()])[None]
+        labels = torch.tensor([[names.index(name) for name, group in groups.items() for _ in group.digests]])
+        lr = self._algorithm.deployment_lr(f"accuracy{self._algorithm.sgd}", len(names))
+        with self._algorithm.full_precision():
+            head = self._grown(features, len(names))
+            head = head.after(features, labels.to(features.device), features.new_tensor([[lr]]))
+        if not head.weights.isfinite().all():
+            raise InputError("the head is not finite any more, and nothing was learned; give another checkpoint")
+        self._head = head
+        added = {name: len(group.digests) for name, group in groups.items()}
+        self._counts = {name: self._counts.get(name, 0) + added.get(name, 0) for name in names}
+        return {}
+
+    def _grown(self, features: Tensor, classes: int) -> RunningHeads:
+        """The head with rows for so many classes; the new ones are as before the first image."""
+        drawn = self._algorithm.fresh_heads(features, self._algorithm.outputs_for(classes), 0)
+        if self._head is None:
+            return RunningHeads.fresh(drawn)
+        weights, *moments = (part.to(features) for part in self._head[:3])
+        new = drawn[:, None, weights.shape[2] :]
+        rest = (F.pad(moment, (0, 0, 0, new.shape[2])) for moment in moments)
+        return RunningHeads(torch.cat([weights, new], 2), *rest, self._head.steps)
+
+    def rows(self, names: list[Name]) -> Tensor:
+        """The rows of these classes, of shape (names, features + 1)."""
+        known = list(self._counts)
+        return self._head.weights[0, 0, [known.index(name) for name in names]]
+
+    def forget(self, name: Name) -> None:
+        raise NotImplementedError
+
+    def forget_examples(self, groups: dict[Name, Group]) -> None:
+        raise NotImplementedError
+
+    def merge(self, other: Kept) -> dict[Name, int]:
+        raise InputError("--merge: a head that learned image after image takes in no other one; learn the other's examples")
+
+    def state(self) -> dict[str, Any]:
+        return {"counts": list(self._counts.items()), "head": None if self._head is None else list(self._head)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self._counts = dict(state["counts"])
+        self._head = None if state["head"] is None else RunningHeads(*state["head"])

@@ -80,7 +80,7 @@ def test_bad_input(tmp_path):
         learner.merge(app.load(path, device="cpu").learner())
     with pytest.raises(InputError, match="begin a learner"):
         app.load(path, device="cpu").adapt(images, names)
-    with pytest.raises(InputError, match="has a memory of its own"):
+    with pytest.raises(InputError, match="no single example fades"):
         app.load(path, device="cpu").learner(memory=3)
     joint = app.load(checkpoint(tmp_path / "joint", "Joint", 2), device="cpu").learner()
     before = joint.predict(images).probabilities

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from app.backbones import BackboneCallable, default_backbone
-from app.backbones.rows import Rows
 from app.continual.meta_trained.oml import OML
 from app.inner_loop.gradient_descent import InnerLoop
 from app.inner_loop.params import Params
@@ -65,9 +64,10 @@ class ANML(OML):
         modulator: the neuromodulatory network, null for one like `backbone`.
         adapted: what the inner loop changes: all of the prediction network and the head (the paper), or the head.
         inner_lr: step size of the inner loop.
-        norm: what an image is normalised by: instance, each channel by itself, which is what the batch norms of the authors'
-            program make of a batch of one image; layer, all channels together, with which features are so alike that an inner
-            loop on one class disturbs all others.
+        norm: what an image is normalised by. batch, as in the authors' program: in the inner loop and at deployment each channel
+            of an image by itself, which is what a batch norm makes of a batch of one image; in the outer loss all queries
+            together. instance: each image by itself there too. layer: all channels of an image together, with which features
+            are so alike that an inner loop on one class disturbs all others.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class ANML(OML):
         modulator: BackboneCallable | None = None,
         adapted: Literal["all", "head"] = "all",
         inner_lr: float = 0.1,
-        norm: Literal["instance", "layer"] = "instance",
+        norm: Literal["batch", "instance", "layer"] = "batch",
         **kwargs,
     ):
         super().__init__(backbone=partial(GatedNet, network=backbone, modulator=modulator), inner_lr=inner_lr, **kwargs)
-        self.norms_by_channel = norm == "instance"
+        self.norms_by_channel, self.outer_batch_norm = norm != "layer", norm == "batch"
         self.adapted, self.step = adapted, ConstantStep(inner_lr)
 
     def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Any:
@@ -107,18 +107,18 @@ class ANML(OML):
     def predict_tasks(self, params: Params, adapted: Any, query_x: Tensor, first_episode: int = 0) -> Tensor:
         if not isinstance(adapted, Adapted):
             return super().predict_tasks(params, adapted, query_x, first_episode)
-        features = vmap(self._features)(adapted.network, query_x)
-        return logits(features * self._gates(params, query_x), adapted.heads)
+        features = vmap(partial(self._features, together=self.outer_batch_norm))(adapted.network, query_x)
+        return logits(features * self._gates(params, query_x, self.outer_batch_norm), adapted.heads)
 
-    def _features(self, network: Params, images: Tensor) -> Tensor:
+    def _features(self, network: Params, images: Tensor, together: bool = False) -> Tensor:
         """Features before the gates; the weights may be among others."""
         own = {name: weight for name, weight in network.items() if name != "heads"}
-        with self.inner_autocast(), Rows(one_by_one=True, by_channel=self.norms_by_channel):
+        with self.inner_autocast(), self.rows(together):
             return widened(functional_call(self.net.network, own, (images,)).flatten(1))
 
-    def _gates(self, params: Params, images: Tensor) -> Tensor:
+    def _gates(self, params: Params, images: Tensor, together: bool = False) -> Tensor:
         """Gates of images of shape (tasks, rows, *input)."""
-        with Rows(one_by_one=True, by_channel=self.norms_by_channel):
+        with self.rows(together, len(images)):
             gates = self.part(params, "modulator", images.flatten(0, 1))
         return widened(gates).sigmoid().unflatten(0, images.shape[:2])
 

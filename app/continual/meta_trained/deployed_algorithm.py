@@ -1,6 +1,7 @@
 """What the algorithms share that are trained once, then learn long streams of new classes with their features frozen."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from functools import partial
 from math import isfinite, log
 from typing import Any
@@ -34,7 +35,7 @@ class DeployedAlgorithm(StackedAlgorithm):
     - accuracy_random_init, accuracy_random_init_class_mean: of an encoder of the same architecture that learned nothing.
 
     Each validation chooses the learning rate of each kind of head, for each length of the streams, by the held-out images of the
-    validation classes; `test` takes that of the nearest length. Every image is normalised by itself.
+    validation classes; `test` takes that of the nearest length. Every image of a stream is normalised by itself.
 
     Args:
         deployment_lrs: learning rates of the head that validation chooses from; without one, the middle one is taken.
@@ -45,6 +46,7 @@ class DeployedAlgorithm(StackedAlgorithm):
     task_types = ("classification",)
     learns_streams = True
     any_ways = True
+    outer_batch_norm = False  # whether the outer loss normalises the queries of a task together
     sgd = ""  # what the scores of the head by gradient descent end with, where the algorithm has another way to classify
 
     @abstractmethod  # what is learned, a subclass has to say
@@ -73,12 +75,22 @@ class DeployedAlgorithm(StackedAlgorithm):
         self._new_net = partial(backbone, self.input_shape, None)
         return self._new_net()
 
-    def encode(self, params: Params, images: Tensor, first_episode: int = 0) -> Tensor:
-        """Features of images of shape (tasks, rows, *input) and a constant, of shape (tasks, rows, features + 1)."""
-        generators = self.generators(len(images), first_episode)
-        with Rows(one_by_one=True, by_channel=self.norms_by_channel, generators=generators):
+    def encode(self, params: Params, images: Tensor, first_episode: int = 0, together: bool = False) -> Tensor:
+        """Features of images of shape (tasks, rows, *input) and a constant, of shape (tasks, rows, features + 1).
+
+        Args:
+            params: weights of the whole.
+            images: the rows of each task.
+            first_episode: number of the first task.
+            together: whether the rows of a task are normalised together.
+        """
+        with self.rows(together, len(images), self.generators(len(images), first_episode)):
             features = functional_call(self.net, self.net_params(params), (images.flatten(0, 1),))
         return with_constant(widened(features.flatten(1))).unflatten(0, images.shape[:2])
+
+    def rows(self, together: bool, num_tasks: int = 1, generators: Iterator[torch.Generator] | None = None) -> Rows:
+        """What a norm is to take for a batch: the rows of each task, or each row by itself."""
+        return Rows(num_tasks, one_by_one=not together, by_channel=self.norms_by_channel, generators=generators)
 
     def full_precision(self) -> torch.autocast:
         """Inside, matrix products are in the precision of their factors, whatever surrounds them."""
@@ -96,7 +108,7 @@ class DeployedAlgorithm(StackedAlgorithm):
             return deployed_heads(features, support_y, fresh, lrs)[:, 0, :classes]
 
     def predict_tasks(self, params: Params, adapted: Tensor, query_x: Tensor, first_episode: int = 0) -> Tensor:
-        features = self.encode(params, query_x, first_episode)
+        features = self.encode(params, query_x, first_episode, together=self.training and self.outer_batch_norm)
         with self.full_precision():
             return features @ adapted.mT
 

@@ -79,7 +79,8 @@ class Initialisation(DeployedAlgorithm):
                 "test streams; train it with --data.split_protocol background_evaluation"
             )
 
-    def encode(self, params: Params, images: Tensor, first_episode: int = 0) -> Tensor:
+    def encode(self, params: Params, images: Tensor, first_episode: int = 0, together: bool = True) -> Tensor:
+        """As it was trained: the rows of a task are normalised together, or by running statistics."""
         if params is self._untrained:  # the running statistics are not its own
             return super().encode(params, images, first_episode)
         with Rows(num_tasks=len(images)):

@@ -14,7 +14,12 @@ from app.continual.meta_trained.oml import OML, online_sgd
 from app.episode import Episode
 from app.errors import InputError
 
-CASES = {"OML": (OML, {}), "ANML": (ANML, {"adapted": "all"}), "ANML head": (ANML, {"adapted": "head"})}
+CASES = {
+    "OML": (OML, {}),
+    "ANML": (ANML, {"adapted": "all"}),
+    "ANML head": (ANML, {"adapted": "head"}),
+    "ANML, each image by itself": (ANML, {"adapted": "all", "norm": "instance"}),
+}
 each_case = pytest.mark.parametrize("case", CASES)
 each_order = pytest.mark.parametrize("first_order", [False, True])
 INNER_LR = 0.2
@@ -79,10 +84,10 @@ def plain(algorithm, params, episode, number):
         fast |= {name: weight for name, weight in params.items() if name.startswith("net.network.")}
     slow = {name: weight for name, weight in params.items() if name not in fast}
 
-    def outputs(weights, images, slow):
+    def outputs(weights, images, slow, together=False):
         weights = slow | weights
         net = {name.removeprefix("net."): weight for name, weight in weights.items() if name.startswith("net.")}
-        with Rows(one_by_one=True, by_channel=algorithm.norms_by_channel):
+        with Rows(one_by_one=not together, by_channel=algorithm.norms_by_channel):
             features = functional_call(algorithm.net, net, (images,))
         return features @ weights["head.weight"].T + weights["head.bias"]
 
@@ -92,7 +97,7 @@ def plain(algorithm, params, episode, number):
         loss = F.cross_entropy(outputs(at, image[None], inner), label[None])
         slopes = torch.autograd.grad(loss, list(at.values()), create_graph=second)
         fast = {name: fast[name] - INNER_LR * slope for name, slope in zip(at, slopes, strict=True)}
-    return F.cross_entropy(outputs(fast, episode.query_x, slow), episode.query_y)
+    return F.cross_entropy(outputs(fast, episode.query_x, slow, algorithm.outer_batch_norm), episode.query_y)
 
 
 @each_case
@@ -181,14 +186,17 @@ def test_norm_of_each_channel_of_a_row():
 
 
 def test_anml_is_the_program_of_its_authors():
-    """Their first inner steps and their outer loss, with functions of torch alone: convolution, batch norm of one image, gate."""
+    """Their inner steps and their outer loss, with functions of torch alone: convolution, batch norm of what is given, gate."""
     algorithm, batch = build("ANML", first_order=True, modulator=NETWORKS["Conv4_max_pool"])
     weights = {name: weight.detach() for name, weight in algorithm.named_parameters()}
 
     def features(net, x):
         for block in range(4):
             x = F.conv2d(x, net[f"{block}.weight"], padding=1)
-            x = F.instance_norm(x) * net[f"{block}.scale"][:, None, None] + net[f"{block}.shift"][:, None, None]
+            x = (
+                F.batch_norm(x, None, None, training=True) * net[f"{block}.scale"][:, None, None]
+                + net[f"{block}.shift"][:, None, None]
+            )
             x = F.relu(F.max_pool2d(x, 2))
         return x.flatten(1)
 

@@ -30,16 +30,17 @@ def load(
     return restored(ckpt_path, device, options, polarity, encoder_weights)
 
 
-def load_learner(path: str, device: str | None = None) -> "LivingLearner":
+def load_learner(path: str, device: str | None = None, encoder_weights: str | None = None) -> "LivingLearner":
     """A learner that lives, with all that it has learned.
 
     Args:
         path: of a file that `LivingLearner.save` or `train.py learn` wrote.
         device: where to compute, null for a GPU where there is one.
+        encoder_weights: as of `load`.
 
     Raises:
         InputError: there is no such file, it is not whole, or is of another version.
     """
     from app.deploy.living_learner import LivingLearner
 
-    return LivingLearner.load(path, device)
+    return LivingLearner.load(path, device, encoder_weights)

@@ -70,7 +70,8 @@ def predictor_of(
         reading = Pictures(tuple(task["input_shape"]), inputs.get("inverts_pictures", False), polarity)
     else:
         reading = Columns.numbered(task["input_shape"], task["output_size"], **inputs)
-    return Predictor(algorithm.to(_device(device)).eval(), reading, str(path), Source(checkpoint, options, polarity))
+    source = Source(checkpoint, options, polarity, encoder_weights)
+    return Predictor(algorithm.to(_device(device)).eval(), reading, str(path), source)
 
 
 def check_format(checkpoint: dict[str, Any], path: Path) -> None:

@@ -146,8 +146,6 @@ class Predict:
     def _table(self, predictor: Predictor) -> int:
         reading = predictor.reading
         if predictor.algorithm.task_type == "classification":
-            if self.coverage:
-                raise InputError("--coverage is for pictures, and the checkpoint classifies the rows of a table; leave it out")
             return classify_rows(self, predictor)
         of_classes = {"threshold": self.threshold, "top": self.top, "coverage": self.coverage, "method": self.method != "learned"}
         for option, given in of_classes.items():

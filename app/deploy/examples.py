@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 import torch
 
 from app.deploy.adapted import Adapted, Regression
-from app.deploy.inputs import Pictures
+from app.deploy.classified import read_labelled_rows
+from app.deploy.inputs import FeatureColumns, Pictures
 from app.deploy.living_learner import LivingLearner
 from app.deploy.pictures import read_pictures, read_support
 from app.deploy.predictor import Predictor
 from app.deploy.table import Table, read_table
 from app.errors import InputError
+from datamodules.files.feature_rows import read_feature_rows
 from datamodules.files.picture_files import PictureFiles
 
 
@@ -39,10 +41,11 @@ def labelled(path: str, option: str, predictor: Predictor, task: str | None) -> 
         task: of the rows of a table that does not say it; null where none was given.
     """
     reading = predictor.reading
-    if isinstance(reading, Pictures):
+    if isinstance(reading, Pictures | FeatureColumns):
         if task is not None:
-            raise InputError("--task is for the rows of a table, and the learner classifies pictures; leave it out")
-        support = read_support(path, reading, option)
+            raise InputError(f"--task is for the rows of a regression, and the learner classifies {reading.things}; leave it out")
+        is_of_rows = isinstance(reading, FeatureColumns)
+        support = read_labelled_rows(path, option, reading) if is_of_rows else read_support(path, reading, option)
         return [Labelled(support.pixels, support.labels)]
     _check_regression(predictor)
     table = read_table(path, option, reading, with_targets=True, one_task=False)
@@ -82,9 +85,11 @@ def answers_in_tasks(learner: LivingLearner, query: Table, task: str | None) -> 
     return learner.adapted(names[0]), Regression(torch.stack(means), None if stds[0] is None else torch.stack(stds))
 
 
-def given_pictures(path: str, predictor: Predictor) -> tuple[Any, ...]:
+def given_examples(path: str, predictor: Predictor) -> tuple[Any, ...]:
     """The examples that are to be forgotten: pictures of a folder, an archive or a list, or the rows of a table."""
     option, place, reading = "--forget_files", Path(path).expanduser(), predictor.reading
+    if isinstance(reading, FeatureColumns):
+        return (read_feature_rows(path, option, reading.x).values,)
     if not isinstance(reading, Pictures):
         _check_regression(predictor)
         table = read_table(path, option, reading, with_targets=True, one_task=False)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from app.deploy.checkpoint import restored
 from app.deploy.drift import ALARM_RATE, Drift
-from app.deploy.examples import Labelled, given_pictures, labelled
+from app.deploy.examples import Labelled, given_examples, labelled
 from app.deploy.inputs import Polarity
 from app.deploy.ledger import Lesson
 from app.deploy.living_learner import LivingLearner
@@ -24,11 +24,12 @@ class Learn:
     Args:
         learner: the file, which ends in .learner; with ckpt_path a new one.
         ckpt_path: file of a checkpoint, with which a new learner begins.
-        support: labelled examples to learn: a folder or .zip of <class>/<picture>; of a regression a .csv with the columns x and
-            y, and the column that named the tasks in training, or --task.
+        support: labelled examples to learn: a folder or .zip of <class>/<picture>; of a FeatureTable a .npz, .csv or .parquet
+            with its columns and that of the class; of a regression a .csv with the columns x and y, and the column that named the
+            tasks in training, or --task.
         forget: names of classes, or tasks, to forget as if they had never been seen.
-        forget_files: pictures to forget likewise: a folder, a .zip, or a text file with the path of a picture in each line; of a
-            regression a .csv of rows.
+        forget_files: pictures to forget likewise: a folder, a .zip, or a text file with the path of a picture in each line; of
+            tables a file of rows.
         merge: file of another learner, of the same checkpoint, to take in.
         held_out: labelled examples in the form of support that are not learned; the accuracy on them goes into the journal.
         task: of a regression, the task that the rows of a table without such a column are of.
@@ -39,6 +40,7 @@ class Learn:
         seed: of what is drawn.
         polarity: of pictures of lines, where those of training were white on black: auto for what most of the first ones are.
         device: where to compute; null for a GPU where there is one.
+        encoder_weights: file of the weights of the encoder that the checkpoint was trained with, where it is not in its place.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Learn:
         seed: int = 0,
         polarity: Polarity = "auto",
         device: str | None = None,
+        encoder_weights: str | None = None,
     ):
         self.path = Path(learner).expanduser()
         if self.path.suffix != ".learner":
@@ -74,13 +77,13 @@ class Learn:
         self.ckpt_path, self.support, self.forget, self.forget_files = ckpt_path, support, forget, forget_files
         self.merge, self.held_out, self.task, self.device = merge, held_out, task, device
         self.memory, self.keep, self.window, self.seed, self.polarity = memory, keep, window, seed, polarity
-        self.alarm_rate = alarm_rate
+        self.alarm_rate, self.weights = alarm_rate, encoder_weights
 
     def run(self, options: dict[str, Any]) -> int:
         """Does it, writes the file and says what came of it."""
         reads = not any((self.ckpt_path, self.support, self.forget, self.forget_files, self.merge, self.held_out))
         if reads:
-            say(self.path, LivingLearner.load(self.path, self.device), [])
+            say(self.path, LivingLearner.load(self.path, self.device, self.weights), [])
             return 0
         if self.ckpt_path is None and not self.path.is_file():
             read_learner(self.path)  # says what is wrong
@@ -97,13 +100,13 @@ class Learn:
         if self.ckpt_path is None:
             if options:
                 raise InputError(f"--model.{next(iter(options))} is chosen when a learner begins, with --ckpt_path; leave it out")
-            return LivingLearner.load(self.path, self.device)
+            return LivingLearner.load(self.path, self.device, self.weights)
         if self.path.exists():
             raise InputError(
                 f"--learner {self.path} is there already, and --ckpt_path would begin it anew; leave --ckpt_path out to go "
                 "on, or give another file"
             )
-        predictor = restored(self.ckpt_path, self.device, options, self.polarity)
+        predictor = restored(self.ckpt_path, self.device, options, self.polarity, self.weights)
         return predictor.learner(self.memory, self.keep, self.seed, self.window)
 
     def _do(self, learner: LivingLearner) -> list[tuple[str, str]]:
@@ -116,10 +119,10 @@ class Learn:
             names = [self.forget] if isinstance(self.forget, str) else self.forget
             return [("forgot", counted(learner.forget(*names)))]
         if self.forget_files:
-            gone = learner.forget_examples(*given_pictures(self.forget_files, learner.predictor))
+            gone = learner.forget_examples(*given_examples(self.forget_files, learner.predictor))
             return [("forgot", counted(gone))]
         if self.merge:
-            other = LivingLearner.load(self.merge, self.device)
+            other = LivingLearner.load(self.merge, self.device, self.weights)
             return lesson_lines("merged", learner.merge(other, self.alarm_rate), learner)
         return []
 

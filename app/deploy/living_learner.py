@@ -207,12 +207,11 @@ class LivingLearner:
             InputError: another program has written the file since this learner read or wrote it, or it cannot be written.
         """
         place = Path(path).expanduser()
-        checkpoint, options, polarity = self.predictor.source
+        checkpoint, *made_with = self.predictor.source
         reading = self.predictor.reading
         content = {
             "checkpoint": {name: value for name, value in checkpoint.items() if name not in (*LEFT_OUT, *self.kept.replaces)},
-            "options": options,
-            "polarity": polarity,
+            "made_with": made_with,
             "inverts": isinstance(reading, Pictures) and reading.inverts,
             "kind": self.kept.kind,
             "kept": self.kept.state(),
@@ -221,11 +220,12 @@ class LivingLearner:
         self._revisions[place.resolve()] = write_learner(place, content, self._revisions.get(place.resolve()))
 
     @classmethod
-    def load(cls, path: str | Path, device: str | None = None) -> "LivingLearner":
+    def load(cls, path: str | Path, device: str | None = None, encoder_weights: str | None = None) -> "LivingLearner":
         """The learner of a file; arguments as of `app.load_learner`."""
         place = Path(path).expanduser()
         revision, content = revision_of(place), read_learner(place)
-        predictor = predictor_of(content["checkpoint"], place, device, content["options"], content["polarity"])
+        options, polarity, weights = content["made_with"]
+        predictor = predictor_of(content["checkpoint"], place, device, options, polarity, encoder_weights or weights)
         if isinstance(predictor.reading, Pictures):
             predictor.reading = replace(predictor.reading, inverts=content["inverts"])
         learner = cls(predictor, empty_memory(predictor, content["kind"]), Ledger.of_state(content["ledger"]))

@@ -7,11 +7,12 @@ import numpy as np
 
 from app.deploy.adapted import OTHER
 from app.deploy.advice import class_columns, confidence
+from app.deploy.classified import answer_rows
 from app.deploy.command import Predict
 from app.deploy.coverage import set_parts
 from app.deploy.examples import answers_in_tasks
 from app.deploy.figures import curves, sheet, values
-from app.deploy.inputs import Pictures
+from app.deploy.inputs import FeatureColumns, Pictures
 from app.deploy.living_learner import LivingLearner
 from app.deploy.pictures import Support, read_query, status_of
 from app.deploy.table import no_rows, read_table
@@ -24,8 +25,8 @@ class PredictLearner(Predict):
 
     Args:
         learner: its file.
-        query: what to predict: a folder or .zip of pictures, in folders or not; of a regression a .csv with the columns x, and
-            the column that named the tasks in training, or --task.
+        query: what to predict: a folder or .zip of pictures, in folders or not; of a FeatureTable a .npz, .csv or .parquet with
+            its columns; of a regression a .csv with the columns x, and the column that named the tasks in training, or --task.
         out: the table of predictions; a picture of the same name is put beside it.
         export: writes what the learner knows as a program that torch.export.load reads without this application, a .pt2 file.
         threshold: the label is `other` where no class is at least so probable.
@@ -33,6 +34,7 @@ class PredictLearner(Predict):
         top: the table names so many of the most probable classes, instead of the probability of every class.
         task: of a regression, the task that the rows of a table without such a column are of.
         device: where to compute; null for a GPU where there is one, and for the CPU with --export.
+        encoder_weights: file of the weights of the encoder that the checkpoint was trained with, where it is not in its place.
     """
 
     def __init__(
@@ -46,12 +48,17 @@ class PredictLearner(Predict):
         top: int | None = None,
         task: str | None = None,
         device: str | None = None,
+        encoder_weights: str | None = None,
     ):
-        super().__init__(learner, query, query, out, export, threshold, coverage, top, device=device)
+        super().__init__(
+            learner, query, query, out, export, threshold, coverage, top, device=device, encoder_weights=encoder_weights
+        )
         self.task = task
 
     def run(self, options: dict[str, Any]) -> int:
-        knows = LivingLearner.load(self.ckpt_path, self.device or ("cpu" if self.export else None))
+        knows = LivingLearner.load(self.ckpt_path, self.device or ("cpu" if self.export else None), self.weights)
+        if isinstance(knows.predictor.reading, FeatureColumns):
+            return answer_rows(self, knows.adapted(), knows.num_examples, [])
         return self._named(knows) if isinstance(knows.predictor.reading, Pictures) else self._valued(knows)
 
     def _named(self, knows: LivingLearner) -> int:

@@ -25,11 +25,13 @@ class Source(NamedTuple):
         checkpoint: as it was read.
         options: of the algorithm, instead of those in the checkpoint.
         polarity: as of `app.load`.
+        encoder_weights: as of `app.load`.
     """
 
     checkpoint: dict[str, Any]
     options: dict[str, Any]
     polarity: str = "auto"
+    encoder_weights: str | None = None
 
 
 class Predictor:

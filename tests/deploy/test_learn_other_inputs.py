@@ -56,7 +56,7 @@ def test_rows_of_a_table(method, tmp_path):
 
     run("learn", *learner, "--forget_files", tmp_path / "second.csv")
     assert app.load_learner(tmp_path / "it.learner").kept.counts == {"kind 0": 5, "kind 1": 5}
-    write(tmp_path / "blank.csv", header, [table[0][:-1] + [" "]])
+    write(tmp_path / "blank.csv", header, [[*table[0][:-1], " "]])
     write(tmp_path / "narrow.csv", header[1:], [table[0][1:]])
     for args, wrong in (
         (["--support", tmp_path / "blank.csv"], "has 1 rows without a kind; remove them"),

@@ -127,6 +127,12 @@ class Trajectories(SplitImages):
     def read_split(self, split: str) -> ImageSplit:
         return self.images.read_split(split)
 
+    def describe_inputs(self) -> dict[str, Any]:
+        inputs: dict[str, Any] = {"inverts_pictures": self.images.inverts_pictures}
+        if self.encoder:
+            inputs |= {"picture_shape": list(self.images.picture_shape), "encoder": self.encoder.describe()}
+        return inputs
+
     def describe_task(self) -> dict[str, Any]:
         return {"source": self.source, "num_classes": self.lengths["test"], "shots": self.shots, "queries": self.queries}
 

@@ -29,6 +29,7 @@ from app.deploy.coverage import set_parts
 from app.deploy.figures import curves, is_ours, sheet, values, write_picture
 from app.deploy.inputs import Pictures, Polarity
 from app.deploy.methods import NAMES
+from app.deploy.names import method_name
 from app.deploy.pictures import read_query, read_support, status_of
 from app.deploy.predictor import Predictor
 from app.deploy.table import read_table
@@ -206,7 +207,7 @@ class Predict:
         table: str = "",
     ) -> None:
         how = "as it was trained" if adapted.method == "learned" else f"{NAMES[adapted.method]}"
-        lines = [("adapted", f"{type(adapted.algorithm).__name__}, {how}, {counted}"), ("predictions", str(self.out))]
+        lines = [("adapted", f"{method_name(adapted.algorithm)}, {how}, {counted}"), ("predictions", str(self.out))]
         lines += [("picture", str(self.picture))] if self.picture.exists() else []
         lines += [("score", score)] if score else []
         if adapted.transductive:

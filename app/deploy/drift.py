@@ -65,8 +65,7 @@ def drift_of(old: dict[Name, list[Example]], new: dict[Name, list[Example]], ala
         new: of each name, what arrives.
         alarm_rate: the chance of a false alarm, of all names together, between 0 and 1.
     """
-    if isinstance(alarm_rate, str) or not 0 < alarm_rate < 1:
-        raise InputError(f"--alarm_rate is {alarm_rate}; give a probability between 0 and 1, such as 0.05")
+    check_rate(alarm_rate)
     names = sorted((name for name in new if old.get(name)), key=str)
     if not names:
         return None
@@ -75,6 +74,12 @@ def drift_of(old: dict[Name, list[Example]], new: dict[Name, list[Example]], ala
     generator = torch.Generator().manual_seed(int.from_bytes(text[:6], "big"))
     found = two_sample_test([tuple(map(_rows, pair)) for pair in pairs], generator)
     return Drift(alarm_rate, found.together, dict(zip(names, found.of_class, strict=True)))
+
+
+def check_rate(alarm_rate: float) -> None:
+    """Raises an InputError where it is no probability."""
+    if isinstance(alarm_rate, str) or not 0 < alarm_rate < 1:
+        raise InputError(f"--alarm_rate is {alarm_rate}; give a probability between 0 and 1, such as 0.05")
 
 
 def sketches(predictor: Predictor) -> Callable[[Group], list[Example]]:

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.deploy.checkpoint import restored
-from app.deploy.drift import ALARM_RATE, Drift
+from app.deploy.drift import ALARM_RATE, Drift, check_rate
 from app.deploy.examples import Labelled, given_examples, labelled
 from app.deploy.inputs import Polarity
 from app.deploy.ledger import Lesson
 from app.deploy.living_learner import LivingLearner
-from app.deploy.names import listed
+from app.deploy.names import listed, method_name
 from app.deploy.verb import Verb, without_model
 from app.errors import InputError
 from app.runs.learner_file import held, read_learner
@@ -72,6 +72,7 @@ class Learn:
             raise InputError("--memory, --keep and --window are chosen when a learner begins, with --ckpt_path; leave them out")
         if ckpt_path is not None and (forget is not None or forget_files is not None):
             raise InputError("--ckpt_path begins a learner, which has nothing to forget yet; leave one of the two out")
+        check_rate(alarm_rate)
         if merge is not None and Path(merge).expanduser().resolve() == self.path.resolve():
             raise InputError(f"--merge {merge} is the learner itself; give another one")
         self.ckpt_path, self.support, self.forget, self.forget_files = ckpt_path, support, forget, forget_files
@@ -164,7 +165,7 @@ def drift_lines(drift: Drift | None, learner: LivingLearner) -> list[tuple[str, 
     count = len(drift.of_name)
     compared = f"{count} {learner.noun}" + ("es" if learner.is_classification else "s") * (count > 1)
     if not drift.is_seen:
-        return [("drift", f"none seen: what arrived of {compared} looks like what was learned before")]
+        return [("drift", f"none seen in {compared} that were known before")]
     names = sorted(drift.names, key=drift.of_name.__getitem__)
     named = listed([f"{name} (p {drift.of_name[name]:.3f})" for name in names])
     what = named if names else f"{compared} together (p {drift.together:.3f}), though no single one stands out"
@@ -174,13 +175,13 @@ def drift_lines(drift: Drift | None, learner: LivingLearner) -> list[tuple[str, 
 
 def say(path: Path, learner: LivingLearner, lines: list[tuple[str, str]]) -> None:
     """Prints what was done, and what the learner knows now."""
-    counts, algorithm = learner.kept.counts, type(learner.predictor.algorithm).__name__
+    counts, method = learner.kept.counts, method_name(learner.predictor.algorithm)
     noun = learner.noun + ("es" if learner.is_classification else "s")
     knows = [(str(name), str(counts[name])) for name in learner.classes]
     lines = [
         *lines,
         ("learner", f"{path}, {path.stat().st_size:,} bytes"),
-        ("method", f"{algorithm}, which keeps {learner.kept.kind}"),
+        ("method", f"{method}, which keeps {learner.kept.words}"),
         ("knows", f"{len(knows)} {noun}, {sum(counts.values())} examples"),
     ]
     width = max(len(name) for name, _ in lines)

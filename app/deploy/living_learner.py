@@ -131,7 +131,7 @@ class LivingLearner:
         self.kept.forget_examples({name: some_of(inputs, targets, digests, chosen) for name, chosen in rows.items()})
         self.ledger.remove(digests=set(digests))
         gone = {name: len(chosen) for name, chosen in rows.items()}
-        self._enter("forgot examples", gone)
+        self._enter("took back", gone)
         return gone
 
     def merge(self, other: "LivingLearner", alarm_rate: float | None = ALARM_RATE) -> Lesson:

@@ -12,7 +12,7 @@ from app.deploy.adapted import Adapted, Knowing
 from app.deploy.drift import feature_rows
 from app.deploy.inputs import Columns, Pictures
 from app.deploy.ledger import digests_of
-from app.deploy.names import check_sortable
+from app.deploy.names import check_sortable, method_name
 from app.deploy.predictor import Predictor, labels_of
 from app.deploy.running_head import KeptHead
 from app.deploy.streams import KeptStream
@@ -123,10 +123,7 @@ def some_of(x: Tensor, y: Tensor | None, digests: list[bytes], rows: list[int]) 
 
 def check_mergeable(mine: tuple[Predictor, Kept], other: tuple[Predictor, Kept]) -> None:
     """Raises an InputError where another learner's memory is of another method, network or kind."""
-    one, two = (f"{type(predictor.algorithm).__name__} ({kept.kind})" for predictor, kept in (mine, other))
-    taught = [predictor.reading for predictor, kept in (mine, other) if kept.counts]
-    if len({reading.inverts for reading in taught if isinstance(reading, Pictures)}) > 1:
-        raise InputError("--merge: one learner has learned dark lines on light and the other light ones on dark; see --polarity")
+    one, two = (f"{method_name(predictor.algorithm)} ({kept.kind})" for predictor, kept in (mine, other))
     if one != two:
         raise InputError(f"--merge: the other learner is of {two}, and this one is of {one}; merge two of one checkpoint")
     own, others = (predictor.algorithm.state_dict() for predictor, _ in (mine, other))
@@ -134,6 +131,9 @@ def check_mergeable(mine: tuple[Predictor, Kept], other: tuple[Predictor, Kept])
         raise InputError(
             f"--merge: the network of the other learner is another one, {min(differing)} differs; merge two of one checkpoint"
         )
+    taught = [predictor.reading for predictor, kept in (mine, other) if kept.counts]
+    if len({reading.inverts for reading in taught if isinstance(reading, Pictures)}) > 1:
+        raise InputError("--merge: one learner has learned dark lines on light and the other light ones on dark; see --polarity")
 
 
 def _same(one: Tensor | None, other: Tensor | None) -> bool:

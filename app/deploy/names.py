@@ -1,6 +1,7 @@
 """What people call their classes."""
 
 from collections.abc import Iterable
+from typing import Any
 from unicodedata import normalize
 
 from app.errors import InputError
@@ -62,3 +63,8 @@ def known_task(known: list[Name], task: Name | None) -> Name:
         asked = "which task the queries are of is not said" if task is None else f"it knows no task {task!r}"
         raise InputError(f"{asked}; it knows {listed(known)}")
     return task
+
+
+def method_name(algorithm: Any) -> str:
+    """What an algorithm is called; that of a stream by its method."""
+    return type(getattr(algorithm, "method", algorithm)).__name__

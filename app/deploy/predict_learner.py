@@ -14,6 +14,7 @@ from app.deploy.examples import answers_in_tasks
 from app.deploy.figures import curves, sheet, values
 from app.deploy.inputs import FeatureColumns, Pictures
 from app.deploy.living_learner import LivingLearner
+from app.deploy.names import method_name
 from app.deploy.pictures import Support, read_query, status_of
 from app.deploy.table import no_rows, read_table
 from app.deploy.verb import OF_MODEL, Verb
@@ -79,7 +80,7 @@ class PredictLearner(Predict):
             score += f"; {OTHER!r} counts as wrong" if self.threshold else ""
         counted = f"{len(adapted.classes)} classes, {knows.num_examples} support pictures, {len(query.names)} queries"
         support = Support(np.zeros((0, *adapted.reading.shape), np.uint8), [], [])
-        title = f"{type(adapted.algorithm).__name__}: {counted}"
+        title = f"{method_name(adapted.algorithm)}: {counted}"
         self.write(
             header, rows, partial(sheet, support, query, found.labels, probabilities.max(1), adapted.classes, title, score)
         )
@@ -104,7 +105,7 @@ class PredictLearner(Predict):
             parts = (f"{name} {value:.4g}" for name, value in zip(reading.y, np.sqrt((errors**2).mean(0)), strict=True))
             score = f"root mean squared error of the {known.sum()} queries with a target: {', '.join(parts)}"
         counted = f"{len(knows.classes)} tasks, {knows.num_examples} support rows, {len(query.x)} queries"
-        title = f"{type(adapted.algorithm).__name__}: {counted}"
+        title = f"{method_name(adapted.algorithm)}: {counted}"
         draw = curves if len(reading.x) == 1 and len(query.tasks) < 2 else values
         self.write(header, rows, partial(draw, adapted, no_rows(reading), query, found, title))
         self.say(adapted, counted, score, query.x)

@@ -22,6 +22,7 @@ class KeptHead(Kept):
     """
 
     kind = "head"
+    words = "a head that learns on"
     can_forget = False
 
     def __init__(self, encoded: Callable[[Tensor], Tensor], algorithm: DeployedAlgorithm):

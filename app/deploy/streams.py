@@ -69,6 +69,7 @@ class KeptStream(Kept):
     """
 
     kind = "stream"
+    words = "its weights and its own memory, and learns on"
     replaces = ("state_dict",)
     can_forget = False
 

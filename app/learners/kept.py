@@ -5,8 +5,8 @@
   learners is learning both, and what was forgotten was never seen.
 - *Examples* (`KeptExamples`, for every other algorithm): examples of each class, at most so many, chosen by a named rule; the
   algorithm adapts to them anew.
-- *Streams* (in `app/continual/`): what a method for streams keeps. What arrives is its next experience; nothing can be taken
-  back.
+- *Streams* and *heads* (`KeptStream`, `KeptHead` in `app/deploy/`): what a method for streams keeps, and the head of an algorithm
+  that was meta-trained for them. What arrives is the next experience; nothing can be taken back.
 
 A regression has tasks where a classification has classes: more rows for one that is known, others beside it.
 """
@@ -39,13 +39,15 @@ class Kept(ABC):
     """Base of the memories.
 
     Attributes:
-        kind: sums, examples or stream, as the file says.
+        kind: sums, examples, stream or head, as the file says.
+        words: what it keeps, for a person.
         replaces: what of a checkpoint it holds itself.
         can_forget: whether what was learned can be taken back.
         window: of each name the last so many examples count, older ones fade; null where all do.
     """
 
     kind: str
+    words: str
     replaces: tuple[str, ...] = ()
     can_forget = True
     window: int | None = None

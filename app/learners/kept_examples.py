@@ -42,6 +42,12 @@ class KeptExamples(Kept):
         return self.limit if self.rule == "last" else None
 
     @property
+    def words(self) -> str:
+        if self.limit is None:
+            return "all examples"
+        return f"the last {self.limit} examples of each" if self.window else f"{self.limit} examples of each at most"
+
+    @property
     def counts(self) -> dict[Name, int]:
         return {name: len(group.digests) for name, group in self.groups.items()}
 

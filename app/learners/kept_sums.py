@@ -75,6 +75,7 @@ class KeptSums(Kept):
     """
 
     kind = "sums"
+    words = "sums"
 
     def __init__(self, addends: Callable[[Tensor, Tensor | None], Tensor]):
         self._addends = addends

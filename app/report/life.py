@@ -7,7 +7,7 @@ from app.report.chart import Chart, Line, line_chart
 from app.report.page import environment
 from app.runs.learner_file import read_learner
 
-SHOWN = ("held out", "classes or tasks", "examples", "bytes of memory")
+KEEPS = {"sums": "sums", "examples": "examples", "stream": "its weights and its own memory", "head": "a head that learns on"}
 
 
 def life_page(path: Path) -> str:
@@ -19,17 +19,21 @@ def life_page(path: Path) -> str:
     content = read_learner(path)
     journal = json.loads(content["ledger"]["journal"])
     entries = [{**entry, "number": number, "counts": dict(entry["counts"])} for number, entry in enumerate(journal, start=1)]
-    algorithm = content["checkpoint"]["algorithm"]
-    subtitle = f"{algorithm}, which keeps {content['kind']}; {path.stat().st_size:,} bytes"
+    checkpoint = content["checkpoint"]
+    subtitle = f"{checkpoint['algorithm']}, which keeps {KEEPS[content['kind']]}; {path.stat().st_size:,} bytes"
+    is_regression = checkpoint["task"]["task_type"] == "regression"
     template = environment().get_template("life.html")
-    return template.render(title=path.stem, subtitle=subtitle, charts=_charts(entries), entries=entries)
+    charts = _charts(entries, is_regression)
+    return template.render(title=path.stem, subtitle=subtitle, charts=charts, entries=entries, is_regression=is_regression)
 
 
-def _charts(entries: list[dict]) -> list[Chart]:
+def _charts(entries: list[dict], is_regression: bool) -> list[Chart]:
+    score, names = ("mean squared error", "tasks") if is_regression else ("accuracy", "classes")
     values = {
-        "held out": [(entry["number"], entry["held_out"]["score"]) for entry in entries if "held_out" in entry],
-        "classes or tasks": [(entry["number"], entry["names"]) for entry in entries],
-        "examples": [(entry["number"], entry["examples"]) for entry in entries],
-        "bytes of memory": [(entry["number"], entry["bytes"]) for entry in entries],
+        f"{score} on held-out examples": [(one["number"], one["held_out"]["score"]) for one in entries if "held_out" in one],
+        names: [(one["number"], one["names"]) for one in entries],
+        "examples": [(one["number"], one["examples"]) for one in entries],
+        "bytes of memory": [(one["number"], one["bytes"]) for one in entries],
     }
-    return [line_chart(name, [Line(name, 0, values[name])], may_be_logarithmic=False) for name in SHOWN if values[name]]
+    lines = {title: Line(title, 0, points) for title, points in values.items() if points}
+    return [line_chart(title, [line], x_label="entry of the journal", may_be_logarithmic=False) for title, line in lines.items()]

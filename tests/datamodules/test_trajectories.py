@@ -1,5 +1,7 @@
 """Trajectories and streams: which images, in which order, under which labels."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -152,3 +154,10 @@ def test_options_that_cannot_be(wanted, message):
 def test_glyphs_have_defaults_of_their_own():
     data = trajectories(source="glyphs", test_num_classes=None, val_num_classes=None)
     assert (data.shots, data.queries, data.lengths) == (8, 4, {"val": (10, 50), "test": (10, 50, 90)})
+
+
+def test_a_checkpoint_knows_that_the_ink_is_white():
+    assert trajectories().describe_inputs() == {"inverts_pictures": True}
+    encoder = SimpleNamespace(describe=lambda: {"name": "a network"})
+    found = Trajectories(encoder=encoder).describe_inputs()
+    assert found == {"inverts_pictures": True, "picture_shape": [1, 28, 28], "encoder": {"name": "a network"}}

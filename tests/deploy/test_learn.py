@@ -114,7 +114,7 @@ def test_a_life(checkpoints, birds):
     assert answers(birds) == answers(birds, "never")
     assert app.report.__main__.main([str(birds / "birds.learner")]) == 0
     page = (birds / "birds.html").read_text()
-    assert page.count("<svg") == 4 and "bird a" in page and "forgot examples" in page
+    assert page.count("<svg") == 4 and "bird a" in page and "took back" in page
     shown = learn(birds)
     assert "2 classes, 6 examples" in shown.out and shown.out.count("journal") == 4 and "2  bird a" in shown.out
 

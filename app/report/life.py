@@ -28,6 +28,7 @@ def life_page(path: Path) -> str:
 
 
 def _charts(entries: list[dict], is_regression: bool) -> list[Chart]:
+    entries = [entry for entry in entries if not entry.get("merged")]  # those count what another learner knew
     score, names = ("mean squared error", "tasks") if is_regression else ("accuracy", "classes")
     values = {
         f"{score} on held-out examples": [(one["number"], one["held_out"]["score"]) for one in entries if "held_out" in one],

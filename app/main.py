@@ -25,6 +25,7 @@ def main() -> int:
     """Runs the command line and returns the exit status: 1 for an error, 128 + the signal where one stopped the run."""
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # episodes are drawn in microseconds
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning 2.6 with a newer torch
+    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # parts with published or frozen weights
     warnings.filterwarnings("ignore", ".*The dirpath has changed.*")  # a test in a folder of its own
     warnings.filterwarnings("ignore", ".*GPU available but not used.*")  # by choice, or because it cannot be
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # of a run that is resumed

@@ -35,6 +35,7 @@ ROOMS: dict[str, set[str]] = {
         "app.inner_loop",
         "app.learners",
         "app.backbones",
+        "app.pretrained",
         *DATA,
     },
     "app.command_line": {
@@ -49,6 +50,7 @@ ROOMS: dict[str, set[str]] = {
         "datamodules.base",
         "app.learners",
         "app.backbones",
+        "app.pretrained",
     },
     "callbacks": {"callbacks.pictures", "app.continual", "app.learners", "app.runs", "datamodules.base"},
     "callbacks.pictures": {"app.learners", "datamodules.base"},

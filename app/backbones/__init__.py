@@ -10,6 +10,7 @@ from torch import nn
 from app.backbones.conv4 import Conv4
 from app.backbones.identity import Identity as Identity
 from app.backbones.mlp import MLP
+from app.backbones.pretrained import Pretrained as Pretrained
 from app.backbones.r2d2_net import R2D2Net as R2D2Net
 from app.backbones.resnet12 import ResNet12 as ResNet12
 from app.backbones.wrn import WRN as WRN

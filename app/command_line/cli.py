@@ -32,16 +32,11 @@ from app.errors import InputError
 from app.learners.initial_weights import begin_elsewhere
 from app.learners.learner import Learner
 from app.learners.suitability import check_suits
+from app.pretrained.restored import weights_of_checkpoint
 from app.runs.commands import resume
 from app.runs.metrics_file import MetricsFile
 from app.runs.processes import is_rank_zero, job_from_outside
-from app.runs.run import (
-    check_data,
-    check_encoder,
-    check_fits,
-    checkpoint_dir,
-    prepare_as_checkpoint,
-)
+from app.runs.run import check_data, check_encoder, check_fits, checkpoint_dir, prepare_as_checkpoint
 from app.runs.same_training import check_same_training
 from app.runs.session import Session
 from app.runs.steady_logger import steady
@@ -134,6 +129,10 @@ class MetaCLI(LightningCLI):
         self.config_dump = {}  # Lightning's hyperparameters, which nothing here saves: writing them down takes long
         settle_loggers(config.trainer.logger, config.trainer.default_root_dir, self.session.run_id)
         refuse_float16(config.trainer.precision)
+
+    def instantiate_classes(self) -> None:
+        with weights_of_checkpoint(self.checkpoint is not None):
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")

@@ -21,6 +21,7 @@ from app.deploy.streams import build_stream
 from app.errors import InputError, cause
 from app.learners.inductive import answer_one_by_one
 from app.learners.meta_algorithm import MetaAlgorithm
+from app.pretrained.restored import weights_of_checkpoint
 from app.runs.known_classes import check_classes, known_class
 from app.runs.run import CHECKPOINT_FORMAT, read_checkpoint
 
@@ -115,7 +116,8 @@ def build(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]) -> Me
     parser.add_subclass_arguments(MetaAlgorithm, "model", fail_untyped=False, required=True)
     try:
         parsed = parser.parse_object({"model": {"class_path": config["class_path"], "init_args": arguments}})
-        algorithm = parser.instantiate_classes(parsed).model
+        with weights_of_checkpoint():
+            algorithm = parser.instantiate_classes(parsed).model
     except ArgumentError as error:
         raise InputError(f"{path}: this version's {name} does not take its options ({shortened(str(error))})") from error
     except ValueError as error:

@@ -15,6 +15,7 @@ from app.continual.methods.fine_tuning import FineTuning
 from app.continual.stream_algorithm import StreamAlgorithm
 from app.errors import InputError
 from app.learners.kept import Group, Kept, Name
+from app.pretrained.restored import weights_of_checkpoint
 from app.runs.known_classes import check_classes
 
 
@@ -40,7 +41,8 @@ def build_stream(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]
             parts = parser.instantiate_classes(parser.parse_object({"model": chosen})).model
         except ArgumentError as error:
             raise InputError(f"{path}: this version does not take the method's options ({shortened(str(error))})") from error
-        net = (parts.backbone or DEFAULT_BACKBONE)(stream.input_shape, stream.output_size)
+        with weights_of_checkpoint("state_dict" in checkpoint):
+            net = (parts.backbone or DEFAULT_BACKBONE)(stream.input_shape, stream.output_size)
         return (parts.method or FineTuning)(net, stream)
 
     algorithm = StreamAlgorithm(build, checkpoint["stream"])

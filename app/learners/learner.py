@@ -1,7 +1,7 @@
 """What the command line and the callbacks ask of everything that is trained."""
 
 from abc import abstractmethod
-from math import isfinite
+from math import isclose, isfinite
 from typing import Any
 
 from lightning import LightningModule
@@ -83,7 +83,14 @@ class Learner(LightningModule):
                 raise InputError(f"{self.optimizer_option}.lr is {group['lr']}; give a finite number")
         if self._lr_scheduler is None:
             return optimizer
+        before = [float(group["lr"]) for group in optimizer.param_groups]
         scheduler = self._lr_scheduler(optimizer)
+        now = [float(group["lr"]) for group in optimizer.param_groups]
+        if not all(isclose(rate * before[0], now[0] * own) for rate, own in zip(now, before, strict=True)):
+            raise InputError(
+                f"--model.lr_scheduler {type(scheduler).__name__} sets one rate for all weights, and --model.head_lr_factor two; "
+                "leave one of the two out"
+            )
         if isinstance(scheduler, ProgressSchedule):
             scheduler.progress = self.progress
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

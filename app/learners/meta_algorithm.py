@@ -8,17 +8,20 @@ from typing import Any
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
+from torch.optim import Optimizer
 
 from app.backbones import BackboneCallable, default_backbone
 from app.backbones.drop_block import DropBlock
 from app.episode import Episode
-from app.errors import InputError, check_at_least
+from app.errors import InputError, check_above_zero, check_at_least
 from app.inner_loop.gradient_descent import INNER_GRADIENT_NORM
 from app.inner_loop.observation import observing
 from app.inner_loop.params import Params
 from app.inner_loop.task_stack import Stacking, stacking
+from app.learners.calls_modules import CallsModules
 from app.learners.episodic_learner import EpisodicLearner, Evaluated
+from app.learners.parameter_groups import optimizer_of_parts
 from app.learners.stages import stages_to_score
 from app.learners.suitability import check_tasks
 from app.lightning_internals import is_logged
@@ -31,7 +34,7 @@ from datamodules.base.episodic import EpisodicDataModule
 Metrics = dict[str, Tensor]
 
 
-class MetaAlgorithm(EpisodicLearner):
+class MetaAlgorithm(CallsModules, EpisodicLearner):
     """Base of all algorithms: a subclass writes one task (`adapt`, `predict`), vmap adds the task axis.
 
     An algorithm that is for classification or regression alone says so in `task_types`, one that learns all training classes at
@@ -47,6 +50,8 @@ class MetaAlgorithm(EpisodicLearner):
         task_type: classification or regression; linked to the data set.
         backbone: the network; null for Conv4 on images, MLP on vectors.
         init_from: checkpoint of a run whose network is the start of this one's, but for a head of another size; null for none.
+        head_lr_factor: how many times as high the outer learning rate is for what is learned beside the backbone's body, such as
+            a head (10 in FEAT, Ye et al. 2020); null for one rate.
         outer_loss: loss of the query set; null for cross_entropy in classification, mse in regression.
         transductive: queries of a task are normalised together; else by the statistics of the support set.
         support_copies: in evaluation the support set is so many copies of each picture, each changed as by --data.augment in
@@ -78,8 +83,10 @@ class MetaAlgorithm(EpisodicLearner):
         tasks_per_chunk: int | None = None,
         stacking: Stacking | None = None,
         init_from: Path | None = None,
+        head_lr_factor: float | None = None,
     ):
         super().__init__()
+        check_above_zero("model", head_lr_factor=head_lr_factor)
         check_at_least(1, "model", or_null="for what fits", tasks_per_chunk=tasks_per_chunk)
         check_at_least(1, "model", support_copies=support_copies)
         self.input_shape, self.output_size, self.task_type = tuple(input_shape), output_size, task_type
@@ -88,7 +95,7 @@ class MetaAlgorithm(EpisodicLearner):
         self.transductive, self.support_copies = transductive, support_copies
         self.tasks_per_chunk, self.stacking, self.init_from = tasks_per_chunk, stacking, init_from
         self.net = self.build_net(backbone or default_backbone(self.input_shape))
-        self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
+        self._optimizer, self._lr_scheduler, self.head_lr_factor = optimizer, lr_scheduler, head_lr_factor
         self.autocast_inner_loop = True
 
     def build_net(self, backbone: BackboneCallable) -> nn.Module:
@@ -187,6 +194,11 @@ class MetaAlgorithm(EpisodicLearner):
 
     # Lightning
 
+    def new_optimizer(self) -> Optimizer:
+        if self.head_lr_factor is None:
+            return super().new_optimizer()
+        return optimizer_of_parts(self._optimizer, self, self.head_lr_factor)
+
     def check_data(self, data: EpisodicDataModule) -> None:
         check_tasks(self, data)
 
@@ -226,24 +238,7 @@ class MetaAlgorithm(EpisodicLearner):
         """What `results.json` says about the way of predicting."""
         return {"transductive": self.transductive}
 
-    def network(self, params: Params, x: Tensor) -> Tensor:
-        """The backbone with these parameters, named as in `self.net`."""
-        return functional_call(self.net, params, (x,))
-
     def inner_autocast(self) -> torch.autocast:
         """The precision of the inner loop: autocast only where it is on outside and the inner loop may use it."""
         device = self.device.type
         return torch.autocast(device, enabled=self.autocast_inner_loop and torch.is_autocast_enabled(device), cache_enabled=False)
-
-    def net_params(self, params: Params) -> Params:
-        """The backbone's share of the meta-parameters, named as in `self.net`."""
-        return self.module_params("net", params)
-
-    def module_params(self, module: str, params: Params) -> Params:
-        """The share that a module of the algorithm has in the meta-parameters, named as in the module."""
-        prefix = f"{module}."
-        return {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
-
-    def call_module(self, module: str, params: Params, *inputs: Tensor) -> Tensor:
-        """A module of the algorithm, by its name, with its share of these meta-parameters."""
-        return functional_call(self.get_submodule(module), self.module_params(module, params), inputs)

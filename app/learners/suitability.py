@@ -50,11 +50,19 @@ def _suits(learner: type[Learner], data: type[ResumableDataModule]) -> bool:
 def check_tasks(learner: Learner, data: EpisodicDataModule) -> None:
     """Raises an InputError where the learner is not for such tasks."""
     check_copies(learner, data)
-    if learner.needs_pixels and getattr(data, "normalise", None):
-        raise InputError(f"--model {type(learner).__name__} takes pixels from 0 to 1; leave --data.normalise out")
+    if getattr(data, "normalise", None):
+        check_pixels(learner)
     if "train" in data.used_splits:
         check_labels(learner, data)
         check_ways(learner, data)
+
+
+def check_pixels(learner: Learner) -> None:
+    """Raises an InputError where the learner, or its backbone, takes no pixels that were normalised."""
+    net = getattr(learner, "net", None)
+    if learner.needs_pixels or getattr(net, "needs_pixels", False):
+        part = f"--model {type(learner).__name__}" if learner.needs_pixels else f"--model.backbone {type(net).__name__}"
+        raise InputError(f"{part} takes pixels from 0 to 1; leave --data.normalise out")
 
 
 def check_labels(learner: Learner, data: EpisodicDataModule) -> None:

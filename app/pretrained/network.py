@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from app.errors import InputError
+from app.pretrained.restored import checkpoint_has_weights
 
 BLOCK = 1 << 22  # bytes of a file that are digested at a time
 
@@ -92,9 +93,13 @@ class PretrainedNetwork:
     def load(self) -> nn.Module:
         """The network without its classifier, in evaluation mode: from inputs to features, of shape (rows, features).
 
+        Inside `weights_of_checkpoint` its weights are of no account, and their file is not asked for.
+
         Raises:
             InputError: the weights cannot be read, or are another network's.
         """
+        if checkpoint_has_weights():
+            return _headless(_create(self.name, self.size, num_classes=0))
         if self.path is None:
             return self._downloaded()
         state = self._read(self.path)
@@ -154,6 +159,7 @@ class Traits:
         input_shape: channels, height and width of its inputs.
         mean: of the inputs' channels, subtracted from pixels in 0..1.
         std: by which they are then divided.
+        crop: mode and share of a resized picture's side that is cut out, and the interpolation by which it was resized.
         prepare: from a picture of any size to uint8 of `input_shape`: resized and cropped as timm does it for this network.
         recipe: that of `prepare`, in words.
         config: what timm knows of the published weights.
@@ -163,6 +169,7 @@ class Traits:
     input_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop: tuple[str, float, str]
     prepare: Callable[[Any], Any]
     recipe: str
     config: dict[str, Any]
@@ -202,7 +209,8 @@ def _traits(name: str, size: int | None, option: str) -> Traits:
         return prepare(image.convert("RGB")).numpy()
 
     shape, mean, std = (tuple(config[key]) for key in ("input_size", "mean", "std"))
-    return Traits(features.shape[1], shape, mean, std, prepared, recipe, net.pretrained_cfg)
+    crop = (config["crop_mode"], config["crop_pct"], config["interpolation"])
+    return Traits(features.shape[1], shape, mean, std, crop, prepared, recipe, net.pretrained_cfg)
 
 
 def _create(name: str, size: int | None, **options: Any) -> nn.Module:

@@ -12,6 +12,7 @@ FREE_OF_MODEL = (
     "checkpoint_inner_steps",
     "num_eval_samples",
     "support_copies",
+    "backbone.weights",  # they are the checkpoint's
     "eval_",
 )
 FREE_OF_DATA = ("data_dir", "cache_dir", "path", "num_workers", "val_", "test_episodes", "test_num_classes", "encoder.weights")

@@ -1,5 +1,6 @@
 """What the algorithms share that fit a network to a support set by gradient steps."""
 
+import warnings
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
@@ -9,12 +10,16 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from app.backbones.pretrained import Pretrained
 from app.backbones.rows import Rows
-from app.errors import check_at_least
+from app.episode import Episode
+from app.errors import InputError, check_at_least
 from app.inner_loop.params import Params
+from app.inner_loop.task_stack import stacking
 from app.learners.meta_algorithm import MetaAlgorithm
 from app.lightning_internals import attached_trainer
 from app.scores.losses import LossName
+from datamodules.base.episodic import EpisodicDataModule
 
 
 class FastWeights(NamedTuple):
@@ -53,6 +58,25 @@ class InnerLoopAlgorithm(MetaAlgorithm):
         self.inner_steps, self.eval_inner_steps = inner_steps, eval_inner_steps or inner_steps
         self.chooses_steps, self.chosen_steps = eval_inner_steps is None and self.task_type == "regression", None
         self.inner_loss, self.inner_reduction = self.loss_function("inner_loss", inner_loss), inner_reduction
+
+    def check_data(self, data: EpisodicDataModule) -> None:
+        super().check_data(data)
+        if isinstance(self.net, Pretrained):
+            self._check_rules()
+
+    def _check_rules(self) -> None:
+        """Raises an InputError where vmap has no rule for a layer of a pretrained network: found on a picture or two of noise."""
+        x, y = torch.rand(2, 1, *self.input_shape), torch.zeros(2, 1, dtype=torch.long)
+        try:
+            with self.tried_out() as learner, stacking(self.stacking), warnings.catch_warnings():
+                warnings.filterwarnings("error", "There is a performance drop")
+                learner.train().outer_gradient(dict(learner.named_parameters()), self.as_dtype(Episode(x, y, x, y)))
+        except (RuntimeError, NotImplementedError, UserWarning) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise InputError(
+                f"--model {type(self).__name__} differentiates all tasks' networks at once, and a layer of --model.backbone "
+                f"Pretrained cannot be ({reason}); choose another network, or an algorithm such as ProtoNet"
+            ) from error
 
     @abstractmethod
     def adaptation(self, params: Params, support_x: Tensor, support_y: Tensor) -> Iterator[FastWeights]:

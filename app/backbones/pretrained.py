@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from app.backbones.elementary import Elementary
+from app.backbones.frozen import freeze as freeze_weights
 from app.errors import InputError, check_at_least
 from app.pretrained.network import PretrainedNetwork, Traits, timm
 from app.torch_internals import is_transformed
@@ -51,7 +52,7 @@ class Pretrained(nn.Module):
         check_at_least(0, "model.backbone", freeze=freeze)
         source = PretrainedNetwork(name, weights and str(weights), size, "model.backbone")
         net = source.load()
-        _freeze(net, freeze, name)
+        _freeze_stages(net, freeze, name)
         self.num_features = source.traits.num_features
         self.body = nn.Sequential(Prepared(source.traits, tuple(input_shape[1:])), Features(net))
         self.head = nn.Linear(self.num_features, output_size) if output_size else nn.Identity()
@@ -119,16 +120,12 @@ def _resampling(before: int, after: int, kept: int, interpolation: str) -> Tenso
     return matrix[first : first + kept]
 
 
-def _freeze(net: nn.Module, count: int, name: str) -> None:
-    """Makes buffers of the weights of the first stages: nothing trains, adapts or differentiates them."""
+def _freeze_stages(net: nn.Module, count: int, name: str) -> None:
+    """Freezes the first stages."""
     if not count:
         return
     stages = timm().models.group_parameters(net, net.group_matcher(coarse=True))
     if count > len(stages):
         raise InputError(f"--model.backbone.freeze {count} is more than the {len(stages)} stages of {name}; give at most that")
     for stage in sorted(stages)[:count]:
-        for whole in stages[stage]:
-            place, _, own = whole.rpartition(".")
-            module = net.get_submodule(place)
-            weight = module._parameters.pop(own)
-            module.register_buffer(own, weight.detach())
+        freeze_weights(net, stages[stage])

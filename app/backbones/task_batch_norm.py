@@ -114,7 +114,8 @@ def update_running_statistics(network: nn.Module, mean_over_processes: Callable[
         network: whose TaskBatchNorms have seen these tasks, in however many chunks, or all at once.
         mean_over_processes: the mean of a tensor over all processes, one call for all layers.
     """
-    norms = [module for module in network.modules() if isinstance(module, TaskBatchNorm) and module.running_mean is not None]
+    of_network = (module for module in network.modules() if isinstance(module, TaskBatchNorm))
+    norms = [norm for norm in of_network if norm.running_mean is not None and norm.seen]
     if not norms:
         return
     means = mean_over_processes(torch.cat([sum(norm.seen) / len(norm.seen) for norm in norms], 1))

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from app.errors import InputError
-from app.learners.learner import Learner
+from app.learners.learner import Learner, Origin
 from app.runs.processes import is_rank_zero
 from app.runs.run import read_checkpoint
 
@@ -15,43 +14,39 @@ SHOWN = 4  # tensors that are named one by one
 
 
 def begin_elsewhere(learner: Learner, checkpoint: dict[str, Any] | None) -> None:
-    """Gives a learner that is told to the network of another run, in every process, and says what was taken.
+    """Gives the parts of a learner that are told to the weights of other runs, in every process, and says what was taken.
 
     Args:
-        learner: which has an option `init_from`, or none such.
+        learner: says in `origins` which parts.
         checkpoint: of the run itself, where it goes on; what it began with is of no account then.
     """
-    path = getattr(learner, "init_from", None)
-    if path is None or checkpoint is not None:
-        return
-    said = take_weights(learner.net, path)
-    if is_rank_zero():
-        print(said, flush=True)
+    for origin in learner.origins() if checkpoint is None else ():
+        said = take_weights(origin)
+        if is_rank_zero():
+            print(said, flush=True)
 
 
 @torch.no_grad()
-def take_weights(net: nn.Module, path: Path) -> str:
-    """Copies the tensors of a run's network that have the same names and shapes here; returns what was taken and what not.
+def take_weights(origin: Origin) -> str:
+    """Copies the tensors of a run's checkpoint that have the same names and shapes here; returns what was taken and what not.
 
-    Args:
-        net: whose weights are to begin there; its head may have another size, and then stays as it is.
-        path: of a checkpoint of this application.
+    A head of a network may have another size, and then stays as it is.
 
     Raises:
         InputError: it is no checkpoint, or of another network.
     """
-    path = Path(path).expanduser()
+    option, path, prefix = f"--model.{origin.option}", Path(origin.path).expanduser(), origin.prefix
     if not path.is_file():
         is_what = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"--model.init_from {path} {is_what}; give the file of a checkpoint, such as DIR/checkpoints/best.ckpt")
-    checkpoint, own = read_checkpoint(path), net.state_dict()
-    theirs = {name.removeprefix("net."): part for name, part in checkpoint["state_dict"].items() if name.startswith("net.")}
+        raise InputError(f"{option} {path} {is_what}; give the file of a checkpoint, such as DIR/checkpoints/best.ckpt")
+    checkpoint, own = read_checkpoint(path), origin.part.state_dict()
+    theirs = {name.removeprefix(prefix): part for name, part in checkpoint["state_dict"].items() if name.startswith(prefix)}
     other = [name for name, part in own.items() if name not in theirs or theirs[name].shape != part.shape]
-    if wrong := [name for name in other if not name.startswith("head.")]:
+    if wrong := [name for name in other if not (prefix and name.startswith("head."))]:
         here, there = (tuple(state[wrong[0]].shape) if wrong[0] in state else "absent" for state in (own, theirs))
         raise InputError(
-            f"--model.init_from {path} is of another network: {wrong[0]} is {there} there and {here} here; give --model.backbone "
-            f"and --data as that run of {checkpoint['algorithm']} has them"
+            f"{option} {path} is of another network: {wrong[0]} is {there} there and {here} here; give --model.backbone and "
+            f"--data as that run of {checkpoint['algorithm']} has them"
         )
     for name, part in own.items():
         if name not in other:
@@ -59,5 +54,5 @@ def take_weights(net: nn.Module, path: Path) -> str:
     kept = f"; as they were: {', '.join(other[:SHOWN])}{', ...' if len(other) > SHOWN else ''}" if other else ""
     unused = [name for name in theirs if name not in own or name in other]
     left = f"; not taken: {', '.join(unused[:SHOWN])}{', ...' if len(unused) > SHOWN else ''}" if unused else ""
-    taken = f"{len(own) - len(other)} of {len(own)} tensors of the network are those of {path}"
+    taken = f"{len(own) - len(other)} of {len(own)} tensors of the {'network' if prefix else origin.option} are those of {path}"
     return f"{taken} ({checkpoint['algorithm']}, step {checkpoint['global_step']}){kept}{left}"

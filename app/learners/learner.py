@@ -2,10 +2,11 @@
 
 from abc import abstractmethod
 from math import isclose, isfinite
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from app.errors import InputError
@@ -13,6 +14,22 @@ from app.learners.lr_schedule import ProgressSchedule
 from app.learners.run_end import time_limits
 from app.runs.collectives import Agreement, reduced
 from datamodules.base.resumable import ResumableDataModule
+
+
+class Origin(NamedTuple):
+    """A part of a learner that begins as another run's checkpoint has it.
+
+    Attributes:
+        option: of the model, that names the checkpoint.
+        path: of the checkpoint.
+        part: takes the weights.
+        prefix: of their names in the checkpoint, before those that they have in the part.
+    """
+
+    option: str
+    path: Path
+    part: nn.Module
+    prefix: str = "net."
 
 
 class Learner(LightningModule):
@@ -67,6 +84,10 @@ class Learner(LightningModule):
 
     def check_data(self, data: ResumableDataModule) -> None:
         """Raises an InputError where the data do not suit the options; asked once, before training or a test begins."""
+
+    def origins(self) -> list[Origin]:
+        """The parts that begin as another run's checkpoint has them."""
+        return []
 
     def new_optimizer(self) -> Optimizer:
         """The outer optimiser."""

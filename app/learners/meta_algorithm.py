@@ -21,6 +21,7 @@ from app.inner_loop.params import Params
 from app.inner_loop.task_stack import Stacking, stacking
 from app.learners.calls_modules import CallsModules
 from app.learners.episodic_learner import EpisodicLearner, Evaluated
+from app.learners.learner import Origin
 from app.learners.parameter_groups import optimizer_of_parts
 from app.learners.stages import stages_to_score
 from app.learners.suitability import check_tasks
@@ -193,6 +194,9 @@ class MetaAlgorithm(CallsModules, EpisodicLearner):
             yield Episode(*tensors)
 
     # Lightning
+
+    def origins(self) -> list[Origin]:
+        return [Origin("init_from", self.init_from, self.net)] if self.init_from else []
 
     def new_optimizer(self) -> Optimizer:
         if self.head_lr_factor is None:

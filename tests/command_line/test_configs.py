@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from helpers.command_line import ROOT, begin_only, train
+from helpers.pretrained import NAME, write_weights
 from helpers.small import options
 from lightning import Trainer
 
@@ -153,6 +154,9 @@ def command_line(path: Path, folder: Path) -> list[Any]:
         args.append("--model=OML")
     if "ConvCNP" in path.read_text():
         args += [f"--{name}={value}" for name, value in SMALL_GRID.items()]
+    if "Pretrained" in path.read_text():
+        weights = write_weights(Path("weights.safetensors").absolute())
+        args += [f"--model.backbone.name={NAME}", f"--model.backbone.weights={weights}", "--model.backbone.size=32"]
     return ["fit", OPTION[path.parent.name], path, *args, "--trainer.default_root_dir", folder]
 
 

@@ -56,6 +56,7 @@ SMALL_METHODS = {
     "ANML": {"inner_lr": 0.01},  # a step an image
     "CAVIA": {"film_layer": 3, "inner_lr": 1.0},  # near the head it learns soonest
     "GeMCL": {"beta": 100.0},  # of few features
+    "PMF": {"eval_finetune_steps": 1},
     "NeuralStatistician": {"context_size": 16, "latent_size": 4, "hidden_size": 32, "num_layers": 1, "width": 8},
 }
 METHODS = {cls.__name__: (cls, SMALL_METHODS.get(cls.__name__, {})) for cls in ALGORITHMS} | {
@@ -66,7 +67,7 @@ METHODS = {cls.__name__: (cls, SMALL_METHODS.get(cls.__name__, {})) for cls in A
 }
 
 # By the classes that methods inherit from; what these do for all of them is tested once for each.
-SAME_BUT_FOR_THE_HEAD = ("UNICORN", "ProtoMAML")  # MAML with another head_start, as it may have by itself
+SAME_BUT_FOR_THE_HEAD = ("UNICORN", "ProtoMAML", "MetaBaseline")  # MAML and ProtoNet with options that they may have themselves
 ONE_OF_EACH_BASE = sorted(
     {cls.__bases__: cls.__name__ for cls in ALGORITHMS if cls.__name__ not in SAME_BUT_FOR_THE_HEAD}.values()
 )

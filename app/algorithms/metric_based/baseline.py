@@ -10,6 +10,7 @@ from torch.func import vmap
 
 from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
 from app.algorithms.metric_based.logistic_regression import logistic_regression
+from app.algorithms.metric_based.protonet import class_means
 from app.episode import Episode
 from app.errors import check_at_least, check_finite
 from app.inner_loop.params import Params
@@ -33,8 +34,9 @@ class Baseline(EmbeddingAlgorithm):
     Args:
         inner_lr: step size of the head's gradient descent.
         eval_inner_steps: its steps.
-        eval_head: how the head is fitted to a support set: descent, as above; or logistic, the optimum of logistic regression on
-            features of length 1 with a weight penalty of 1 (RFS, Tian et al. 2020), which has neither steps nor a step size.
+        eval_head: how the head is fitted to a support set: descent, as above; or without steps, on features of length 1: the
+            optimum of logistic regression with a weight penalty of 1 (RFS, Tian et al. 2020); or centroid, ten times the cosine
+            to the means of the classes' features (Classifier-Baseline, Chen et al. 2021).
         transductive: the support set, and the queries, of a test task are normalised by their own statistics; else by the
             running statistics of training.
     """
@@ -46,7 +48,7 @@ class Baseline(EmbeddingAlgorithm):
         self,
         inner_lr: float = 0.01,
         eval_inner_steps: int = 100,
-        eval_head: Literal["descent", "logistic"] = "descent",
+        eval_head: Literal["descent", "logistic", "centroid"] = "descent",
         transductive: bool = False,
         **kwargs,
     ):
@@ -63,10 +65,14 @@ class Baseline(EmbeddingAlgorithm):
     def losses(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Tensor, Metrics]:
         if not self.training:
             return super().losses(params, batch, first_episode)
+        _, outputs, labels = self.class_outputs(params, batch, first_episode)
+        return self.loss_and_score(outputs, labels)
+
+    def class_outputs(self, params: Params, batch: Episode, first_episode: int) -> tuple[Tensor, Tensor, Tensor]:
+        """All pictures of training tasks, what the network makes of them, of shape (tasks, rows, classes), and their classes."""
         images, labels = torch.cat([batch.support_x, batch.query_x], 1), torch.cat([batch.support_y, batch.query_y], 1)
         head = {name: params[f"head.{name}"] for name, _ in self.head.named_parameters()}
-        outputs = self.logits(head, widened(self.embed(params, images, first_episode)))
-        return self.loss_and_score(outputs, labels)
+        return images, self.logits(head, widened(self.embed(params, images, first_episode))), labels
 
     # Evaluation
 
@@ -77,8 +83,8 @@ class Baseline(EmbeddingAlgorithm):
     def descent(self, features: Tensor, labels: Tensor) -> Iterator[Params]:
         """Yields the heads of a stack of tasks after 0, 1, ..., eval_inner_steps steps."""
         features = widened(features)
-        if self.eval_head == "logistic":
-            yield self.logistic(features, labels)
+        if self.eval_head != "descent":
+            yield (self.logistic if self.eval_head == "logistic" else self.centroids)(features, labels)
             return
         head, velocity = self.initial_heads(features), None
 
@@ -103,6 +109,11 @@ class Baseline(EmbeddingAlgorithm):
             weights, biases = logistic_regression(F.normalize(features, dim=-1), self.one_hot(labels, features))
         return {"weight": weights.mT, "bias": biases}
 
+    def centroids(self, features: Tensor, labels: Tensor) -> Params:
+        """Heads whose logits of features of length 1 are ten times the cosine to the means of the classes."""
+        means = class_means(features, self.one_hot(labels, features))
+        return {"weight": 10.0 * F.normalize(means, dim=-1), "bias": torch.zeros_like(means[..., 0])}
+
     def initial_heads(self, features: Tensor) -> Params:
         """A head for each task, uniform in +-1 / sqrt(features); one draw for all, so that `predict` says what `test` does."""
         bound, generator = features.shape[-1] ** -0.5, torch.Generator().manual_seed(0)  # on the CPU: the same on every device
@@ -118,7 +129,7 @@ class Baseline(EmbeddingAlgorithm):
 
     def head_outputs(self, params: Params, head: Params, features: Tensor) -> Tensor:
         with self.full_precision():
-            if self.eval_head == "logistic":
+            if self.eval_head != "descent":
                 return Baseline.logits(self, head, F.normalize(widened(features), dim=-1))
             return self.logits(head, widened(features))
 

@@ -83,6 +83,13 @@ class EmbeddingAlgorithm(StackedAlgorithm):
         with Rows(num_tasks=1 if self.pools else len(images), step=step, generators=noise):
             return self.network(self.net_params(params), images.flatten(0, 1)).unflatten(0, (len(images), -1))
 
+    def embed_both(self, params: Params, support_x: Tensor, query_x: Tensor, first_episode: int = 0) -> tuple[Tensor, Tensor]:
+        """Features of support sets and of queries that are encoded together, each as `embed` gives them."""
+        if self.training and self.norm_statistics == "halves":
+            return self.embed(params, support_x, first_episode), self.embed(params, query_x, first_episode)
+        features = self.embed(params, torch.cat([support_x, query_x], 1), first_episode)
+        return features[:, : support_x.shape[1]], features[:, support_x.shape[1] :]
+
     def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Any:
         if self._encodes_together:
             return support_x, support_y
@@ -92,11 +99,7 @@ class EmbeddingAlgorithm(StackedAlgorithm):
         if not self._encodes_together:
             return self.head_outputs(params, adapted, self.embed(params, query_x, first_episode))
         support_x, support_y = adapted
-        if self.training and self.norm_statistics == "halves":
-            support, queries = (self.embed(params, images, first_episode) for images in (support_x, query_x))
-        else:
-            features = self.embed(params, torch.cat([support_x, query_x], 1), first_episode)
-            support, queries = features.split([support_x.shape[1], query_x.shape[1]], 1)
+        support, queries = self.embed_both(params, support_x, query_x, first_episode)
         return self.head_outputs(params, self.fit_head(params, support, support_y), queries)
 
     @property

@@ -42,9 +42,7 @@ class ProtoNet(KeepsSums, EmbeddingAlgorithm):
 
     def fit_head(self, params: Params, features: Tensor, labels: Tensor) -> Tensor:
         """Prototypes, of shape (tasks, ways, features)."""
-        features = widened(features)
-        members = self.one_hot(labels, features)
-        return members.mT @ features / members.sum(1)[..., None]
+        return class_means(features, self.one_hot(labels, widened(features)))
 
     def addends(self, params: Params, x: Tensor, y: Tensor | None) -> Tensor:
         return widened(self.embed(params, x[None])[0])
@@ -57,6 +55,16 @@ class ProtoNet(KeepsSums, EmbeddingAlgorithm):
         if self.distance == "cosine":
             return scale * F.normalize(features, dim=-1) @ F.normalize(head, dim=-1).mT
         return -scale * squared_distances(features, head)
+
+
+def class_means(features: Tensor, members: Tensor) -> Tensor:
+    """Means of the classes, of shape (tasks, ways, features).
+
+    Args:
+        features: of shape (tasks, rows, features).
+        members: one-hot labels, of shape (tasks, rows, ways).
+    """
+    return members.mT @ widened(features) / members.sum(1)[..., None]
 
 
 def squared_distances(points: Tensor, others: Tensor) -> Tensor:

@@ -205,3 +205,13 @@ def test_logistic_regression_of_features_of_length_one(float64):
     run.fit(algorithm.float().train(), data)
     run.test(algorithm, datamodule=data, verbose=False)
     assert len(algorithm.evaluation["scores"]["accuracy"]["mean"]) == 1
+
+
+def test_the_cosine_to_the_means_of_the_classes(float64):
+    algorithm, _ = small(eval_head="centroid")
+    support_x, support_y, query_x, _ = take(random_tasks(), 0)
+    params = dict(algorithm.double().eval().named_parameters())
+    found = algorithm.predict(params, algorithm.adapt(params, support_x, support_y), query_x)
+    support, queries = (algorithm.embed(params, x[None])[0] for x in (support_x, query_x))
+    means = torch.stack([support[support_y == way].mean(0) for way in range(WAYS)])
+    assert_close(found, 10 * F.cosine_similarity(queries[:, None], means[None], dim=-1), rtol=1e-9, atol=1e-9)

@@ -127,6 +127,13 @@ def test_statistics_of_a_step_at_once_or_of_its_halves():
         assert_close(norm.running_mean, 0.1 * torch.stack(seen).mean(0), rtol=1e-4, atol=1e-6)
 
 
+def test_meta_baseline_is_the_cosine_with_a_learned_scale():
+    algorithm, plain, batch = build("MetaBaseline"), build("ProtoNet", distance="cosine", scale=10.0), random_tasks()
+    params = dict(algorithm.named_parameters())
+    assert params["scale"] == 10.0
+    assert_close(algorithm.query_outputs(params, batch), plain.query_outputs(dict(plain.named_parameters()), batch))
+
+
 def plain_norm(layer: nn.Module) -> nn.Module:
     return nn.BatchNorm2d(len(layer.bias)) if isinstance(layer, TaskBatchNorm) else layer
 

@@ -58,7 +58,8 @@ SMALL = {
 }
 SMALL_WHERE_GIVEN = {"train_ways": 6}  # elsewhere it is null
 SMALL_GRID = {"model.grid_range": [-5, 5], "model.points_per_unit": 4}
-NAMES = {*SHORT, *SMALL_GRID, *(f"data.{name}" for name in SMALL | SMALL_WHERE_GIVEN)}
+SMALL_PRETRAINED = {"model.backbone.name": NAME, "model.backbone.size": 32}
+NAMES = {*SMALL_PRETRAINED, *SHORT, *SMALL_GRID, *(f"data.{name}" for name in SMALL | SMALL_WHERE_GIVEN)}
 CLASSES, IMAGES = 50, 48
 
 
@@ -154,9 +155,9 @@ def command_line(path: Path, folder: Path) -> list[Any]:
         args.append("--model=OML")
     if "ConvCNP" in path.read_text():
         args += [f"--{name}={value}" for name, value in SMALL_GRID.items()]
-    if "Pretrained" in path.read_text():
+    if "backbones.Pretrained" in path.read_text():
         weights = write_weights(Path("weights.safetensors").absolute())
-        args += [f"--model.backbone.name={NAME}", f"--model.backbone.weights={weights}", "--model.backbone.size=32"]
+        args += [f"--model.backbone.weights={weights}", *(f"--{name}={value}" for name, value in SMALL_PRETRAINED.items())]
     return ["fit", OPTION[path.parent.name], path, *args, "--trainer.default_root_dir", folder]
 
 

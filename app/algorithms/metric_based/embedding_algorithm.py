@@ -88,7 +88,7 @@ class EmbeddingAlgorithm(StackedAlgorithm):
         if self.training and self.norm_statistics == "halves":
             return self.embed(params, support_x, first_episode), self.embed(params, query_x, first_episode)
         features = self.embed(params, torch.cat([support_x, query_x], 1), first_episode)
-        return features[:, : support_x.shape[1]], features[:, support_x.shape[1] :]
+        return features.split([support_x.shape[1], query_x.shape[1]], 1)
 
     def adapt_tasks(self, params: Params, support_x: Tensor, support_y: Tensor, first_episode: int = 0) -> Any:
         if self._encodes_together:

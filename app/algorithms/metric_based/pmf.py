@@ -9,9 +9,10 @@ from torch.func import functional_call
 from app.algorithms.metric_based.meta_baseline import MetaBaseline
 from app.algorithms.metric_based.pseudo_queries import changed
 from app.episode import Episode
-from app.errors import InputError, check_at_least
+from app.errors import check_at_least
 from app.inner_loop.params import Params
 from app.learners.episodic_learner import Evaluated
+from app.torch_internals import tree_map
 
 RATES = (0.0, 0.0001, 0.001, 0.01)  # of which validation tasks choose one
 VALIDATION_TASKS = 5
@@ -34,8 +35,6 @@ class PMF(MetaBaseline):
     def __init__(self, eval_finetune_steps: int = 50, eval_finetune_lr: float | None = None, **kwargs):
         super().__init__(**kwargs)
         check_at_least(0, "model", eval_finetune_steps=eval_finetune_steps, eval_finetune_lr=eval_finetune_lr)
-        if self.transductive and eval_finetune_steps:
-            raise InputError("--model.transductive true has no fixed norms to fine-tune with; leave it out, or give 0 steps")
         self.eval_finetune_steps, self.eval_finetune_lr = eval_finetune_steps, eval_finetune_lr
         self.finetune_lr = eval_finetune_lr or 0.0
 
@@ -75,18 +74,19 @@ class PMF(MetaBaseline):
         tasks = zip(support_x, support_y, self.generators(len(support_x), first_episode), strict=True)
         fitted = [self.fine_tuned(params, *task) for task in tasks]
         weights = {f"net.{name}": torch.stack([one[name] for one in fitted]) for name in fitted[0]}
-        heads = [
-            self.fit_head(params, self.embed(params | own, x[None]), y[None])[0]
-            for own, x, y in zip(self._each(weights), support_x, support_y, strict=True)
-        ]
-        return weights, torch.stack(heads)
+        tasks = zip(self._each(weights), support_x, support_y, strict=True)
+        adapted = [super(PMF, self).adapt_tasks(params | own, x[None], y[None]) for own, x, y in tasks]
+        return weights, tree_map(lambda *parts: torch.cat(parts), *adapted)
 
     def predict_tasks(self, params: Params, adapted: Any, query_x: Tensor, first_episode: int = 0) -> Tensor:
         if not self.fine_tunes:
             return super().predict_tasks(params, adapted, query_x, first_episode)
-        weights, heads = adapted
-        tasks = zip(self._each(weights), heads, query_x, strict=True)
-        return torch.cat([self.head_outputs(params, head[None], self.embed(params | own, x[None])) for own, head, x in tasks])
+        weights, rest = adapted
+        outputs = []
+        for task, own in enumerate(self._each(weights)):
+            alone = tree_map(lambda part, at=task: part[at : at + 1], rest)
+            outputs.append(super().predict_tasks(params | own, alone, query_x[task : task + 1]))
+        return torch.cat(outputs)
 
     @staticmethod
     def _each(weights: Params) -> list[Params]:

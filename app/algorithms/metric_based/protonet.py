@@ -69,4 +69,5 @@ def class_means(features: Tensor, members: Tensor) -> Tensor:
 
 def squared_distances(points: Tensor, others: Tensor) -> Tensor:
     """Squared Euclidean distances, of shape (..., points, others), of rows of shape (..., points, d) and (..., others, d)."""
-    return points.square().sum(-1)[..., None] + others.square().sum(-1)[..., None, :] - 2 * points @ others.mT
+    lengths, other_lengths = (torch.linalg.vecdot(rows, rows) for rows in (points, others))
+    return lengths[..., None] + other_lengths[..., None, :] - 2 * (points @ others.mT)

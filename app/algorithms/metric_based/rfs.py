@@ -37,7 +37,7 @@ class RFS(Baseline):
         distillation_temperature: float = 4.0,
         **kwargs,
     ):
-        super().__init__(eval_head="logistic", **kwargs)
+        super().__init__(eval_head="logistic", inner_lr=0.01, eval_inner_steps=1, **kwargs)  # without steps
         check_not_negative("model", class_weight=class_weight, distillation_weight=distillation_weight)
         check_above_zero("model", distillation_temperature=distillation_temperature)
         self.class_weight, self.distillation_weight = class_weight, distillation_weight

@@ -3,7 +3,6 @@
 from copy import deepcopy
 from functools import partial
 
-import pytest
 import torch
 import torch.nn.functional as F
 from helpers.small import WAYS, Blots, algorithm_for, flat, random_tasks, take, trainer
@@ -13,7 +12,6 @@ from app.algorithms.metric_based.pmf import PMF, RATES
 from app.algorithms.metric_based.protonet import class_means
 from app.algorithms.metric_based.pseudo_queries import changed
 from app.backbones import Conv4
-from app.errors import InputError
 
 
 def build(**options) -> PMF:
@@ -43,6 +41,11 @@ def test_fine_tuning_is_adam_on_changed_support_pictures(float64):
             F.cross_entropy(logits(net, changed(support_x, noise, 0.9)), support_y).backward()
             optimizer.step()
         assert_close(outputs[task], logits(net, query_x), rtol=1e-6, atol=1e-8)
+    support_x, support_y, query_x, _ = take(batch, 0)
+    alone = algorithm.predict(params, algorithm.adapt(params, support_x, support_y), query_x)
+    assert_close(alone, algorithm.query_outputs(params, batch)[0], rtol=1e-6, atol=1e-8)
+    transductive = build(eval_finetune_lr=0.01, transductive=True)
+    assert not torch.allclose(transductive.query_outputs(params, batch), outputs)
 
 
 def test_a_rate_of_zero_is_protonet(float64):
@@ -90,8 +93,3 @@ def test_shifts_leave_black_and_keep_the_rest():
         found = changed(ramp, torch.Generator().manual_seed(seed))
         lines = (found[0, 0] != 0).any(0).sum()
         assert 14 <= lines <= 16  # an eighth of 16 at most
-
-
-def test_norms_of_a_task_cannot_be_fine_tuned_with():
-    with pytest.raises(InputError, match=r"--model.transductive true has no fixed norms"):
-        build(transductive=True)

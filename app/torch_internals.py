@@ -17,7 +17,7 @@ tree_flatten, tree_unflatten, tree_map = pytree.tree_flatten, pytree.tree_unflat
 
 # One call for a whole list of tensors; those with an underscore change the first list in place.
 norms_of_each, add_to_each, add_to_each_ = torch._foreach_norm, torch._foreach_add, torch._foreach_add_
-multiply_each, divide_each = torch._foreach_mul, torch._foreach_div
+divide_each = torch._foreach_div
 copy_each_, lerp_each_ = torch._foreach_copy_, torch._foreach_lerp_
 
 # The transforms of torch.func

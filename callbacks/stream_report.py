@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ TITLES = {"class": "class-incremental", "task": "task-incremental", "domain": "d
 class StreamReport(Callback):
     """Writes the stream's manifest and, after each scored experience, the R matrix as CSV; at the end metrics and a heat map.
 
-    Where every process has a stream of its own, the numbers are the mean over them, with a 95 % interval by Student's t.
+    Of several streams the numbers are the mean over them, with a 95 % interval by Student's t; so is the matrix.
 
     Attributes:
         headline: the score in a line, once there is one.
@@ -43,7 +44,8 @@ class StreamReport(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             stream, folder = trainer.datamodule, Path(trainer.default_root_dir)
-            manifest = {"hash": stream.manifest_hash, **stream.manifest}
+            manifest, *others = ({"hash": one.manifest_hash, **one.manifest} for one in stream.abreast)
+            manifest |= {"others": others} if others else {}
             with only_shown("stream.json"):
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / "stream.json").write_text(json.dumps(manifest, indent=2) + "\n")
@@ -53,10 +55,10 @@ class StreamReport(Callback):
         if number is None or number < 0 or not trainer.is_global_zero:
             return
         logged = {"stream/experience": number}
-        for view, part in pl_module.evaluation["views"].items():
+        for view, (R, before) in mean_matrices(pl_module).items():
             with only_shown(f"r_matrix_{view}.csv"):
-                write_matrix(Path(trainer.default_root_dir) / f"r_matrix_{view}.csv", part["R"], part["before"], titles(trainer))
-            row = part["R"][number]
+                write_matrix(Path(trainer.default_root_dir) / f"r_matrix_{view}.csv", R, before, titles(trainer))
+            row = R[number]
             logged |= {f"stream/accuracy_seen_{view}": row[: number + 1].mean(), f"stream/accuracy_new_{view}": row[number]}
         for logger in trainer.loggers:
             logger.log_metrics({name: float(value) for name, value in logged.items()}, step=trainer.global_step)
@@ -64,14 +66,14 @@ class StreamReport(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._report(trainer, pl_module)
         if trainer.is_global_zero:
-            for view, part in pl_module.evaluation["views"].items():
-                if np.isnan(part["R"]).all():  # stopped before the end of the first experience
+            for view, (R, _) in mean_matrices(pl_module).items():
+                if np.isnan(R).all():  # stopped before the end of the first experience
                     continue
                 with drawing(f"the picture stream/R_{view}"):
-                    save_and_log(trainer, f"stream/R_{view}", heat_map(part["R"], TITLES[view]), Path(trainer.default_root_dir))
+                    save_and_log(trainer, f"stream/R_{view}", heat_map(R, TITLES[view]), Path(trainer.default_root_dir))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if pl_module.num_streams > 1:  # the fit has written the mean over the streams of all processes
+        if pl_module.num_replicas > 1:  # the fit has written the mean over the streams of all processes
             return
         self._report(trainer, pl_module)
 
@@ -90,15 +92,14 @@ class StreamReport(Callback):
 
     def results(self, trainer: Trainer, pl_module: "ContinualLearner") -> dict[str, Any]:
         """Everything that says what was measured, and the numbers; called on all processes."""
-        evaluations = [pl_module.evaluation]
+        evaluations = pl_module.evaluations
         if pl_module.is_replicated and trainer.state.fn == "fit":
             evaluations = [None] * trainer.world_size
             torch.distributed.all_gather_object(evaluations, pl_module.evaluation)
         stream, method = trainer.datamodule, type(pl_module.method).__name__
         if trainer.is_global_zero and stream.cursor == stream.num_steps and not self._references:
             with only_shown("what the simplest learners reach"):
-                own = pl_module.method
-                self._references = {view: references.references(own.net, stream, own.masks, view) for view in pl_module.views}
+                self._references = references.mean_references(pl_module.stack, pl_module.views)
         too_late = f"{method} learns at the end of the stream alone" if pl_module.method.learns_at_end else "no step was taken"
         return {
             "method": method,
@@ -120,7 +121,7 @@ class StreamReport(Callback):
                 title: _mean([one["prequential_of"][number] for one in evaluations], too_late)
                 for number, title in enumerate(titles(trainer))
             },
-            "cost": evaluations[0]["cost"],
+            "cost": {name: _rounded(mean(one["cost"][name] for one in evaluations)) for name in evaluations[0]["cost"]},
             "formulas": FORMULAS,
             "manifest_hash": stream.manifest_hash,
         }
@@ -131,7 +132,19 @@ def _mean(values: list[float | None], reason: str) -> dict[str, Any]:
     found = mean_and_interval(values)
     if found is None:
         return {"mean": None, "ci95": None, "undefined": reason}
-    return {"mean": found[0], "ci95": found[1]}
+    return {"mean": found[0], "ci95": found[1]} | ({"of_streams": values} if len(values) > 1 else {})
+
+
+def _rounded(cost: float) -> float:
+    """A count whole, seconds to the hundredth."""
+    return int(cost) if cost == int(cost) else round(cost, 2)
+
+
+def mean_matrices(learner: "ContinualLearner") -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """R and the accuracy before any training in each view, means over the streams."""
+    evaluations = learner.evaluations
+    of_views = {view: [one["views"][view] for one in evaluations] for view in learner.views}
+    return {view: tuple(np.mean([one[key] for one in found], 0) for key in ("R", "before")) for view, found in of_views.items()}
 
 
 def headline(results: dict[str, Any]) -> str:
@@ -143,8 +156,11 @@ def headline(results: dict[str, Any]) -> str:
 
 
 def titles(trainer: Trainer) -> list[str]:
-    """Of the experiences of the stream."""
-    return [experience.title for experience in trainer.datamodule.experiences]
+    """Of the experiences of the stream; of several, which differ in these, their numbers."""
+    stream = trainer.datamodule
+    if len(stream.abreast) > 1:
+        return [f"experience {number + 1}" for number in range(len(stream.experiences))]
+    return [experience.title for experience in stream.experiences]
 
 
 def write_matrix(path: Path, matrix: np.ndarray, before: np.ndarray, names: list[str]) -> None:

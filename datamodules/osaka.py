@@ -89,7 +89,7 @@ class Osaka(StreamDataModule):
         return "".join(self._digests)
 
     @property
-    def num_steps(self) -> int:
+    def own_num_steps(self) -> int:
         return self.num_batches
 
     def num_train(self, number: int) -> int:

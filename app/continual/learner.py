@@ -1,32 +1,28 @@
 """A learner that goes through a stream once and keeps what it knew."""
 
 import time
-from functools import partial
-from hashlib import sha256
-from itertools import repeat
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from app.backbones import BackboneCallable, Identity
-from app.backbones.drop_block import DropBlock
-from app.backbones.mlp import MLP
+from app.backbones import BackboneCallable
 from app.backbones.rows import Rows
-from app.continual.base.method import MethodCallable, class_masks
-from app.continual.methods.fine_tuning import FineTuning
+from app.continual.base.method import MethodCallable
+from app.continual.built_method import build_methods
+from app.continual.method_stack import MethodStack
+from app.continual.optimizer_part import check_elementwise
+from app.continual.replicated_learner import ReplicatedLearner
 from app.continual.stream_record import StreamRecord
-from app.errors import InputError, check_at_least
-from app.learners.learner import Learner
-from app.lightning_internals import attached_trainer
+from app.continual.stream_scores import accuracies
+from app.continual.stream_step import take_step
+from app.errors import check_at_least
 from datamodules.base.resumable import ResumableDataModule
-from datamodules.base.stream import StreamBatch, StreamDataModule, as_inputs
-
-ROWS = 5000  # images that are classified together in an evaluation
-DEFAULT_BACKBONE = partial(MLP, hidden_sizes=(100, 100), init="xavier")
+from datamodules.base.stream import StreamDataModule
 
 
-class ContinualLearner(Learner):
+class ContinualLearner(ReplicatedLearner):
     """Runs a continual method over a whole stream in one fit, and scores it after each experience on all of them.
 
     R[i, j], the accuracy on experience j after training on 0..i, is a buffer, as is all that the method keeps: a run that was
@@ -43,6 +39,8 @@ class ContinualLearner(Learner):
         anytime_every: steps between two further evaluations on a part of the test images, for the anytime metrics; null for
             the ends of the experiences alone.
         anytime_images: test images of each experience at these, the first ones.
+        num_streams: streams that are learned at once, each with a method and weights of its own, drawn with the seeds
+            `seed_everything`, `seed_everything` + 1, ...; the numbers of each are those of the stream learned alone.
     """
 
     learns_from = StreamDataModule
@@ -59,30 +57,31 @@ class ContinualLearner(Learner):
         evaluate_every: int = 1,
         anytime_every: int | None = None,
         anytime_images: int = 200,
+        num_streams: int = 1,
     ):
         super().__init__()
         check_at_least(1, "model", evaluate_every=evaluate_every, anytime_every=anytime_every, anytime_images=anytime_images)
+        check_at_least(1, "model", num_streams=num_streams)
         stream.prepare_data()
         stream.setup()
         self.task_type, self.input_shape, self.output_size = stream.task_type, stream.input_shape, stream.output_size
-        net = (backbone or (Identity if stream.encoder else DEFAULT_BACKBONE))(self.input_shape, self.output_size)
-        if any(isinstance(module, DropBlock) for module in net.modules()):
-            raise InputError("--model.backbone.drop_rate is above 0, and a continual learner drops no features; give 0")
-        self.method = (method or FineTuning)(net, stream)
-        self.evaluate_every, self.anytime_every, self.anytime_images = evaluate_every, anytime_every, anytime_images
+        streams = stream.beside(num_streams)
+        self.stack = MethodStack(build_methods(streams, method, backbone), streams)
+        self.method = self.stack.method
+        self.anytime_every, self.anytime_images = anytime_every, anytime_images
         views = {"class": ("class", "task"), "task": ("task",), "domain": ("domain",)}[stream.scenario]
         if all(len(experience.classes) == 1 for experience in stream.experiences):
             views = ("class",)  # with its experience given, nothing is left to tell
         self.views = views if stream.has_tests else ()
-        self.record = StreamRecord(self.views, len(stream.experiences), stream.num_steps, evaluate_every, anytime_every)
-        self.num_streams = 1
-        self._own_state: dict[str, Tensor] | None = None
+        made_of = self.views, len(stream.experiences), evaluate_every, anytime_every
+        records = [StreamRecord(*made_of, own.own_num_steps) for own in streams]
+        self.record = records[0] if num_streams == 1 else nn.ModuleList(records)
         self.evaluated: int | None = None
 
     @property
-    def is_replicated(self) -> bool:
-        """Whether every process has a stream of its own, because the method cannot share a batch."""
-        return self.method.sequential and self.trainer.world_size > 1
+    def records(self) -> list[StreamRecord]:
+        """What came of each stream so far."""
+        return [self.record] if isinstance(self.record, StreamRecord) else list(self.record)
 
     @property
     def monitor(self) -> tuple[str, str]:
@@ -95,156 +94,96 @@ class ContinualLearner(Learner):
         self.method.check_stream(data)
 
     def new_optimizer(self) -> torch.optim.Optimizer:
-        return self.method.make_optimizer()
+        optimizer = self.method.make_optimizer()
+        if len(self.stack) > 1:
+            check_elementwise(optimizer, len(self.stack))
+        return optimizer
 
     # Training
 
-    def setup(self, stage: str) -> None:
-        # What is tested are the weights of the first process, the only ones that a checkpoint's state holds.
-        stream, replica = self.trainer.datamodule, self.trainer.global_rank if self.is_replicated and stage == "fit" else 0
-        if stream.replica != replica:
-            stream.become_replica(replica)
-            self.method.masks.copy_(class_masks(stream))
-
-    def on_fit_start(self) -> None:
-        method, trainer = self.method, self.trainer
-        if not method.sequential:
-            method.rank, method.world_size = trainer.global_rank, trainer.world_size
-        method.optimizer = self.optimizers(use_pl_optimizer=False)
-        if self.is_replicated:
-            self._become_replica()
-        if trainer.world_size > 1 and trainer.is_global_zero:
-            how = "each process has a stream of its own" if method.sequential else "every batch is shared by the processes"
-            print(f"{type(method).__name__} on {trainer.world_size} processes: {how}")
-
-    def _become_replica(self) -> None:
-        """Takes up this process's own state, which DDP has just overwritten with the first one's, and keeps it from doing so."""
-        trainer = self.trainer
-        num_steps = self.all_gather(torch.tensor(trainer.datamodule.num_steps, device=self.device)).flatten().tolist()
-        if len(set(num_steps)) > 1:
-            raise InputError(
-                f"{type(self.method).__name__} has a stream of its own on each process, and these have {num_steps} steps; use "
-                "one process, or experiences of equal size"
-            )
-        trainer.model.forward_sync_buffers = trainer.model.require_forward_param_sync = False
-        if self._own_state is not None:
-            self.load_state_dict(self._own_state)
-        self.method.masks.copy_(class_masks(trainer.datamodule))
-
     @Rows(one_by_one=True)  # an image's features depend on no other image
-    def training_step(self, batch: StreamBatch, batch_idx: int) -> Tensor:
-        batch = batch._replace(x=batch.x.to(next(self.parameters()).dtype))
-        stream, cursor = self.trainer.datamodule, self.trainer.datamodule.cursor
-        place, self.evaluated = stream.place(cursor), None
+    def training_step(self, cursor: int, batch_idx: int) -> Tensor:
+        dtype, records, self.evaluated = next(self.parameters()).dtype, self.records, None
+        batches = self.trainer.datamodule.batches(cursor, self.device)
+        batches = {number: batch._replace(x=batch.x.to(dtype)) for number, batch in batches.items()}
+        places = {number: self.stack.streams[number].place(cursor) for number in batches}
         if cursor == 0 and self.views:
-            self._evaluate(stream, -1)
+            self._evaluate(dict.fromkeys(batches, -1))
         started = time.monotonic()
-        if place.first and stream.has_boundaries:
-            self.method.begin_experience(place.experience, stream.experiences[place.experience])
-        self.record.num_correct[place.experience] += (self._answers(batch.x, batch.task) == batch.y).sum()
-        self.record.num_samples[place.experience] += len(batch.y)
-        loss = self.method.total(self.method.observe(batch, self._generator(stream, cursor)).detach().clone())
-        if place.last and stream.has_boundaries:
-            samples = stream.samples(place.experience, "train", self.device)
-            self.method.end_experience(place.experience, stream.experiences[place.experience], samples)
-        self.record.seconds += time.monotonic() - started
-        if place.last and self._is_due(stream, place.experience):
-            self._evaluate(stream, place.experience)
-        partly = self.views and self.anytime_every and not self.method.learns_at_end
-        if partly and ((cursor + 1) % self.anytime_every == 0 or cursor + 1 == stream.num_steps):
-            self._evaluate_part(stream, cursor // self.anytime_every, place.experience)
-        self.log("train/loss", loss, batch_size=len(batch.y))
-        prequential = self.record.num_correct.sum() / self.record.num_samples.sum()
-        self.log("train/prequential_accuracy", prequential, batch_size=len(batch.y))
+        found = take_step(self.stack, batches, places, cursor, self.device)
+        for number, (_, num_correct) in found.items():
+            records[number].num_correct[places[number].experience] += num_correct
+            records[number].num_samples[places[number].experience] += len(batches[number].y)
+        self._spend(time.monotonic() - started)
+        ended = {number: place.experience for number, place in places.items() if place.last}
+        late = self.method.learns_at_end
+        self._evaluate({n: experience for n, experience in ended.items() if records[n].is_due(experience, late)})
+        self._evaluate_part({n: places[n].experience for n in batches if records[n].is_instant(cursor, late)}, cursor)
+        loss, size = torch.stack([loss for loss, _ in found.values()]).mean(), sum(len(batch.y) for batch in batches.values())
+        self.log("train/loss", loss, batch_size=size)
+        correct, samples = (torch.stack([getattr(one, name) for one in records]).sum() for name in ("num_correct", "num_samples"))
+        self.log("train/prequential_accuracy", correct / samples, batch_size=size)
         # Lightning counts calls of the optimiser; here a step is a batch of the stream, whatever the method does with it.
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
         progress.increment_completed()
-        self.trainer.should_stop |= cursor + 1 == stream.num_steps
+        self.trainer.should_stop |= cursor + 1 == self.trainer.datamodule.num_steps
         return loss
-
-    def _generator(self, stream: StreamDataModule, cursor: int) -> torch.Generator:
-        digest = sha256(f"{stream.seed + stream.replica}:method:{cursor}".encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))
 
     # Scores
 
-    def _is_due(self, stream: StreamDataModule, number: int) -> bool:
-        due = (number + 1) % self.evaluate_every == 0 and not self.method.learns_at_end
-        return due or number + 1 == len(stream.experiences)
+    def _spend(self, seconds: float) -> None:
+        """Adds seconds of learning, which the streams share."""
+        for record in self.records:
+            record.seconds += seconds / len(self.records)
 
-    def _answers(self, x: Tensor, task: Tensor) -> Tensor:
-        logits = self.method.predict(x, task if self.method.masked else None)
-        return (logits.masked_fill(~self.method.masks[task], -torch.inf) if self.method.masked else logits).argmax(1)
+    def _evaluate(self, experiences: dict[int, int]) -> None:
+        """Fills the rows of R after these experiences of streams, -1 for before any training."""
+        if not (experiences and self.views):
+            return
+        before = min(record.last_scored for record in self.records)
+        for number, found in self.accuracies(experiences).items():
+            for view, accuracy in found.items():
+                self.records[number].accuracy(view)[experiences[number] + 1] = accuracy
+        after = min(record.last_scored for record in self.records)
+        self.evaluated = after if after > before else None
 
-    def _evaluate(self, stream: StreamDataModule, number: int) -> None:
-        """Fills the row of R after that experience, -1 for before any training."""
-        for view, accuracy in self.accuracies(stream).items():
-            self.record.accuracy(view)[number + 1] = accuracy
-        self.evaluated = number
+    def _evaluate_part(self, experiences: dict[int, int], cursor: int) -> None:
+        """Scores streams that are at these experiences on some of the images."""
+        if not (experiences and self.views):
+            return
+        for number, found in self.accuracies(experiences, self.anytime_images).items():
+            record, experience, instant = self.records[number], experiences[number], cursor // self.anytime_every
+            record.anytime[instant, : experience + 1] = found[self.views[0]][: experience + 1]
+            record.anytime_experience[instant] = experience
 
-    def _evaluate_part(self, stream: StreamDataModule, instant: int, number: int) -> None:
-        accuracy = self.accuracies(stream, self.anytime_images)[self.views[0]]
-        self.record.anytime[instant, : number + 1] = accuracy[: number + 1]
-        self.record.anytime_experience[instant] = number
-
-    def accuracies(self, stream: StreamDataModule, num_images: int | None = None) -> dict[str, Tensor]:
-        """Accuracy on the test images of each experience, in each view, of shape (experiences,)."""
-        parts = [stream.samples(number, "test", self.device) for number in range(len(stream.experiences))]
-        images, y = (torch.cat([part[at][:num_images] for part in parts]) for at in (0, 1))
-        counts = torch.tensor([len(part.y[:num_images]) for part in parts], device=self.device)
-        task = torch.arange(len(parts), device=self.device).repeat_interleave(counts)
-        training, asked = self.method.training, self.method.predict_seconds
-        self.method.eval()
-        chunks = zip(images.split(ROWS), task.split(ROWS) if self.method.masked else repeat(None), strict=False)
-        with Rows(one_by_one=True):
-            logits = torch.cat([self.method.predict(as_inputs(rows), of_rows) for rows, of_rows in chunks])
-        self.method.train(training)
-        self.record.seconds += self.method.predict_seconds - asked
-        found = {}
-        for view in self.views:
-            competing = logits.masked_fill(~self.method.masks[task], -torch.inf) if view == "task" else logits
-            correct = (competing.argmax(1) == y).to(torch.float64)
-            found[view] = torch.zeros(len(parts), dtype=torch.float64, device=self.device).index_add_(0, task, correct) / counts
+    def accuracies(self, numbers: Iterable[int], num_images: int | None = None) -> dict[int, dict[str, Tensor]]:
+        """Accuracy of streams on the test images of each experience, in each view, of shape (experiences,)."""
+        asked = self.method.predict_seconds
+        found = accuracies(self.stack, numbers, self.views, self.device, num_images)
+        self._spend(self.method.predict_seconds - asked)
         return found
 
     def test_step(self, batch: int, batch_idx: int) -> None:
         """Scores the finished learner once more on all experiences, as a check of the last row of R."""
-        seconds, gradients = self.record.seconds, self.method.num_gradients.clone()
-        for view, accuracy in self.accuracies(self.trainer.datamodule).items():
-            self.log(f"test/accuracy_{view}", accuracy.mean().float(), batch_size=1)
-        self.record.seconds = seconds  # the check is no part of what learning cost
+        seconds, gradients = [record.seconds for record in self.records], self.method.num_gradients.clone()
+        found = self.accuracies(range(len(self.stack))).values()
+        for view in self.views:
+            self.log(f"test/accuracy_{view}", torch.stack([own[view] for own in found]).mean().float(), batch_size=1)
+        for record, spent in zip(self.records, seconds, strict=True):
+            record.seconds = spent  # the check is no part of what learning cost
         self.method.num_gradients.copy_(gradients)
 
     @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """All numbers of each stream so far."""
+        found = []
+        for number, record in enumerate(self.records):
+            with self.stack.alone(number) as method:
+                found.append(record.summary(method))
+        return found
+
+    @property
     def evaluation(self) -> dict[str, Any]:
-        """All numbers of the stream so far."""
-        return self.record.summary(self.method)
-
-    # Checkpoints
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["seconds"] = self.record.seconds
-        if self.is_replicated:
-            own = {"state": {name: tensor.cpu() for name, tensor in self.state_dict().items()}}
-            own["optimizer"] = self.method.optimizer.state_dict() if self.method.optimizer else None
-            gathered: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, own)
-            checkpoint["replicas"] = gathered
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self.record.seconds = checkpoint["seconds"]
-        replicas = checkpoint.get("replicas")
-        self.num_streams = len(replicas) if replicas else 1
-        trainer = attached_trainer(self)
-        if replicas and trainer is not None and trainer.training:
-            if len(replicas) != self.trainer.world_size:
-                raise InputError(
-                    f"the checkpoint holds {len(replicas)} streams, one of each process, and there are {self.trainer.world_size} "
-                    f"processes; resume with --trainer.devices {len(replicas)}"
-                )
-            own = replicas[self.trainer.global_rank]
-            self._own_state = checkpoint["state_dict"] = own["state"]
-            checkpoint["optimizer_states"] = [own["optimizer"]]
+        """Those of the first stream."""
+        return self.evaluations[0]

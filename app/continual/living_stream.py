@@ -61,7 +61,8 @@ def describe_stream(stream: StreamDataModule) -> dict[str, Any]:
     Args:
         stream: at the step that it has reached.
     """
-    begun = stream.place(stream.cursor - 1).experience + 1 if stream.cursor else 0
+    last = min(stream.cursor, stream.own_num_steps) - 1
+    begun = stream.place(last).experience + 1 if stream.cursor else 0
     experiences = [[one.title, list(one.classes), stream.num_train(at)] for at, one in enumerate(stream.experiences)]
     return {
         "scenario": stream.scenario,

@@ -1,11 +1,13 @@
 """What the simplest learners make of a stream: lines that whatever was learned must be held against."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from statistics import mean
 
 import torch
 from torch import Tensor, nn
 
 from app.backbones.rows import Rows
+from app.continual.method_stack import MethodStack
 from datamodules.base.stream import StreamDataModule, as_inputs
 
 ROWS = 1000  # images at a time
@@ -51,6 +53,21 @@ def references(net: nn.Module, stream: StreamDataModule, masks: Tensor, view: st
                 shares.append(right / max(total, 1))
             found[name] = sum(shares) / len(shares)
     return found
+
+
+def mean_references(stack: MethodStack, views: Iterable[str]) -> dict[str, dict[str, float]]:
+    """The same in each view, means over streams.
+
+    Args:
+        stack: what went through them.
+        views: of class, task and domain.
+    """
+    of_views: dict[str, list[dict[str, float]]] = {view: [] for view in views}
+    for number, stream in enumerate(stack.streams):
+        with stack.alone(number) as own:
+            for view, found in of_views.items():
+                found.append(references(own.net, stream, own.masks, view))
+    return {view: {name: mean(one[name] for one in found) for name in found[0]} for view, found in of_views.items()}
 
 
 def _parts(stream: StreamDataModule, number: int, split: str, device: torch.device) -> list[tuple[Tensor, Tensor]]:

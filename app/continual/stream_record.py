@@ -16,9 +16,9 @@ class StreamRecord(nn.Module):
     Args:
         views: ways in which the stream is scored, of class, task and domain.
         num_experiences: of the stream.
-        num_steps: of the stream.
         evaluate_every: experiences between two rows of R.
         anytime_every: steps between two further evaluations, null for none.
+        num_steps: of the stream.
 
     Attributes:
         anytime: accuracy on each experience at the further evaluations, of shape (evaluations, experiences).
@@ -29,10 +29,11 @@ class StreamRecord(nn.Module):
     """
 
     def __init__(
-        self, views: tuple[str, ...], num_experiences: int, num_steps: int, evaluate_every: int, anytime_every: int | None
+        self, views: tuple[str, ...], num_experiences: int, evaluate_every: int, anytime_every: int | None, num_steps: int
     ):
         super().__init__()
         self.views, self.evaluate_every, self.anytime_every = views, evaluate_every, anytime_every
+        self.num_experiences, self.num_steps = num_experiences, num_steps
         for view in views:  # row 0 is before any training
             empty = torch.full((num_experiences + 1, num_experiences), torch.nan, dtype=torch.float64)
             self.register_buffer(f"accuracy_{view}", empty)
@@ -46,6 +47,23 @@ class StreamRecord(nn.Module):
     def accuracy(self, view: str) -> Tensor:
         """R[i, j] of that view, the accuracy on experience j after training on 0..i, below a row from before any training."""
         return getattr(self, f"accuracy_{view}")
+
+    @property
+    def last_scored(self) -> int:
+        """The experience after which the last row of R was filled, -1 for before any training, -2 for no row."""
+        scored = self.accuracy(self.views[0]).isfinite().any(1).nonzero()
+        return int(scored.max()) - 1 if len(scored) else -2
+
+    def is_due(self, experience: int, learns_at_end: bool) -> bool:
+        """Whether a row of R is filled at the end of an experience, by a method that may learn at the end of the stream alone."""
+        due = (experience + 1) % self.evaluate_every == 0 and not learns_at_end
+        return due or experience + 1 == self.num_experiences
+
+    def is_instant(self, step: int, learns_at_end: bool) -> bool:
+        """Whether a further evaluation follows a step."""
+        if self.anytime_every is None or learns_at_end:
+            return False
+        return (step + 1) % self.anytime_every == 0 or step + 1 == self.num_steps
 
     def summary(self, method: ContinualMethod) -> dict[str, Any]:
         """All numbers of the stream so far: R, the metrics of each view or why they have no value, and what they cost.

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentError
 from app.backbones import BackboneCallable
 from app.command_line.parser import MetaParser, shortened
 from app.continual.base.method import ContinualMethod, MethodCallable
-from app.continual.learner import DEFAULT_BACKBONE
+from app.continual.built_method import DEFAULT_BACKBONE
 from app.continual.living_stream import LivingStream
 from app.continual.methods.fine_tuning import FineTuning
 from app.continual.stream_algorithm import StreamAlgorithm
@@ -29,6 +29,8 @@ def build_stream(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]
         raise InputError(f"--model.{next(iter(options))}: a learner of a stream goes on as it was trained; leave it out")
     if "stream" not in checkpoint:
         raise InputError(f"{path} does not say what its stream was; give a newer one, after a step of `fit --ckpt_path last`")
+    if (count := checkpoint.get("num_streams", 1)) > 1:
+        raise InputError(f"{path} holds {count} learners, one of each stream; train one with --model.num_streams 1")
     config = checkpoint["config"]["model"]
     check_classes(config, str(path))
     given = config.get("init_args") or {}

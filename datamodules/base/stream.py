@@ -2,6 +2,7 @@
 
 import json
 from abc import abstractmethod
+from copy import copy
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -55,7 +56,7 @@ class StreamDataModule(ResumableDataModule):
         self.encoder = encoder
         check_at_least(1, "data", batch_size=batch_size, passes=passes)
         self.batch_size, self.passes = batch_size, passes
-        self.replica, self._order_of = 0, None
+        self.replica, self._order_of, self.abreast = 0, None, [self]
         self._kept: dict[tuple[int, str], Samples] = {}
 
     @property
@@ -112,6 +113,12 @@ class StreamDataModule(ResumableDataModule):
 
     @property
     def num_steps(self) -> int:
+        """Of the longest of the streams that are learned at the same time."""
+        return max(stream.own_num_steps for stream in self.abreast)
+
+    @property
+    def own_num_steps(self) -> int:
+        """Of this stream alone."""
         return sum(self.steps_of)
 
     @property
@@ -120,7 +127,7 @@ class StreamDataModule(ResumableDataModule):
         return {
             "stream": type(self).__name__,
             "scenario": self.scenario,
-            "seed": self.seed,
+            "seed": self.seed + self.replica,
             "batch_size": self.batch_size,
             "passes": self.passes,
             **self.options,
@@ -165,6 +172,14 @@ class StreamDataModule(ResumableDataModule):
         for name in [name for name in self.__dict__ if isinstance(getattr(type(self), name, None), cached_property)]:
             del self.__dict__[name]
 
+    def beside(self, count: int) -> "list[StreamDataModule]":
+        """This stream and, with the seeds that follow, others that are learned at the same time; all share what was read."""
+        self.abreast = [self, *(copy(self) for _ in range(count - 1))]
+        for number, stream in enumerate(self.abreast[1:], 1):
+            stream.abreast = [stream]
+            stream.become_replica(number)
+        return self.abreast
+
     def check_hash(self, manifest_hash: str) -> None:
         if not self.replica:  # the checkpoint knows the stream of the first process
             super().check_hash(manifest_hash)
@@ -206,8 +221,10 @@ class StreamDataModule(ResumableDataModule):
         # The learner itself goes through the test samples of all experiences.
         return DataLoader(_Steps(), batch_sampler=[[0]], collate_fn=_only)
 
-    def on_after_batch_transfer(self, batch: int, dataloader_idx: int) -> StreamBatch | int:
-        return self.batch(batch, self.trainer.strategy.root_device) if self.trainer.training else batch
+    def batches(self, cursor: int, device: torch.device | str = "cpu") -> dict[int, StreamBatch]:
+        """What arrives at a step in each of the streams that are learned at the same time and not over, by its number."""
+        running = {number: stream for number, stream in enumerate(self.abreast) if cursor < stream.own_num_steps}
+        return {number: stream.batch(cursor, device) for number, stream in running.items()}
 
 
 class _Steps(Dataset):

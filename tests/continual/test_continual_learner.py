@@ -338,7 +338,7 @@ def test_what_is_predicted_for_an_image_depends_on_no_other_image():
     stream = Patterns(train=40)
     learner = ContinualLearner(stream, backbone=partial(Conv4, width=4, num_halvings=1))
     trainer(max_steps=-1).fit(learner, datamodule=stream)
-    together = learner.accuracies(stream)["task"][0]
+    together = learner.accuracies([0])[0]["task"][0]
     images, y = stream.samples(0, "test")
     learner.method.eval()
     with Rows(one_by_one=True):

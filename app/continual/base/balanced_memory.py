@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from app.continual.base.memory import ReservoirMemory
+from app.continual.base.streams_at_hand import of_all, streams_at_hand
 from datamodules.base.stream import StreamBatch, StreamDataModule
 
 
@@ -22,27 +23,32 @@ class BalancedMemory(ReservoirMemory):
     def __init__(self, capacity: int, stream: StreamDataModule):
         super().__init__(capacity, stream)
         self.y.fill_(-1)  # an empty slot
-        self._labels: list[int] | None = None  # the labels on the host
+        self._labels: list[list[int]] | None = None  # the labels on the host, of each stream
 
     @property
-    def labels(self) -> list[int]:
-        """Of the samples that are kept."""
+    def labels(self) -> list[list[int]]:
+        """Of the samples that each stream keeps."""
         if self._labels is None:
-            self._labels = [label for label in self.y.tolist() if label >= 0]
+            self._labels = [[label for label in own if label >= 0] for own in self.y.view(-1, self.capacity).tolist()]
         return self._labels
 
     def forget_host(self, *_: Any) -> None:
         super().forget_host()
         self._labels = None
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def held(self, number: int) -> int:
+        return len(self.labels[number])
 
     @torch.no_grad()
     def add(self, batch: StreamBatch) -> None:
         """Offers the samples of a batch, one after the other."""
-        first, labels, stored = self.num_seen_on_host, self.labels, {}
-        for row, label in enumerate(batch.y.tolist()):
+        arriving = zip(streams_at_hand(self.stream), of_all(batch.y).tolist(), strict=True)
+        self._store(batch, [self._chosen(number, stream, labels) for (number, stream), labels in arriving])
+
+    def _chosen(self, number: int, stream: StreamDataModule, arriving: list[int]) -> dict[int, int]:
+        """Slots and rows of what is taken of a batch with these labels, by the stream of that number."""
+        first, labels, stored = self.num_seen_on_host[number], self.labels[number], {}
+        for row, label in enumerate(arriving):
             present = set(labels) | {label}
             if labels.count(label) * len(present) >= self.capacity:
                 continue
@@ -52,9 +58,7 @@ class BalancedMemory(ReservoirMemory):
             else:
                 largest = max(sorted(present), key=labels.count)
                 candidates = [place for place, other in enumerate(labels) if other == largest]
-                slot = int(self.stream.generator("balanced", first + row).choice(candidates))
+                slot = int(stream.generator("balanced", first + row).choice(candidates))
                 labels[slot] = label
             stored[slot] = row
-        self._store(batch, stored)
-        self._seen = first + len(batch.y)
-        self.num_seen.fill_(self._seen)
+        return stored

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from app.continual.base.method import ContinualMethod
+from app.continual.base.streams_at_hand import Draws
 from datamodules.base.stream import StreamBatch, StreamDataModule
 
 
@@ -68,7 +69,7 @@ class FeatureSums(ContinualMethod):
         with torch.no_grad():
             return self.net.body(x).flatten(1).double()
 
-    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+    def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         with torch.no_grad():
             features = self.features(batch.x)
             members = functional.one_hot(batch.y, len(self.counts)).double()

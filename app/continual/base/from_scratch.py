@@ -1,11 +1,13 @@
 """What the methods share that train a fresh network on kept samples."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
 from app.continual.base.method import ContinualMethod
+from app.continual.base.streams_at_hand import Draws, as_kept, for_each, streams_at_hand
 from app.errors import check_at_least
 from datamodules.base.inputs import as_inputs
 from datamodules.base.stream import StreamBatch, StreamDataModule
@@ -38,31 +40,31 @@ class FromScratch(ContinualMethod):
         self.epochs, self.batch_size, self.cosine = epochs, scratch_batch_size or stream.batch_size, cosine
         self.initial = deepcopy(net).requires_grad_(False)
 
-    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+    def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         """The loss of the last network that was trained."""
         with torch.no_grad():
             return nn.functional.cross_entropy(self.logits(batch.x, batch.task), batch.y) / self.world_size
 
-    def train_afresh(self, images: Tensor, y: Tensor, task: Tensor, key: int) -> None:
+    def train_afresh(self, images: Tensor, y: Tensor, task: Tensor, keys: Sequence[int]) -> None:
         """Trains the network from its first weights on these samples, in any grad mode and on all processes alike.
 
         Args:
             images: pixels 0..255, of shape (samples, channels, height, width).
             y: labels.
             task: number of the experience of each.
-            key: that the order of the samples is drawn with, besides the seed.
+            keys: that the order of the samples is drawn with, besides the seed, one of each stream at hand.
         """
         steps_per_epoch = -(-len(y) // self.batch_size)
-        kept, training = self.optimizer, self.net.training
+        kept, training, streams = self.optimizer, self.net.training, streams_at_hand(self.stream)
         with torch.inference_mode(False), torch.enable_grad():
             self.net.load_state_dict(self.initial.state_dict())
             self.net.train()
-            self.optimizer = self._optimizer(self.net.parameters())
+            self.optimizer = self._optimizer([as_kept(weight) for weight in self.net.parameters()])
             total = self.epochs * steps_per_epoch if self.cosine else 1
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, total)
             for epoch in range(self.epochs):
-                order = torch.from_numpy(self.stream.generator("scratch", key, epoch).permutation(len(y)))
-                order = order.to(y.device, non_blocking=True)
+                draws = [own.generator("scratch", key, epoch) for (_, own), key in zip(streams, keys, strict=True)]
+                order = for_each(lambda draw: torch.from_numpy(draw.permutation(len(y))), draws).to(y.device, non_blocking=True)
                 for rows in order.split(self.batch_size):
                     self.step(self.cross_entropy(as_inputs(images[rows]), y[rows], task[rows]))
                     if self.cosine:

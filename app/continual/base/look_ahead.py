@@ -9,8 +9,9 @@ from app.backbones.mlp import MLP
 from app.continual.base import mlp_descent
 from app.continual.base.memory import ReservoirMemory
 from app.continual.base.method import ContinualMethod
+from app.continual.base.streams_at_hand import Draws, as_kept, outside, permutation, slopes
 from app.errors import InputError, check_above_zero
-from app.torch_internals import add_to_each_, multiply_each, norms_of_each
+from app.torch_internals import add_to_each_
 from datamodules.base.stream import StreamBatch, StreamDataModule
 
 
@@ -63,9 +64,9 @@ class LookAheadMethod(ContinualMethod):
         self.second_order, self.clip = second_order, clip
         self.rates = nn.ParameterList(torch.full_like(parameter, alpha) for parameter in net.parameters())
 
-    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+    def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         for glance in range(self.glances):
-            order = torch.randperm(len(batch.y), generator=generator).to(batch.y.device, non_blocking=True)
+            order = permutation(len(batch.y), generator, batch.y.device)
             old = self.memory.draw_with_repetition(self.replay, generator)
             if glance == 0:  # at the next ones the batch is part of the memory
                 self.memory.add(batch)
@@ -109,25 +110,27 @@ class LookAheadMethod(ContinualMethod):
         fast, total = slow, x.new_zeros(())
         for number in range(num_steps):
             inner = loss(fast, slice(number, number + 1))
-            gradients = torch.autograd.grad(inner, list(fast.values()), create_graph=self.second_order)
+            gradients = slopes(inner, list(fast.values()), create_graph=self.second_order)
             steps = zip(names, gradients, self.rates, strict=True)
             fast = {name: fast[name] - rate.relu() * gradient for name, gradient, rate in steps}
             total = total + loss(fast, slice(None)) / num_steps
         wanted = [*slow.values(), *(self.rates if self.learns_rates else [])]
-        gradients = torch.autograd.grad(total, wanted, materialize_grads=True)
-        return total.detach(), list(gradients[: len(names)]), list(gradients[len(names) :])
+        gradients = slopes(total, wanted, materialize_grads=True)
+        return total.detach(), gradients[: len(names)], gradients[len(names) :]
 
     def clipped(self, gradients: list[Tensor]) -> list[Tensor]:
         """The gradients, shortened where their common norm is above `clip`."""
         if self.clip is None:
             return gradients
-        norm = torch.stack(norms_of_each(gradients)).norm()
-        return multiply_each(gradients, (self.clip / (norm + 1e-6)).clamp(max=1.0))
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+        shortened = (self.clip / (norm + 1e-6)).clamp(max=1.0)
+        return [gradient * shortened for gradient in gradients]
 
     @torch.no_grad()
     def step_rates(self, gradients: list[Tensor], lr: float) -> None:
         """A gradient step of the step sizes."""
-        add_to_each_(list(self.rates), gradients, alpha=-lr)
+        with outside():
+            add_to_each_([as_kept(rate) for rate in self.rates], [as_kept(gradient) for gradient in gradients], alpha=-lr)
 
     @property
     def memory_bytes(self) -> int:

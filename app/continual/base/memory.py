@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from app.continual.base.streams_at_hand import Draws, for_each, of_all, outside, permutation, sources, streams_at_hand
 from app.errors import check_at_least
 from datamodules.base.inputs import as_inputs
 from datamodules.base.stream import StreamBatch, StreamDataModule
@@ -48,17 +49,22 @@ class ReservoirMemory(nn.Module):
         self.register_buffer("task", torch.zeros(capacity, dtype=torch.int64))
         self.register_buffer("logits", torch.zeros(capacity, num_logits) if num_logits else None)
         self.register_buffer("num_seen", torch.zeros((), dtype=torch.int64))
-        self._seen: int | None = None  # the same on the host
+        self._seen: list[int] | None = None  # the same on the host, of each stream
         self.register_load_state_dict_post_hook(type(self).forget_host)
 
     def __len__(self) -> int:
-        return min(self.num_seen_on_host, self.capacity)
+        """Samples that are kept, as many in each of the streams that go together."""
+        return self.held(streams_at_hand(self.stream)[0][0])
+
+    def held(self, number: int) -> int:
+        """Samples that the stream of that number keeps."""
+        return min(self.num_seen_on_host[number], self.capacity)
 
     @property
-    def num_seen_on_host(self) -> int:
-        """Samples offered so far, without waiting for the device but once."""
+    def num_seen_on_host(self) -> list[int]:
+        """Samples offered so far by each stream, without waiting for the device but once."""
         if self._seen is None:
-            self._seen = int(self.num_seen)
+            self._seen = self.num_seen.flatten().tolist()
         return self._seen
 
     def forget_host(self, *_: Any) -> None:
@@ -70,48 +76,53 @@ class ReservoirMemory(nn.Module):
         """Bytes of what is kept, full."""
         return sum(buffer.nbytes for buffer in (self.images, self.y, self.task, self.logits) if buffer is not None)
 
-    def slot(self, number: int) -> int:
-        """Where sample `number`, counted from 0, goes; `capacity` or more where it is not kept."""
+    def slot(self, stream: StreamDataModule, number: int) -> int:
+        """Where sample `number` of a stream, counted from 0, goes; `capacity` or more where it is not kept."""
         if number < self.capacity:
             return number
-        return int(self.stream.generator("reservoir", number).integers(number + 1))
+        return int(stream.generator("reservoir", number).integers(number + 1))
 
     @torch.no_grad()
     def add(self, batch: StreamBatch, logits: Tensor | None = None) -> None:
         """Offers the samples of a batch, one after the other."""
-        first = self.num_seen_on_host
-        stored = {}
-        for row in range(len(batch.y)):
-            slot = self.slot(first + row)
-            if slot < self.capacity:
-                stored[slot] = row  # a later sample of the same batch replaces an earlier one
+        stored = []
+        for number, stream in streams_at_hand(self.stream):
+            first = self.num_seen_on_host[number]
+            slots = ((self.slot(stream, first + row), row) for row in range(len(batch.y)))
+            # A later sample of the same batch replaces an earlier one.
+            stored.append({slot: row for slot, row in slots if slot < self.capacity})
         self._store(batch, stored, logits)
-        self._seen = first + len(batch.y)
-        self.num_seen.fill_(self._seen)
 
-    def _store(self, batch: StreamBatch, stored: dict[int, int], logits: Tensor | None = None) -> None:
-        """Writes rows of a batch, by the slots that they go to."""
-        if stored:
-            parts = (torch.tensor(list(part)) for part in (stored, stored.values()))
-            slots, rows = (part.to(batch.y.device, non_blocking=True) for part in parts)
-            self.images[slots], self.y[slots], self.task[slots] = batch.images[rows], batch.y[rows], batch.task[rows]
-            if self.logits is not None and logits is not None:
-                self.logits[slots] = logits[rows].to(self.logits.dtype)
+    def _store(self, batch: StreamBatch, stored: list[dict[int, int]], logits: Tensor | None = None) -> None:
+        """Writes rows of a batch, of each stream by the slots that they go to, and counts all of them as seen."""
+        places = [(at, slot, row) for at, own in enumerate(stored) for slot, row in own.items()]
+        kept, arriving = [self.images, self.y, self.task], [batch.images, batch.y, batch.task]
+        if self.logits is not None and logits is not None:
+            kept, arriving = [*kept, self.logits], [*arriving, logits]
+        if places:
+            pairs = [(of_all(one), of_all(other)) for one, other in zip(kept, arriving, strict=True)]
+            with outside():
+                streams, slots, rows = torch.tensor(places).T.to(batch.y.device, non_blocking=True)
+                for one, other in pairs:
+                    one[streams, slots] = other[streams, rows].to(one.dtype)
+        for number, _ in streams_at_hand(self.stream):
+            self.num_seen_on_host[number] += len(batch.y)
+        self.num_seen += len(batch.y)
 
-    def draw(self, count: int, generator: torch.Generator) -> Remembered:
+    def draw(self, count: int, draws: Draws) -> Remembered:
         """At most `count` different samples, fewer while the memory holds fewer.
 
         Args:
             count: samples.
-            generator: on the CPU.
+            draws: what is drawn with.
         """
-        rows = torch.randperm(len(self), generator=generator)[:count].to(self.y.device, non_blocking=True)
-        return self.at(rows)
+        return self.at(permutation(len(self), draws, self.y.device)[:count])
 
-    def draw_with_repetition(self, count: int, generator: torch.Generator) -> Remembered:
+    def draw_with_repetition(self, count: int, draws: Draws) -> Remembered:
         """At most `count` samples, each of all that are kept, fewer while the memory holds fewer; arguments as of `draw`."""
         held = len(self)
-        rows = torch.randint(max(held, 1), (min(count, held),), generator=generator)
+        size = (min(count, held),)
+        rows = for_each(lambda generator: torch.randint(max(held, 1), size, generator=generator), sources(draws))
         return self.at(rows.to(self.y.device, non_blocking=True))
 
     def at(self, rows: Tensor) -> Remembered:

@@ -1,6 +1,7 @@
 """How a learner goes through a stream: the protocol of all continual methods."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -8,6 +9,8 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional
 
+from app.continual.base.memory import ReservoirMemory
+from app.continual.base.streams_at_hand import Draws, as_kept, outside, slopes
 from app.errors import InputError, check_at_least
 from datamodules.base.stream import Experience, Samples, StreamBatch, StreamDataModule
 
@@ -34,6 +37,9 @@ class ContinualMethod(nn.Module):
     needs: frozenset[Need] = frozenset()
     sequential = False
     learns_at_end = False  # whether the stream must be over before it has learned anything
+    # Whether it can be run on several streams at once, by vmap. Then it draws with what `streams_at_hand` has for that, computes
+    # gradients by `gradient` or `slopes`, and looks at `number` and `self.masks`, never at an experience itself.
+    goes_abreast = False
 
     def __init__(
         self,
@@ -57,12 +63,12 @@ class ContinualMethod(nn.Module):
     def begin_experience(self, number: int, experience: Experience) -> None:
         """Called before the first batch of an experience, where the stream has boundaries."""
 
-    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+    def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         """Learns from a batch and returns its loss.
 
         Args:
             batch: what arrives, all of it on every process.
-            generator: of all that the method draws at this step, on the CPU.
+            generator: of all that the method draws at this step, on the CPU; where it `goes_abreast`, of each stream.
         """
         for _ in range(self.glances):
             loss = self.cross_entropy(batch.x, batch.y, batch.task)
@@ -104,6 +110,15 @@ class ContinualMethod(nn.Module):
                     f"(scenario {stream.scenario}) does not give; choose another method or stream"
                 )
 
+    def course(self, number: int) -> tuple:
+        """What the steps on the stream of that number depend on besides tensors: streams go together where it is the same."""
+        return tuple(memory.held(number) for memory in self.memories)
+
+    @cached_property
+    def memories(self) -> list[ReservoirMemory]:
+        """All that it keeps samples in."""
+        return [module for module in self.modules() if isinstance(module, ReservoirMemory)]
+
     # What subclasses share
 
     def make_optimizer(self) -> torch.optim.Optimizer:
@@ -127,7 +142,7 @@ class ContinualMethod(nn.Module):
 
     def gradient(self, loss: Tensor) -> list[Tensor]:
         """Gradient of the loss in the trained weights, summed over the processes."""
-        gradients = list(torch.autograd.grad(loss, self.trained, materialize_grads=True))
+        gradients = slopes(loss, self.trained, materialize_grads=True)
         if self.world_size > 1 and not self.sequential:
             flat = self.total(torch.cat([gradient.flatten() for gradient in gradients]))
             parts = flat.split([gradient.numel() for gradient in gradients])
@@ -142,7 +157,7 @@ class ContinualMethod(nn.Module):
 
     @property
     def trained(self) -> list[nn.Parameter]:
-        """The weights that the optimiser changes."""
+        """The weights that the optimiser changes, as it keeps them."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def step(self, loss: Tensor) -> None:
@@ -152,8 +167,9 @@ class ContinualMethod(nn.Module):
     def descend(self, gradients: list[Tensor]) -> None:
         """One step of the optimiser against these gradients."""
         for parameter, gradient in zip(self.trained, gradients, strict=True):
-            parameter.grad = gradient
-        self.optimizer.step()
+            parameter.grad = as_kept(gradient)
+        with outside():
+            self.optimizer.step()
 
 
 def class_masks(stream: StreamDataModule) -> Tensor:

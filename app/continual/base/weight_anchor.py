@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from app.continual.base.method import ContinualMethod
+from app.continual.base.streams_at_hand import Draws
 from app.errors import check_not_negative
 from datamodules.base.stream import Experience, Samples, StreamBatch, StreamDataModule
 
@@ -38,7 +39,7 @@ class WeightAnchor(ContinualMethod):
         """The penalty now, without gradients."""
         return self.strength / 2 * (self.importance * (self.weights - self.anchor) ** 2).sum()
 
-    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+    def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         for _ in range(self.glances):
             loss = self.cross_entropy(batch.x, batch.y, batch.task)
             gradients = self.gradient(loss)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from app.continual.base.memory import ReservoirMemory
 from app.continual.base.method import ContinualMethod
+from app.continual.base.streams_at_hand import Draws
 from app.errors import check_at_least
 from datamodules.base.inputs import as_inputs
 from datamodules.base.stream import Experience, Samples, StreamBatch, StreamDataModule
@@ -23,6 +24,7 @@ class AGEM(ContinualMethod):
     """
 
     needs = frozenset({"boundaries"})
+    goes_abreast = True
 
     def __init__(self, net: nn.Module, stream: StreamDataModule, memory: int = 200, reference: int = 256, **kwargs):
         super().__init__(net, stream, **kwargs)
@@ -30,7 +32,7 @@ class AGEM(ContinualMethod):
         self.memory = ReservoirMemory(memory, stream)
         self.reference = reference
 
-    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+    def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         for _ in range(self.glances):
             loss = self.cross_entropy(batch.x, batch.y, batch.task)
             gradients = self.gradient(loss)

@@ -9,6 +9,7 @@ class CMAML(LookAheadMethod):
     """C-MAML (Gupta, Yadav, Paull 2020): the fast weights have one constant step size; the optimiser updates the slow ones."""
 
     learns_rates = False
+    goes_abreast = True
 
     def update(self, weights: list[Tensor], rates: list[Tensor]) -> None:
         self.descend(weights)

@@ -10,6 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from app.continual.base.method import ContinualMethod
+from app.continual.base.streams_at_hand import Draws
 from app.errors import check_above_zero
 from app.torch_internals import copy_each_
 from datamodules.base.inputs import as_inputs
@@ -129,7 +130,7 @@ class ContinualMAML(ContinualMethod):
             self.num_gradients += len(y)
         return weights
 
-    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+    def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         if not self.host.has_begun:
             fast = self._detached(self.adapt(self.slow, batch.x, batch.y, batch.task))
             self.has_begun.fill_(True)

@@ -1,10 +1,10 @@
 """Dark experience replay."""
 
-import torch
 from torch import Tensor, nn
 
 from app.continual.base.memory import Remembered, ReservoirMemory
 from app.continual.base.method import ContinualMethod
+from app.continual.base.streams_at_hand import Draws
 from app.errors import check_at_least, check_not_negative
 from datamodules.base.stream import StreamBatch, StreamDataModule
 
@@ -23,6 +23,8 @@ class DERPP(ContinualMethod):
         kwargs: of ContinualMethod.
     """
 
+    goes_abreast = True
+
     def __init__(
         self,
         net: nn.Module,
@@ -39,7 +41,7 @@ class DERPP(ContinualMethod):
         self.memory = ReservoirMemory(memory, stream, num_logits=stream.output_size)
         self.replay, self.alpha, self.beta = replay, alpha, beta
 
-    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+    def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         stored = self.predict(batch.x)  # of all rows, on every process: all keep the same
         for _ in range(self.glances):
             loss = self.cross_entropy(batch.x, batch.y, batch.task)

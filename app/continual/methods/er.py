@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from app.continual.base.memory import ReservoirMemory
 from app.continual.base.method import ContinualMethod
+from app.continual.base.streams_at_hand import Draws
 from app.errors import check_at_least
 from datamodules.base.stream import StreamBatch, StreamDataModule
 
@@ -18,13 +19,15 @@ class ER(ContinualMethod):
         kwargs: of ContinualMethod.
     """
 
+    goes_abreast = True
+
     def __init__(self, net: nn.Module, stream: StreamDataModule, memory: int = 200, replay: int | None = None, **kwargs):
         super().__init__(net, stream, **kwargs)
         self.memory = ReservoirMemory(memory, stream)
         check_at_least(1, "model.method", or_null="for as many as arrive", replay=replay)
         self.replay = replay
 
-    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+    def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         for _ in range(self.glances):
             old = self.memory.draw(self.replay or len(batch.y), generator)
             parts = zip((batch.x, batch.y, batch.task), (old.x, old.y, old.task), strict=True)

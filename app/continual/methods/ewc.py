@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
+from app.continual.base.streams_at_hand import for_each, of_all, streams_at_hand
 from app.continual.base.weight_anchor import WeightAnchor
 from app.errors import check_at_least
 from datamodules.base.inputs import as_inputs
@@ -28,6 +29,8 @@ class EWC(WeightAnchor):
         fisher_samples: of each experience, drawn; null for all.
         kwargs: of ContinualMethod.
     """
+
+    goes_abreast = True
 
     def __init__(
         self,
@@ -57,10 +60,10 @@ class EWC(WeightAnchor):
 
     def fisher(self, number: int, samples: Samples) -> Tensor:
         """Diagonal of the Fisher information on samples of an experience, of the shape of `weights`."""
-        draw = self.stream.generator("fisher", number)
+        draws = [stream.generator("fisher", number) for _, stream in streams_at_hand(self.stream)]
         count = min(self.fisher_samples or len(samples.y), len(samples.y))
-        rows = torch.from_numpy(draw.permutation(len(samples.y))[:count]).to(samples.y.device)
-        generator = torch.Generator().manual_seed(int(draw.integers(2**48)))
+        rows = for_each(lambda draw: torch.from_numpy(draw.permutation(len(samples.y))[:count]), draws).to(samples.y.device)
+        generators = [torch.Generator().manual_seed(int(draw.integers(2**48))) for draw in draws]
         mask = self.masks[number] if self.masked else torch.ones_like(self.masks[number])
         params = {name: parameter.detach() for name, parameter in self.net.named_parameters()}
 
@@ -71,13 +74,16 @@ class EWC(WeightAnchor):
         training = self.net.training
         self.net.eval()
         mine, squares = self.share(count), torch.zeros_like(self.weights)
-        at_once = max(1, ELEMENTS // len(squares))
+        at_once = max(1, ELEMENTS // (len(squares) * len(draws)))
         labels = samples.y[rows]
         if self.labels == "sampled":  # every process draws those of all rows
             parts = rows.split(5000)
             outputs = torch.cat([self.predict(as_inputs(samples.images[part])) for part in parts])
             odds = outputs.masked_fill(~mask, -torch.inf).softmax(1).cpu().nan_to_num(1)  # a run that diverged shows in its loss
-            labels = torch.multinomial(odds, 1, generator=generator)[:, 0].to(rows.device)
+            labels = for_each(
+                lambda own, generator: torch.multinomial(own, 1, generator=generator)[:, 0], of_all(odds), generators
+            )
+            labels = labels.to(rows.device)
         for part, y in zip(rows[mine].split(at_once), labels[mine].split(at_once), strict=True):
             gradients = vmap(grad(log_likelihood), (None, 0, 0))(params, as_inputs(samples.images[part]), y)
             squares += torch.cat([gradient.square().sum(0).flatten() for gradient in gradients.values()])

@@ -5,3 +5,5 @@ from app.continual.base.method import ContinualMethod
 
 class FineTuning(ContinualMethod):
     """Learns each batch as it comes and does nothing against forgetting: the lower bound of every table."""
+
+    goes_abreast = True

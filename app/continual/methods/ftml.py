@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from app.continual.base.memory import ReservoirMemory
 from app.continual.base.method import ContinualMethod
+from app.continual.base.streams_at_hand import Draws
 from app.errors import check_at_least
 from datamodules.base.stream import Experience, StreamBatch, StreamDataModule
 
@@ -71,7 +72,7 @@ class FTML(ContinualMethod):
         """The experience at hand: the newest that began, or, after a resume, that samples are kept of."""
         return max([self._begun, *(number for number, memory in enumerate(self.memories) if len(memory))])
 
-    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+    def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         number = self.current
         self.memories[number].add(batch)
         loss = batch.x.new_zeros(())

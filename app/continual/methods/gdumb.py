@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from app.continual.base.balanced_memory import BalancedMemory
 from app.continual.base.from_scratch import FromScratch
+from app.continual.base.streams_at_hand import Draws, of_all, streams_at_hand
 from app.errors import InputError
 from datamodules.base.stream import StreamBatch, StreamDataModule
 
@@ -23,6 +24,8 @@ class GDumb(FromScratch):
         cosine: whether the learning rate falls to zero on a half cosine.
         kwargs: of ContinualMethod.
     """
+
+    goes_abreast = True
 
     def __init__(
         self,
@@ -46,19 +49,23 @@ class GDumb(FromScratch):
                 "GDumb needs at least one sample of each"
             )
 
-    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+    def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         self.memory.add(batch)
         return super().observe(batch, generator)
 
     def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         if not self.training and len(self.memory):
-            seen = self.memory.num_seen_on_host
-            if int(self.trained_on) != seen:
+            seen = [self.memory.num_seen_on_host[number] for number, _ in streams_at_hand(self.stream)]
+            if of_all(self.trained_on).tolist() != seen:
                 started, rows = time.monotonic(), slice(len(self.memory))
                 self.train_afresh(self.memory.images[rows], self.memory.y[rows], self.memory.task[rows], seen)
-                self.trained_on.fill_(seen)
+                self.trained_on.copy_(self.memory.num_seen)
                 self.predict_seconds += time.monotonic() - started
         return super().predict(x, task)
+
+    def course(self, number: int) -> tuple:
+        seen = self.memory.num_seen_on_host[number]
+        return *super().course(number), not self.training and self.trained_on.flatten()[number].item() != seen
 
     @property
     def memory_bytes(self) -> int:

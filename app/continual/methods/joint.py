@@ -31,7 +31,7 @@ class Joint(FromScratch):
         parts = [self.stream.samples(before, "train", samples.y.device) for before in range(number)] + [samples]
         images, y = (torch.cat([part[at] for part in parts]) for at in (0, 1))
         task = torch.cat([torch.full_like(part.y, before) for before, part in enumerate(parts)])
-        self.train_afresh(images, y, task, number)
+        self.train_afresh(images, y, task, [number])
 
     @property
     def memory_bytes(self) -> int:

@@ -16,6 +16,8 @@ class LaMAML(LookAheadMethod):
         kwargs: of LookAheadMethod.
     """
 
+    goes_abreast = True
+
     def __init__(self, net: nn.Module, stream: StreamDataModule, alpha: float = 0.15, rate_lr: float = 0.3, **kwargs):
         super().__init__(net, stream, alpha=alpha, optimizer=lambda params: torch.optim.SGD(params, lr=1.0), **kwargs)
         self.rate_lr = rate_lr

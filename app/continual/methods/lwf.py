@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from app.continual.base.method import ContinualMethod
+from app.continual.base.streams_at_hand import Draws
 from app.errors import check_above_zero, check_not_negative
 from datamodules.base.stream import Experience, Samples, StreamBatch, StreamDataModule
 
@@ -25,6 +26,7 @@ class LwF(ContinualMethod):
     """
 
     needs = frozenset({"boundaries"})
+    goes_abreast = True
 
     def __init__(self, net: nn.Module, stream: StreamDataModule, strength: float = 1.0, temperature: float = 2.0, **kwargs):
         super().__init__(net, stream, **kwargs)
@@ -40,7 +42,7 @@ class LwF(ContinualMethod):
         self.teacher.eval()
         return self
 
-    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+    def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         for _ in range(self.glances):
             loss = self.cross_entropy(batch.x, batch.y, batch.task) + self.strength * self.distillation(batch.x)
             self.step(loss)

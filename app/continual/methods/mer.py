@@ -8,6 +8,7 @@ from app.backbones.mlp import MLP
 from app.continual.base import mlp_descent
 from app.continual.base.memory import ReservoirMemory
 from app.continual.base.method import ContinualMethod
+from app.continual.base.streams_at_hand import Draws, as_kept, outside
 from app.errors import check_above_zero
 from app.torch_internals import copy_each_, lerp_each_
 from datamodules.base.stream import StreamBatch, StreamDataModule
@@ -29,6 +30,7 @@ class MER(ContinualMethod):
     """
 
     sequential = True
+    goes_abreast = True
 
     def __init__(
         self,
@@ -47,7 +49,7 @@ class MER(ContinualMethod):
         self.replay, self.num_batches, self.lr, self.beta, self.gamma = replay, num_batches, lr, beta, gamma
         self.closed_form = isinstance(net, MLP) and len(list(net.parameters())) >= 4
 
-    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+    def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         total = batch.x.new_zeros(())
         weights = list(self.net.parameters())
         for row in range(len(batch.y)):
@@ -59,7 +61,7 @@ class MER(ContinualMethod):
                 x, y, task = (torch.cat(pair) for pair in new)
                 start = [weight.detach().clone() for weight in weights]
                 with torch.no_grad():
-                    total += functional.cross_entropy(self.logits(sample.x, sample.task), sample.y)
+                    total = total + functional.cross_entropy(self.logits(sample.x, sample.task), sample.y)
                 self._descend_on(x, y, task)
                 self._return(start, self.beta)
                 self.num_gradients += len(y)
@@ -79,15 +81,18 @@ class MER(ContinualMethod):
         with torch.no_grad():
             products = (rows @ rows.T)[..., None]
             descent = mlp_descent.descend(layers, self.lr, rows, targets, self.masks[task] if self.masked else None, products)
-            after = [tensor for layer in mlp_descent.weights_after(layers, self.lr, rows, descent) for tensor in layer]
-            copy_each_(list(self.net.parameters()), after)
+            after = [as_kept(part) for layer in mlp_descent.weights_after(layers, self.lr, rows, descent) for part in layer]
+            weights = [as_kept(weight) for weight in self.net.parameters()]
+            with outside():
+                copy_each_(weights, after)
 
     @torch.no_grad()
     def _return(self, start: list[Tensor], share: float) -> None:
         """Keeps this share of the way from the start."""
-        weights = list(self.net.parameters())
-        lerp_each_(start, weights, share)
-        copy_each_(weights, start)
+        start, weights = ([as_kept(weight) for weight in part] for part in (start, self.net.parameters()))
+        with outside():
+            lerp_each_(start, weights, share)
+            copy_each_(weights, start)
 
     @property
     def memory_bytes(self) -> int:

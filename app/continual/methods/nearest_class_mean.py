@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from app.continual.base.method import ContinualMethod
+from app.continual.base.streams_at_hand import Draws
 from datamodules.base.stream import StreamBatch, StreamDataModule
 
 
@@ -14,12 +15,14 @@ class NearestClassMean(ContinualMethod):
     A class that was not seen is never the answer. It is the line that every deployed encoder must be held against.
     """
 
+    goes_abreast = True
+
     def __init__(self, net: nn.Module, stream: StreamDataModule, **kwargs):
         super().__init__(net, stream, **kwargs)
         self.register_buffer("sums", torch.zeros(stream.output_size, net.num_features))
         self.register_buffer("counts", torch.zeros(stream.output_size))
 
-    def observe(self, batch: StreamBatch, generator: torch.Generator) -> Tensor:
+    def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         with torch.no_grad():
             members = functional.one_hot(batch.y, len(self.counts)).to(self.sums.dtype)
             self.sums += members.T @ self.net.body(batch.x)

@@ -15,6 +15,8 @@ class OnlineEWC(EWC):
         kwargs: of EWC.
     """
 
+    goes_abreast = True
+
     def __init__(self, net: nn.Module, stream: StreamDataModule, gamma: float = 1.0, **kwargs):
         super().__init__(net, stream, **kwargs)
         if not 0 <= gamma <= 1:

@@ -21,6 +21,8 @@ class SI(WeightAnchor):
         kwargs: of ContinualMethod.
     """
 
+    goes_abreast = True
+
     def __init__(self, net: nn.Module, stream: StreamDataModule, strength: float = 2.0, xi: float = 0.1, **kwargs):
         super().__init__(net, stream, strength, **kwargs)
         check_above_zero("model.method", xi=xi)
@@ -35,7 +37,7 @@ class SI(WeightAnchor):
 
     def end_experience(self, number: int, experience: Experience, samples: Samples) -> None:
         away = self.weights - self.anchor
-        self.importance.add_(self.path / (away**2 + self.xi)).clamp_(min=0)
+        self.importance.copy_((self.importance + self.path / (away**2 + self.xi)).clamp(min=0))
         self.anchor.copy_(self.weights)
         self.path.zero_()
 

@@ -14,6 +14,8 @@ class Sync(LookAheadMethod):
         kwargs: of LookAheadMethod.
     """
 
+    goes_abreast = True
+
     def __init__(self, net: nn.Module, stream: StreamDataModule, rate_lr: float = 0.1, **kwargs):
         super().__init__(net, stream, **kwargs)
         self.rate_lr = rate_lr

@@ -16,6 +16,7 @@ from app.errors import check_at_least
 from datamodules.base.encoder import EncodedSplit, Encoder
 from datamodules.base.experience import Experience, Place, Samples, Scenario, StreamBatch
 from datamodules.base.inputs import as_inputs
+from datamodules.base.keyed_random import generator_of
 from datamodules.base.resumable import ResumableDataModule
 from datamodules.files.image_split import ImageSplit
 
@@ -163,8 +164,7 @@ class StreamDataModule(ResumableDataModule):
 
     def generator(self, *purpose: Any) -> np.random.Generator:
         """A counter-based generator (Philox) whose stream depends on nothing but the seed and the purpose."""
-        key = sha256(":".join(map(str, (self.seed + self.replica, *purpose))).encode()).digest()
-        return np.random.Generator(np.random.Philox(key=np.frombuffer(key[:16], np.uint64)))
+        return generator_of(self.seed + self.replica, *purpose)
 
     def become_replica(self, number: int) -> None:
         """Draws from now on with the seed + `number`: every process of a sequential method has a stream of its own."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from app.continual.base.streams_at_hand import Draws, for_each, of_all, outside, permutation, sources, streams_at_hand
 from app.errors import check_at_least
 from datamodules.base.inputs import as_inputs
+from datamodules.base.keyed_random import Numbers
 from datamodules.base.stream import StreamBatch, StreamDataModule
 
 
@@ -43,7 +44,7 @@ class ReservoirMemory(nn.Module):
     def __init__(self, capacity: int, stream: StreamDataModule, num_logits: int = 0):
         super().__init__()
         check_at_least(1, "model.method", memory=capacity)
-        self.capacity, self.stream = capacity, stream
+        self.capacity, self.stream, self._numbers = capacity, stream, Numbers()
         self.register_buffer("images", torch.zeros(capacity, *stream.input_shape, dtype=stream.kept_dtype))
         self.register_buffer("y", torch.zeros(capacity, dtype=torch.int64))
         self.register_buffer("task", torch.zeros(capacity, dtype=torch.int64))
@@ -80,7 +81,7 @@ class ReservoirMemory(nn.Module):
         """Where sample `number` of a stream, counted from 0, goes; `capacity` or more where it is not kept."""
         if number < self.capacity:
             return number
-        return int(stream.generator("reservoir", number).integers(number + 1))
+        return self._numbers.below(number + 1, stream.seed + stream.replica, "reservoir", number)
 
     @torch.no_grad()
     def add(self, batch: StreamBatch, logits: Tensor | None = None) -> None:

@@ -63,7 +63,7 @@ def _as_it_comes(shape: Shape, repeats: int) -> float:
 def in_processes(num: int, shape: Shape, repeats: int) -> float:
     """Median seconds of an outer step of several processes on the CPU, which share the tasks and the threads."""
     context = multiprocessing.get_context("spawn")
-    results, port = context.Queue(), _free_port()
+    results, port = context.Queue(), free_port()
     processes = [context.Process(target=_share, args=(rank, num, shape, port, repeats, results)) for rank in range(num)]
     for process in processes:
         process.start()
@@ -95,7 +95,8 @@ def _share(rank: int, num: int, shape: Shape, port: int, repeats: int, results: 
     dist.destroy_process_group()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return server.getsockname()[1]

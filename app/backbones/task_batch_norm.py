@@ -1,6 +1,6 @@
 """Normalisation inside an inner loop."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -106,20 +106,36 @@ def norm_parameters(network: nn.Module) -> list[str]:
     return [name for name, _ in network.named_parameters() if name.rpartition(".")[0] in norms]
 
 
-@torch.no_grad()
-def update_running_statistics(network: nn.Module, mean_over_processes: Callable[[Tensor], Tensor]) -> None:
-    """Moves the running statistics towards the mean of what the tasks of an outer step had, over all processes.
+def take_statistics(network: nn.Module) -> dict[str, Tensor]:
+    """The mean of the means and variances that norms had since the last call, of shape (2, channels), by the norm's name.
 
     Args:
-        network: whose TaskBatchNorms have seen these tasks, in however many chunks, or all at once.
-        mean_over_processes: the mean of a tensor over all processes, one call for all layers.
+        network: whose TaskBatchNorms keep running statistics and have seen tasks, in however many chunks, or all at once.
     """
-    of_network = (module for module in network.modules() if isinstance(module, TaskBatchNorm))
-    norms = [norm for norm in of_network if norm.running_mean is not None and norm.seen]
-    if not norms:
-        return
-    means = mean_over_processes(torch.cat([sum(norm.seen) / len(norm.seen) for norm in norms], 1))
-    for norm, (mean, variance) in zip(norms, means.split([len(norm.bias) for norm in norms], 1), strict=True):
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(variance, norm.momentum)
-        norm.seen = []
+    found = {}
+    for name, norm in _that_keep(network):
+        if norm.seen:
+            found[name] = sum(norm.seen) / len(norm.seen)
+            norm.seen = []
+    return found
+
+
+@torch.no_grad()
+def update_running_statistics(network: nn.Module, statistics: dict[str, Tensor]) -> None:
+    """Moves the running statistics towards those of an outer step.
+
+    Args:
+        network: whose TaskBatchNorms keep running statistics.
+        statistics: what `take_statistics` gave, averaged over all tasks of the step.
+    """
+    for name, norm in _that_keep(network):
+        if name in statistics:
+            mean, variance = statistics[name]
+            norm.running_mean.lerp_(mean, norm.momentum)
+            norm.running_var.lerp_(variance, norm.momentum)
+
+
+def _that_keep(network: nn.Module) -> Iterator[tuple[str, TaskBatchNorm]]:
+    for name, module in network.named_modules():
+        if isinstance(module, TaskBatchNorm) and module.running_mean is not None:
+            yield name, module

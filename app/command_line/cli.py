@@ -226,7 +226,7 @@ class MetaCLI(LightningCLI):
             self.model.check_data(self.datamodule)
         self.model.configure_optimizers()
         world_size = self.trainer.num_devices * self.trainer.num_nodes
-        self.datamodule.check_processes(world_size)
+        self.datamodule.check_processes(world_size, self.model.block_size)
         if self.checkpoint:
             path = Path(self._get(self.config, "ckpt_path"))
             if is_rank_zero():

@@ -169,8 +169,7 @@ class EpisodicLearner(Learner):
 
     def _evaluate_batch(self, batch: Episode, tally: Tally) -> tuple[int, Tensor | None]:
         """Adds a batch to the tally; returns the number of its first episode, and the predicted classes where they are judged."""
-        share = self.trainer.datamodule.num_episodes[tally.split] * self.trainer.global_rank // self.trainer.world_size
-        first_episode = number = share + tally.num_episodes
+        first_episode = number = self.trainer.datamodule.first_evaluated(tally.split) + tally.num_episodes
         params, predicted = dict(self.named_parameters()), []
         if self.support_copies:
             batch = self._with_copies(batch, tally.split, number)

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from app.errors import InputError
 from app.learners.lr_schedule import ProgressSchedule
 from app.learners.run_end import time_limits
-from app.runs.collectives import Agreement, reduced
+from app.runs.collectives import Agreement
 from datamodules.base.resumable import ResumableDataModule
 
 
@@ -59,6 +59,7 @@ class Learner(LightningModule):
     any_ways = False
     needs_pixels = False
     support_copies: int | None = None
+    block_size: int | None = None
     trained_steps = 0
     remedy_for_nan = "lower --model.optimizer.lr or --model.inner_lr, or set --trainer.gradient_clip_val"
     optimizer_option = "--model.optimizer"
@@ -115,10 +116,6 @@ class Learner(LightningModule):
         if isinstance(scheduler, ProgressSchedule):
             scheduler.progress = self.progress
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def mean_over_processes(self, tensor: Tensor) -> Tensor:
-        """The mean of a tensor over all processes that train, which all call this."""
-        return reduced(tensor, "mean")
 
     def learned_step_sizes(self) -> dict[str, Tensor]:
         """The step sizes of the inner loop that are meta-learned, by the name of the weight they are for, each of any shape."""

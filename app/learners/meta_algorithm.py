@@ -15,27 +15,22 @@ from app.backbones import BackboneCallable, default_backbone
 from app.backbones.drop_block import DropBlock
 from app.episode import Episode
 from app.errors import InputError, check_above_zero, check_at_least
-from app.inner_loop.gradient_descent import INNER_GRADIENT_NORM
-from app.inner_loop.observation import observing
 from app.inner_loop.params import Params
-from app.inner_loop.task_stack import Stacking, stacking
+from app.inner_loop.task_stack import Stacking
 from app.learners.calls_modules import CallsModules
-from app.learners.episodic_learner import EpisodicLearner, Evaluated
+from app.learners.episodic_learner import Evaluated
 from app.learners.learner import Origin
+from app.learners.outer_step import Metrics, OuterStep
 from app.learners.parameter_groups import optimizer_of_parts
 from app.learners.stages import stages_to_score
 from app.learners.suitability import check_tasks
-from app.lightning_internals import is_logged
-from app.runs.collectives import means
 from app.scores.losses import DEFAULT_LOSS, LOSSES, LossName
 from app.scores.tally import StageScores
 from app.torch_internals import add_to_each, divide_each
 from datamodules.base.episodic import EpisodicDataModule
 
-Metrics = dict[str, Tensor]
 
-
-class MetaAlgorithm(CallsModules, EpisodicLearner):
+class MetaAlgorithm(CallsModules, OuterStep):
     """Base of all algorithms: a subclass writes one task (`adapt`, `predict`), vmap adds the task axis.
 
     An algorithm that is for classification or regression alone says so in `task_types`, one that learns all training classes at
@@ -60,6 +55,9 @@ class MetaAlgorithm(CallsModules, EpisodicLearner):
         optimizer: the outer optimiser, any of torch.optim.
         lr_scheduler: of the outer learning rate, stepped once an outer step; any of torch.optim.lr_scheduler, or
             app.learners.lr_schedule.LinearDecay and CosineDecay, which follow max_steps or max_time.
+        block_size: tasks that are always computed together, on one thread of a CPU; their gradients are summed in a fixed order,
+            so that training has the same bits on 1, 2, 4, ... devices. A divisor of --data.meta_batch_size; null for what is
+            fastest, which is the same but for rounding.
         tasks_per_chunk: tasks whose graphs are in memory together; null for all on a GPU, on the CPU as many as have a million
             numbers in support and query set, at least 2.
         stacking: how an inner loop convolves the images of many tasks, each by its own filters: grouped, in one call with a group
@@ -81,6 +79,7 @@ class MetaAlgorithm(CallsModules, EpisodicLearner):
         support_copies: int | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
+        block_size: int | None = None,
         tasks_per_chunk: int | None = None,
         stacking: Stacking | None = None,
         init_from: Path | None = None,
@@ -89,12 +88,13 @@ class MetaAlgorithm(CallsModules, EpisodicLearner):
         super().__init__()
         check_above_zero("model", head_lr_factor=head_lr_factor)
         check_at_least(1, "model", or_null="for what fits", tasks_per_chunk=tasks_per_chunk)
+        check_at_least(1, "model", or_null="for what is fastest", block_size=block_size)
         check_at_least(1, "model", support_copies=support_copies)
         self.input_shape, self.output_size, self.task_type = tuple(input_shape), output_size, task_type
         self.train_output_size = train_output_size or output_size
         self.outer_loss = self.loss_function("outer_loss", outer_loss)
         self.transductive, self.support_copies = transductive, support_copies
-        self.tasks_per_chunk, self.stacking, self.init_from = tasks_per_chunk, stacking, init_from
+        self.block_size, self.tasks_per_chunk, self.stacking, self.init_from = block_size, tasks_per_chunk, stacking, init_from
         self.net = self.build_net(backbone or default_backbone(self.input_shape))
         self._optimizer, self._lr_scheduler, self.head_lr_factor = optimizer, lr_scheduler, head_lr_factor
         self.autocast_inner_loop = True
@@ -205,27 +205,6 @@ class MetaAlgorithm(CallsModules, EpisodicLearner):
 
     def check_data(self, data: EpisodicDataModule) -> None:
         check_tasks(self, data)
-
-    def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
-        params, first_episode = dict(self.named_parameters()), self.first_training_episode(batch)
-        self.train_output_size = self.trainer.datamodule.train_output_size_at(first_episode)
-        with stacking(self.stacking), observing(*[INNER_GRADIENT_NORM] * is_logged(self.trainer)) as observed:
-            gradient, metrics = self.outer_gradient(params, self.as_dtype(batch), first_episode)
-        logged = {f"train/{name}": value for name, value in metrics.items()}
-        logged |= {f"train/{name}": torch.cat(values).mean() for name, values in observed.items() if values}
-        self.log_dict(means(logged) if is_logged(self.trainer) else logged)
-        # The derivative of this sum is the gradient itself: DDP, precision plugins, clipping and accumulation see an ordinary
-        # loss. A loss that is not finite makes it so as well, on every rank.
-        poison = 0.0 * metrics["outer_loss"]
-        return sum((params[name] * gradient[name].detach()).sum() for name in params) + poison * next(iter(params.values())).sum()
-
-    def logged_scores(self, data: EpisodicDataModule) -> list[str]:
-        """Those of a validation, and of an outer step on one task."""
-        batch = self.as_dtype(data.realise("train", data.draws("train", [0])))
-        with self.tried_out() as learner, stacking(self.stacking), observing(INNER_GRADIENT_NORM) as observed:
-            _, metrics = learner.train().outer_gradient(dict(learner.named_parameters()), batch)
-        of_training = [*metrics, *(name for name, values in observed.items() if values)]
-        return [*(f"train/{name}" for name in of_training), *super().logged_scores(data)]
 
     # What algorithms use
 

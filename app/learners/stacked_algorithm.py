@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.func import vmap
 
-from app.backbones.task_batch_norm import TaskBatchNorm, update_running_statistics
+from app.backbones.task_batch_norm import TaskBatchNorm, take_statistics, update_running_statistics
 from app.episode import Episode
 from app.inner_loop.params import Params
 from app.learners.episodic_learner import Evaluated
@@ -62,7 +62,8 @@ class StackedAlgorithm(MetaAlgorithm):
         losses, scores = self.loss_and_score(outputs, batch.query_y)
         return {0: {**scores, "loss": losses}}, outputs
 
-    def outer_gradient(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Params, Metrics]:
-        result = super().outer_gradient(params, batch, first_episode)
-        update_running_statistics(self, self.mean_over_processes)
-        return result
+    def step_statistics(self) -> dict[str, Tensor]:
+        return take_statistics(self)
+
+    def keep_statistics(self, statistics: dict[str, Tensor]) -> None:
+        update_running_statistics(self, statistics)

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, distributed
+
+Key = TypeVar("Key")
 
 
 def reduced(tensor: Tensor, how: Literal["mean", "max"]) -> Tensor:
@@ -30,11 +32,13 @@ def reduced(tensor: Tensor, how: Literal["mean", "max"]) -> Tensor:
     return result.div_(distributed.get_world_size())
 
 
-def means(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Every number's mean over all processes, in one message."""
-    if not values or not distributed.is_available() or not distributed.is_initialized():
-        return values
-    return dict(zip(values, reduced(torch.stack(list(values.values())), "mean").unbind(), strict=True))
+def means(tensors: dict[Key, Tensor]) -> dict[Key, Tensor]:
+    """Every tensor's mean over all processes, in one message."""
+    if not tensors or not distributed.is_available() or not distributed.is_initialized():
+        return tensors
+    found = reduced(torch.cat([tensor.reshape(-1) for tensor in tensors.values()]), "mean")
+    parts = found.split([tensor.numel() for tensor in tensors.values()])
+    return {key: part.view_as(tensor).to(tensor.dtype) for (key, tensor), part in zip(tensors.items(), parts, strict=True)}
 
 
 class Agreement:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from app.episode import Episode
 from app.errors import InputError, check_at_least
 from datamodules.base.resumable import ResumableDataModule
-from datamodules.base.sampler import EpisodeSampler, EvaluationSampler
+from datamodules.base.sampler import EpisodeSampler, EvaluationSampler, first_of_share
 from datamodules.files.image_split import SPLITS
 
 
@@ -50,6 +50,7 @@ class EpisodicDataModule(ResumableDataModule):
     test_groups: tuple[str, ...] = ()
     has_streams = False  # evaluation tasks have numbers of classes of their own
     axis_names: tuple[str, str] = ("x", "y")  # of pictures
+    block_size: int | None = None  # tasks that the learner computes together on any number of processes
 
     def __init__(self, meta_batch_size: int, val_episodes: int, test_episodes: int, num_workers: int = 0, seed: int = 0):
         super().__init__(num_workers, seed)
@@ -140,16 +141,23 @@ class EpisodicDataModule(ResumableDataModule):
         """Episode `index` of `split`, without a task axis."""
         return Episode(*(tensor[0] for tensor in self.realise(split, self.draws(split, [index]))))
 
-    def check_processes(self, world_size: int) -> None:
-        if self.meta_batch_size % world_size:
+    def check_processes(self, world_size: int, block_size: int | None = None) -> None:
+        size = block_size or 1
+        if self.meta_batch_size % size:
             raise InputError(
-                f"--data.meta_batch_size {self.meta_batch_size} is not divisible by {world_size} processes; "
-                f"make it {-(-self.meta_batch_size // world_size) * world_size}, or change --trainer.devices"
+                f"--model.block_size {size} does not divide --data.meta_batch_size {self.meta_batch_size}; give a divisor of it"
+            )
+        blocks = f" in blocks of --model.block_size {size}" if block_size else ""
+        if self.meta_batch_size // size % world_size:
+            raise InputError(
+                f"--data.meta_batch_size {self.meta_batch_size}{blocks} is not divisible by {world_size} processes; "
+                f"make it {-(-self.meta_batch_size // (size * world_size)) * size * world_size}, or change --trainer.devices"
             )
         for split, num_episodes in self.num_episodes.items():
-            if num_episodes < world_size:
+            least = (world_size - 1) * size + 1
+            if num_episodes < least:
                 raise InputError(
-                    f"--data.{split}_episodes {num_episodes} is fewer than {world_size} processes; give at least {world_size}"
+                    f"--data.{split}_episodes {num_episodes} is too few for {world_size} processes{blocks}; give at least {least}"
                 )
 
     def train_dataloader(self) -> DataLoader:
@@ -164,8 +172,13 @@ class EpisodicDataModule(ResumableDataModule):
 
     def _evaluation_loader(self, split: str) -> DataLoader:
         rank, world_size = self._processes()
-        sampler = EvaluationSampler(self.meta_batch_size, rank, world_size, num_episodes=self.num_episodes[split])
+        episodes = self.num_episodes[split]
+        sampler = EvaluationSampler(self.meta_batch_size, rank, world_size, num_episodes=episodes, block_size=self.block_size)
         return self._loader(split, sampler)
+
+    def first_evaluated(self, split: str) -> int:
+        """The number of the first episode that this process evaluates."""
+        return first_of_share(self.num_episodes[split], *self._processes(), self.block_size)
 
     def _loader(self, split: str, sampler: EpisodeSampler | EvaluationSampler) -> DataLoader:
         return DataLoader(

@@ -80,8 +80,13 @@ class ResumableDataModule(LightningDataModule):
                 f"--data now has {self.manifest_hash[:12]}; restore the data, or start a new run without --ckpt_path"
             )
 
-    def check_processes(self, world_size: int) -> None:
-        """Raises an InputError where a step cannot be shared by so many processes."""
+    def check_processes(self, world_size: int, block_size: int | None = None) -> None:
+        """Raises an InputError where a step cannot be shared by so many processes.
+
+        Args:
+            world_size: number of processes.
+            block_size: tasks that one of them computes together; null where any number may.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         return {"cursor": self.cursor, "manifest_hash": self.manifest_hash}

@@ -27,6 +27,19 @@ class EpisodeSampler:
             step += 1
 
 
+def first_of_share(num_episodes: int, rank: int, world_size: int, block_size: int | None = None) -> int:
+    """The first episode of a process, each of which evaluates one contiguous share; for `world_size` their number.
+
+    Args:
+        num_episodes: over all processes.
+        rank: number of the process.
+        world_size: number of processes.
+        block_size: episodes that stay together; null for none.
+    """
+    size = block_size or 1
+    return min(num_episodes, -(-num_episodes // size) * rank // world_size * size)
+
+
 class EvaluationSampler:
     """Every one of `num_episodes` once, in batches for one of `world_size` processes.
 
@@ -38,11 +51,12 @@ class EvaluationSampler:
         rank: number of this process.
         world_size: number of processes.
         num_episodes: over all processes.
+        block_size: episodes in a batch, the same ones on any number of processes; null for what `batch_size` says.
     """
 
-    def __init__(self, batch_size: int, rank: int = 0, world_size: int = 1, *, num_episodes: int):
-        share = max(1, batch_size // world_size)
-        first, end = (num_episodes * number // world_size for number in (rank, rank + 1))
+    def __init__(self, batch_size: int, rank: int = 0, world_size: int = 1, *, num_episodes: int, block_size: int | None = None):
+        share = block_size or max(1, batch_size // world_size)
+        first, end = (first_of_share(num_episodes, number, world_size, block_size) for number in (rank, rank + 1))
         self.batches: list[list[int]] = []
         while first < end:
             following = min(first + share, (first // batch_size + 1) * batch_size, end)

@@ -11,8 +11,10 @@ from lightning import Callback, LightningModule, Trainer
 from torch.distributed import run as launcher
 
 from app.algorithms.metric_based.protonet import ProtoNet
+from app.algorithms.model_based.anp import ANP
 from app.algorithms.model_based.np import NP
 from app.algorithms.optimisation_based.maml import MAML
+from app.algorithms.optimisation_based.reptile import Reptile
 from app.backbones.conv4 import Conv4
 from app.errors import InputError
 from app.learners.meta_algorithm import MetaAlgorithm
@@ -41,6 +43,7 @@ class Case(NamedTuple):
     algorithm: type[MetaAlgorithm]
     data: str
     precision: str
+    block_size: int | None = None
 
     @property
     def name(self) -> str:
@@ -49,6 +52,9 @@ class Case(NamedTuple):
     def build(self) -> tuple[MetaAlgorithm, EpisodicDataModule]:
         data = DATA[self.data]()
         small = SMALL_METHODS.get(self.algorithm.__name__, {})
+        if self.block_size:  # enough of them for four processes
+            data.meta_batch_size, data.num_episodes = 4 * self.block_size, {"val": 9, "test": 9}
+            small = {**small, "block_size": self.block_size}
         return algorithm_for(self.algorithm, data, backbone=BACKBONES[self.data], **OPTIONS | small), data
 
 
@@ -60,6 +66,17 @@ def cases() -> Iterator[Case]:
             yield Case(algorithm, name, "64-true")
         if algorithm in (MAML, ProtoNet, NP):
             yield Case(algorithm, data, "32-true")
+
+
+BLOCKS = [
+    Case(algorithm, data, "32-true", block_size=2)
+    for algorithm, data in (
+        (MAML, "Blots"),
+        (Reptile, "Sinusoid"),
+        (ProtoNet, "Blots"),
+        (ANP, "GaussianProcess"),
+    )
+]
 
 
 class KeepScores(Callback):
@@ -113,9 +130,10 @@ def run(case: Case, devices: int = 1, callbacks: tuple = ()) -> dict[str, Any]:
         callbacks=[StepSeed(), *callbacks, FiniteGuard(), ReplicaCheck(), keep, confusion],
     )
     trainer.fit(algorithm, datamodule=data)
+    outer = [tensor for kept in trainer.optimizers[0].state.values() for tensor in kept.values()]
     state = {name: tensor.clone() for name, tensor in algorithm.state_dict().items()}
     trainer.test(algorithm, datamodule=data, verbose=False)
-    return {"state": state, "scores": keep.scores, "evaluation": keep.evaluation, "confusion": confusion.counts}
+    return {"state": state, "scores": keep.scores, "evaluation": keep.evaluation, "confusion": confusion.counts, "outer": outer}
 
 
 def torchrun(arguments: list[str], output: Path) -> None:
@@ -130,11 +148,23 @@ def redirect(output: Path) -> None:
         os.dup2(file.fileno(), 2)
 
 
+def begin(rank: int, processes: int, port: int, output: Path) -> None:
+    """Makes this process one of several."""
+    addresses = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": processes, "NODE_RANK": 0}
+    os.environ.update({name: str(value) for name, value in {**addresses, "RANK": rank, "LOCAL_RANK": rank}.items()})
+    redirect(output)
+
+
+def work_in_blocks(rank: int, processes: int, port: int, folder: Path) -> None:
+    """Process `rank` of several: all cases of blocks."""
+    begin(rank, processes, port, folder / f"{rank}.log")
+    for case in BLOCKS:
+        torch.save(run(case, processes), folder / f"{case.name}.{rank}.pt")
+
+
 def work(rank: int, port: int, folder: Path) -> None:
     """Process `rank` of two: all cases, then one that must fail."""
-    addresses = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "NODE_RANK": 0}
-    os.environ.update({name: str(value) for name, value in {**addresses, "RANK": rank, "LOCAL_RANK": rank}.items()})
-    redirect(folder / f"{rank}.log")
+    begin(rank, 2, port, folder / f"{rank}.log")
     for case in cases():
         torch.save(run(case, devices=2), folder / f"{case.name}.{rank}.pt")
     message = "replicas that differ went unnoticed"

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,18 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.command_line import QUIET, ROOT, SINUSOID, fork, start, train
+from helpers.command_line import QUIET, ROOT, SINUSOID, fork, train
 from helpers.ddp_worker import cases, run, torchrun, work
+from helpers.processes import RUN, end, free_port, last, output, start_pair
 
 CASES = {case.name: case for case in cases()}
 WEIGHTS = {"64-true": 1e-10, "32-true": 5e-5}  # relative to the norm of a tensor
 SCORES = {"64-true": 1e-12, "32-true": 1e-4}
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -69,33 +63,6 @@ def test_replicas_that_differ_are_found(pair):
     for rank in range(2):
         message = (pair / f"disturbed.{rank}").read_text()
         assert "rank 1 differ" in message and "at step" in message
-
-
-RUN = [*SINUSOID, *QUIET, "--model.inner_lr=0.01", "--trainer.devices=2", "--trainer.strategy=ddp"]
-
-
-def start_pair(*args, folder: Path) -> list:
-    """Both processes of one run, as torchrun starts them."""
-    job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "NODE_RANK": "0"}
-    run_dir = f"--trainer.default_root_dir={folder}"
-    return [
-        start("fit", *RUN, run_dir, *args, output=folder.with_suffix(f".{rank}"), **job, RANK=str(rank), LOCAL_RANK=str(rank))
-        for rank in range(2)
-    ]
-
-
-def end(processes: list) -> list[int]:
-    for process in processes:
-        process.join(240)
-    return [process.exitcode for process in processes]
-
-
-def output(folder: Path) -> str:
-    return "".join(folder.with_suffix(f".{rank}").read_text() for rank in range(2))
-
-
-def last(folder: Path) -> dict:
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)
 
 
 WHOLE = [

@@ -14,6 +14,7 @@ from app.errors import InputError
 from app.inner_loop.params import Params
 from app.learners.stacked_algorithm import StackedAlgorithm
 from app.lightning_internals import attached_trainer
+from datamodules.base.episodic import EpisodicDataModule
 
 
 class EmbeddingAlgorithm(StackedAlgorithm):
@@ -45,6 +46,14 @@ class EmbeddingAlgorithm(StackedAlgorithm):
 
     def chunks(self, batch: Episode) -> Iterator[Episode]:
         return iter([batch]) if self.pools else super().chunks(batch)
+
+    def check_data(self, data: EpisodicDataModule) -> None:
+        super().check_data(data)
+        if self.norm_statistics != "task" and self.block_size:
+            raise InputError(
+                f"--model.norm_statistics {self.norm_statistics} takes the statistics of a whole step, which --model.block_size "
+                f"{self.block_size} cuts into blocks; leave one of them out"
+            )
 
     def on_fit_start(self) -> None:
         if self.norm_statistics != "task" and self.trainer.world_size > 1:

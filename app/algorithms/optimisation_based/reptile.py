@@ -79,6 +79,7 @@ class Reptile(InnerLoopAlgorithm):
         check_at_least(1, "model", or_null="for the whole support set", **sizes)
         self.step, self.inner_optimizer = ConstantStep(inner_lr, eval_inner_lr), inner_optimizer
         self.inner_batch_size = inner_batch_size
+        self._squares: Params = {}
         self.eval_inner_batch_size = eval_inner_batch_size or inner_batch_size
         if inner_optimizer == "adam":
             for name, weight in self.net.named_parameters():
@@ -87,7 +88,7 @@ class Reptile(InnerLoopAlgorithm):
 
     def outer_gradient(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Params, Metrics]:
         start, loop = detached(self.net_params(params)), self.inner_loop()
-        seed = int(torch.randint(2**31, ()))  # of the generator on the CPU, which every training step seeds
+        seed = torch.initial_seed()  # every training step has its own
         rows = self.minibatches(self.inner_steps, batch.support_x.shape[1], self.inner_batch_size, seed)
 
         def task(episode: Episode) -> tuple[Params, Params, Metrics]:
@@ -105,7 +106,7 @@ class Reptile(InnerLoopAlgorithm):
                 {name: torch.cat([result[part][name] for result in results]).mean(0) for name in results[0][part]}
                 for part in range(3)
             )
-            self._keep_moments(squares)
+            self._squares = squares
         return {f"net.{name}": start[name] - weights[name] for name in start}, metrics
 
     def adaptation(self, params: Params, support_x: Tensor, support_y: Tensor) -> Iterator[FastWeights]:
@@ -143,11 +144,14 @@ class Reptile(InnerLoopAlgorithm):
         shuffles = [generator.permutation(rows) for _ in range(-(-num * size // rows))]
         return torch.from_numpy(np.concatenate(shuffles)[: num * size].reshape(num, size)).to(self.device, non_blocking=True)
 
-    def _keep_moments(self, squares: Params) -> None:
-        """Goes on from these second moments, the mean over all devices; of sgd there are none."""
-        for name, moment in squares.items():
-            self.get_buffer(_moment_name(name)).copy_(self.mean_over_processes(moment))
-        if squares:
+    def step_statistics(self) -> dict[str, Tensor]:
+        """The second moments after the inner loop; of sgd there are none."""
+        return self._squares
+
+    def keep_statistics(self, statistics: dict[str, Tensor]) -> None:
+        for name, moment in statistics.items():
+            self.get_buffer(_moment_name(name)).copy_(moment)
+        if statistics:
             self.adam_steps += self.inner_steps
 
 

@@ -9,7 +9,6 @@ from torch.func import functional_call
 
 from app.backbones import BackboneCallable, default_backbone
 from app.backbones.rows import Rows
-from app.backbones.task_batch_norm import update_running_statistics
 from app.continual.meta_trained.deployed_algorithm import DeployedAlgorithm
 from app.continual.meta_trained.deployment import with_constant
 from app.episode import Episode
@@ -90,7 +89,6 @@ class Initialisation(DeployedAlgorithm):
     @torch.no_grad()
     def outer_gradient(self, params: Params, batch: Episode, first_episode: int = 0) -> tuple[Params, Metrics]:
         self.encode(params, torch.cat([batch.support_x, batch.query_x], 1))
-        update_running_statistics(self, self.mean_over_processes)
         nothing = {name: torch.zeros_like(parameter) for name, parameter in params.items()}
         return nothing, {"outer_loss": batch.support_x.new_zeros(())}
 

@@ -33,7 +33,8 @@ def statistician(shape=(1, 8, 8), ways=3, **options) -> NeuralStatistician:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0
-    algorithm.outer_gradient(params_of(algorithm), random_batch(shape, ways=ways))  # running statistics of these weights
+    outcome = algorithm.outcome(params_of(algorithm), random_batch(shape, ways=ways))
+    algorithm.keep_statistics(outcome.statistics)  # running statistics of these weights
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return algorithm

@@ -8,7 +8,7 @@ import numpy as np
 
 from app.deploy.adapted import OTHER, Adapted
 from app.deploy.held_out import FOLDS
-from app.deploy.inputs import Pictures, is_on_light
+from app.deploy.inputs import Columns, Pictures, is_on_light
 from app.deploy.methods import allowed
 from app.deploy.pictures import Query, Support
 from app.deploy.predictor import Predictor
@@ -52,9 +52,16 @@ def polarity(adapted: Adapted, support: Support, query: Query) -> Iterator[Line]
     wanted = "made white on black, as those of training" if reading.inverts else "left white on black, as those of training"
     yield "pictures", f"taken for {'dark on light' if reading.inverts else 'light on dark'} and {wanted}"
     for option, part in (("--support", support), ("--query", query)):
-        others = int((is_on_light(adapted.reading.levels(part.pixels, option)) != reading.inverts).sum())
-        if others:
-            yield "warning", f"{others} of the {len(part.pixels)} pictures of {option} look the other way round; see --polarity"
+        yield from turned(reading, option, part.pixels)
+
+
+def turned(reading: Pictures | Columns, option: str, pixels: np.ndarray) -> Iterator[Line]:
+    """A warning where ink and ground of some pictures of lines are the other way round than those of what was learned."""
+    if not isinstance(reading, Pictures) or not reading.inverts_pictures:
+        return
+    others = int((is_on_light(reading.levels(pixels, option)) != reading.inverts).sum())
+    if others:
+        yield "warning", f"{others} of the {len(pixels)} pictures of {option} look the other way round; see --polarity"
 
 
 def held_out(adapted: Adapted, raw: Adapted) -> Iterator[Line]:

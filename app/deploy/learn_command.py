@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from app.deploy.advice import turned
 from app.deploy.checkpoint import restored
 from app.deploy.drift import ALARM_RATE, Drift, check_rate
 from app.deploy.examples import Labelled, given_examples, labelled
@@ -115,7 +116,8 @@ class Learn:
             parts = labelled(self.support, "--support", learner.predictor, self.task)
             rate = self.alarm_rate / len(parts)  # so that it is that of the whole call
             lessons = (learner.learn(*part, alarm_rate=rate) for part in parts)
-            return [line for lesson in lessons for line in lesson_lines("learned", lesson, learner)]
+            lines = [line for lesson in lessons for line in lesson_lines("learned", lesson, learner)]
+            return lines + [line for part in parts for line in turned(learner.predictor.reading, "--support", part.x)]
         if self.forget is not None:
             names = [self.forget] if isinstance(self.forget, str) else self.forget
             return [("forgot", counted(learner.forget(*names)))]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from app.deploy.adapted import OTHER
-from app.deploy.advice import class_columns, confidence
+from app.deploy.advice import class_columns, confidence, turned
 from app.deploy.classified import answer_rows
 from app.deploy.command import Predict
 from app.deploy.coverage import set_parts
@@ -84,7 +84,8 @@ class PredictLearner(Predict):
         self.write(
             header, rows, partial(sheet, support, query, found.labels, probabilities.max(1), adapted.classes, title, score)
         )
-        self.say(adapted, counted, score, query.pixels, [*confidence(found.labels, probabilities), *of_sets])
+        lines = [*confidence(found.labels, probabilities), *of_sets, *turned(adapted.reading, "--query", query.pixels)]
+        self.say(adapted, counted, score, query.pixels, lines)
         return status_of(query)
 
     def _valued(self, knows: LivingLearner) -> int:

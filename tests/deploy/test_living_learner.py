@@ -5,8 +5,10 @@ import torch
 from helpers.living import predictor
 
 import app
+from app.continual.meta_trained.deployment import deployed_heads
 from app.deploy.coverage import prediction_sets
 from app.deploy.living_learner import LivingLearner
+from app.deploy.memories import groups_of
 from app.deploy.predictor import Predictor
 from app.errors import InputError
 from app.learners.kept_sums import KeepsSums
@@ -185,34 +187,47 @@ def test_in_a_window_old_examples_fade(method, pictures):
     assert learner.kept.counts == dict.fromkeys(learner.classes, 3) and same(learner, last, queries)
 
 
-@pytest.mark.parametrize("num_outputs", [None, 9])
+@pytest.mark.parametrize("num_outputs", [None, 50])
 def test_a_head_that_runs_on(num_outputs, pictures):
-    """All at once is one adaptation; class by class new rows come, and the old ones learn on."""
+    """What was learned in several calls is what one call learns in the same order."""
     x, y, queries = pictures
     source = predictor("OML", num_outputs=num_outputs)
-    whole = source.learner()
+    whole, learner, other = (source.learner() for _ in range(3))
     whole.learn(x, y)
-    adapted = source.adapt(x, y).raw_outputs(queries / 255)[0]
-    assert torch.allclose(whole.adapted().raw_outputs(queries / 255)[0], adapted, atol=1e-6)
-
-    learner = source.learner()
     for start in range(0, 24, 8):
         learner.learn(x[start : start + 8], y[start : start + 8])
     rows = learner.kept.rows(["class 0"]).clone()
-    other = source.learner()
     other.kept.load(learner.kept.state())
     for one in (learner, other):
         one.learn(x[24:], y[24:])
     assert same(learner, other, queries) and learner.kept.counts == whole.kept.counts
-    assert learner.kept._head.steps == 40 and not torch.equal(learner.kept.rows(["class 0"]), rows)
-    if num_outputs:  # then the rows were there from the start, and so is all else
-        assert torch.allclose(learner.kept.rows(learner.classes), whole.kept.rows(whole.classes), atol=1e-6)
+    assert torch.allclose(learner.kept.rows(learner.classes), whole.kept.rows(whole.classes), atol=1e-6)
+    assert not torch.equal(learner.kept.rows(["class 0"]), rows)
+    features, labels = whole.kept._encoded(x / 255)[None], torch.tensor([[1 + int(name[-1]) for name in y]])
+    fresh, lr = source.algorithm.fresh_heads(features, 1 + (num_outputs or 32), 0), source.algorithm.default_lr
+    expected = deployed_heads(features, labels, fresh, torch.tensor([[lr]]))[0, 0, 1:6]
+    assert torch.allclose(whole.kept.rows(whole.classes), expected, atol=1e-6)
     with pytest.raises(InputError, match="cannot take back"):
         learner.forget("class 0")
     with pytest.raises(InputError, match="takes in no other one"):
         learner.merge(whole)
-    kept = source.learner(memory=3, keep="first")
-    assert kept.kept.kind == "examples"
+    assert source.learner(memory=3, keep="first").kept.kind == "examples"
+
+
+def test_a_row_that_comes_late_has_unlearned_what_others_have(pictures, monkeypatch):
+    x, y, _ = pictures
+    monkeypatch.setattr("app.deploy.running_head.ROWS", 1)
+    source = predictor("OML")
+    kept = source.learner().kept
+    encoded = kept._encoded(x[:1] / 255)[None]
+    groups = groups_of(source, source.reading, x[:8], y[:8], "")
+    kept.learn(groups)
+    start, before = kept._start, kept._head
+    assert before.weights.shape[2] == 2 and not torch.equal(before.weights[0, 0, 0], start)
+    after = kept._grown(encoded, 2)
+    drawn = source.algorithm.fresh_heads(encoded, 1, 3)[0, 0]
+    assert torch.allclose(after.weights[0, 0, 2], drawn + before.weights[0, 0, 0] - start)
+    assert torch.equal(after.weights[:, :, :2], before.weights) and torch.equal(after.second[0, 0, 2], before.second[0, 0, 0])
 
 
 def test_two_spellings_are_told(pictures):

@@ -18,8 +18,8 @@ ROWS = 32  # that a head grows by
 class KeptHead(Kept):
     """The rows of a head and Adam's moments: new examples are further steps, new classes new rows.
 
-    Rows are there before their classes, so many at a time: wrong answers to every image, which they unlearn. Else a new class would
-    answer to images of those before it. The first row stays of no class: what it has unlearned, later rows have unlearned, too.
+    Rows are there before their classes, so many at a time: wrong answers to every image, which they unlearn. Else a new class
+    would answer to images of those before it. The first row stays of no class: later rows begin with what it has unlearned.
 
     Args:
         encoded: features of inputs with the constant, of shape (rows, features + 1).

@@ -32,6 +32,7 @@ class Cell(NamedTuple):
         memory: samples that it keeps; null for the config's own.
         rate: learning rate; null for the config's own.
         validation: whether it is scored on what no table shows.
+        streams: how many, with the seeds that follow, are learned in the same program.
     """
 
     method: str
@@ -41,13 +42,15 @@ class Cell(NamedTuple):
     memory: int | None = None
     rate: float | None = None
     validation: bool = False
+    streams: int = 1
 
     def folder(self, root: Path) -> Path:
         """Where the run lies."""
         budget = {"glances": self.glances, "memory": self.memory, "rate": self.rate}
         parts = [f"{name}_{count:g}" for name, count in budget.items() if count]
         parts = ["validation", *parts] if self.validation else parts
-        return root.joinpath(self.method, self.scenario or "own", *parts, f"seed_{self.seed}")
+        seeds = f"seed_{self.seed}" if self.streams == 1 else f"seeds_{self.seed}_to_{self.seed + self.streams - 1}"
+        return root.joinpath(self.method, self.scenario or "own", *parts, seeds)
 
 
 @cache
@@ -61,17 +64,18 @@ def code_version() -> str:
 
 def methods_of(stream: str) -> list[str]:
     """All that have a config for the stream and learn within it."""
-    paths = EXPERIMENTS.glob(f"{stream}_*.yaml")
-    return sorted(path.stem.removeprefix(f"{stream}_") for path in paths if "method" in _model_options(path))
+    names = (path.stem.removeprefix(f"{stream}_") for path in EXPERIMENTS.glob(f"{stream}_*.yaml"))
+    return sorted(name for name in names if "method" in model_options(stream, name))
 
 
-def _model_options(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text())["model"].get("init_args", {})
+def model_options(stream: str, method: str) -> dict[str, Any]:
+    """What the config says of the model."""
+    return yaml.safe_load((EXPERIMENTS / f"{stream}_{method}.yaml").read_text())["model"].get("init_args", {})
 
 
 def repetitions(stream: str, method: str) -> str | None:
     """The option that says how often a method learns what it gets."""
-    options = _model_options(EXPERIMENTS / f"{stream}_{method}.yaml")
+    options = model_options(stream, method)
     name = options["method"]["class_path"].rsplit(".", 1)[-1]
     return {
         "ContinualMAML": None,
@@ -85,7 +89,7 @@ def repetitions(stream: str, method: str) -> str | None:
 
 def method_options(stream: str, method: str) -> dict[str, Any]:
     """What the config says of the method."""
-    return _model_options(EXPERIMENTS / f"{stream}_{method}.yaml")["method"].get("init_args", {})
+    return model_options(stream, method)["method"].get("init_args", {})
 
 
 def rate_of(stream: str, method: str) -> str | None:
@@ -129,6 +133,7 @@ def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict
         options = [*QUIET, "--trainer.callbacks=[]", "--trainer.accelerator=cpu", f"--trainer.default_root_dir={folder}", *extra]
         options += [f"--data.data_dir={data_dir}"] * (stream != "glyphs_stream")
         options += [f"--seed_everything={cell.seed}"]
+        options += [f"--model.num_streams={cell.streams}"] if cell.streams > 1 else []
         options += [f"--data.scenario={cell.scenario}"] if cell.scenario else []
         options += [f"--model.method.{repetitions(stream, cell.method)}={cell.glances}"] if cell.glances else []
         options += [f"--model.method.memory={cell.memory}"] if cell.memory else []

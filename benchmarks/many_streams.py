@@ -23,14 +23,14 @@ from lightning import Trainer
 
 import app.continual.methods  # noqa: F401, every method is a subclass once it is imported
 from app.backbones.mlp import MLP
-from app.continual.base.method import ContinualMethod
+from app.continual.base.method import ContinualMethod, goes_abreast
 from app.continual.learner import ContinualLearner
 from app.learners.learner import concrete_subclasses
 from benchmarks.measure import arguments, describe_machine, print_table, write_json
 from callbacks.step_seed import StepSeed
 from datamodules.base.stream import Experience, StreamDataModule
 
-METHODS = {cls.__name__: cls for cls in concrete_subclasses(ContinualMethod) if vars(cls).get("goes_abreast")}
+METHODS = {cls.__name__: cls for cls in concrete_subclasses(ContinualMethod) if goes_abreast(cls)}
 BATCH, TESTS, UNITS = 10, 50, 100
 MIB = 2**20
 

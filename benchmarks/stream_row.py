@@ -41,7 +41,10 @@ class StreamRow:
     @property
     def finished_steps(self) -> int:
         """Those that have ended."""
-        return len([path for path in (RUNS / self.name).rglob("results.json") if int(path.parent.name[5:]) < self.seeds])
+        folders = [path.parent.name for path in (RUNS / self.name).rglob("results.json")]
+        alone = [name for name in folders if name.startswith("seed_") and int(name[5:]) < self.seeds]
+        several = [name.removeprefix("seeds_").split("_to_") for name in folders if name.startswith("seeds_")]
+        return len(alone) + sum(min(int(last) + 1, self.seeds) - int(first) for first, last in several if int(first) < self.seeds)
 
     def command(self, data_dir: str) -> list[str]:
         """A module and its arguments; what has ended is not run again."""

@@ -9,7 +9,7 @@ import torch
 from app.backbones import BackboneCallable, Identity
 from app.backbones.drop_block import DropBlock
 from app.backbones.mlp import MLP
-from app.continual.base.method import ContinualMethod, MethodCallable
+from app.continual.base.method import ContinualMethod, MethodCallable, goes_abreast
 from app.continual.methods.fine_tuning import FineTuning
 from app.errors import InputError
 from app.learners.learner import concrete_subclasses
@@ -40,12 +40,8 @@ def _build(stream: StreamDataModule, method: MethodCallable | None, backbone: Ba
 
 def _check_abreast(method: ContinualMethod, num_streams: int) -> None:
     """Raises an InputError where the method cannot go through several streams at once."""
-
-    def can(cls: type) -> bool:
-        return vars(cls).get("goes_abreast", False)  # what is made of one that can may do anything
-
-    if num_streams > 1 and not can(type(method)):
-        able = sorted(cls.__name__ for cls in concrete_subclasses(ContinualMethod) if can(cls))
+    if num_streams > 1 and not goes_abreast(type(method)):
+        able = sorted(cls.__name__ for cls in concrete_subclasses(ContinualMethod) if goes_abreast(cls))
         raise InputError(
             f"--model.num_streams is {num_streams}, and {type(method).__name__} goes through one stream at a time; give "
             f"--model.num_streams 1, or one of {', '.join(able)}"

@@ -2,10 +2,12 @@
 
 import sys
 from argparse import Namespace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import continual, continual_tuning
+from benchmarks import continual, continual_together, continual_tuning
 from benchmarks.continual import rows_of, tables
 from benchmarks.continual_runs import Cell, glances_for, memory_of, methods_of, rate_of, repetitions, run, samples_for
 
@@ -25,6 +27,44 @@ def test_a_row_is_the_mean_over_seeds_with_its_interval():
     mean, interval = rows[0]["scores"]["ACC"]
     assert mean == pytest.approx(0.6) and interval == pytest.approx(4.302653 * 0.1 / 3**0.5)  # Student's t
     assert rows[0]["cost"]["seconds"] == pytest.approx(2.0) and rows[0]["seeds"] == 3
+
+
+def test_methods_are_compared_seed_by_seed():
+    """An order of the classes that is hard for all tells nothing of which is better."""
+    scores = {"better": (0.4, 0.8, 0.61), "worse": (0.3, 0.7, 0.5)}
+    rows = rows_of({Cell(name, None, seed): result(score, 1.0) for name, own in scores.items() for seed, score in enumerate(own)})
+    better, worse = (next(row for row in rows if row["method"] == name and row["view"] == "class-incremental") for name in scores)
+    assert better["to_best"] is None and better["by_seed"] == [0.4, 0.8, 0.61]
+    mean, interval = worse["to_best"]
+    assert mean == pytest.approx(-0.31 / 3) and interval == pytest.approx(4.302653 * np.std([0.1, 0.1, 0.11], ddof=1) / 3**0.5)
+    assert interval < 0.02 < worse["scores"]["ACC"][1]
+    table, *_ = tables(rows, "split_mnist")
+    cells = {column.header: list(column.cells) for column in table.columns}
+    assert cells["least (seed)"] == ["40.0 (0)", "30.0 (0)"] and cells["to the best"] == ["-", "-10.3 ± 1.4"]
+
+
+def test_seeds_of_a_method_that_can_are_one_run(monkeypatch):
+    ran = []
+
+    def run_all(cells, *where):
+        ran.extend(cells)
+        found = {}
+        for cell in cells:
+            several = result(0.1, 1.0) | {"streams": cell.streams}
+            for score in (several["views"]["class"]["ACC"], several["views"]["task"]["ACC"], several["prequential accuracy"]):
+                score["of_streams"] = [(cell.seed + number) / 100 for number in range(cell.streams)]
+            found[cell] = several
+        return found
+
+    monkeypatch.setattr(continual_together, "run_all", run_all)
+    cells = [Cell(method, None, seed, rate=0.1) for seed in range(25) for method in ("er", "joint")]
+    found = continual_together.run_seeds(cells, 1, "rotated_mnist")
+    assert [*found] == cells and len(ran) == 2 + 25
+    assert [cell[::7] for cell in ran if cell.method == "er"] == [("er", 20), ("er", 5)]
+    assert all(one["views"]["class"]["ACC"]["mean"] == cell.seed / 100 for cell, one in found.items() if cell.method == "er")
+    assert found[cells[1]]["views"]["class"]["ACC"]["mean"] == 0.1
+    assert ran[0].folder(Path()) != ran[0]._replace(streams=1).folder(Path())
+    assert not continual_together.can_go_together("omniglot_stream", "er")  # a convolutional network
 
 
 def test_the_best_method_stands_first():
@@ -102,6 +142,20 @@ def test_a_finished_cell_is_not_run_again_and_a_broken_one_goes_on(tmp_path, dat
     monkeypatch.setattr("benchmarks.continual_runs.code_version", lambda: "of another day")
     with pytest.raises(TypeError):  # it would be run again
         run(cell, "rotated_mnist", tmp_path, str(data_dir))
+
+
+@pytest.mark.slow
+def test_a_run_of_several_seeds_is_those_of_each(tmp_path, data_dir, monkeypatch):
+    small = ("--data.num_experiences=2", "--data.train_images=30", "--data.test_images=20")
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setattr(
+        continual_together, "run_all", lambda cells, processes, *where: {cell: run(cell, *where) for cell in cells}
+    )
+    cells = [Cell("er", None, seed) for seed in (0, 1)]
+    found = continual_together.run_seeds(cells, 1, "rotated_mnist", tmp_path, str(data_dir), *small)
+    alone = run(cells[1], "rotated_mnist", tmp_path, str(data_dir), *small)
+    assert found[cells[1]]["views"]["domain"]["ACC"]["mean"] == pytest.approx(alone["views"]["domain"]["ACC"]["mean"], abs=0.03)
+    assert found[cells[1]]["cost"]["gradients"] == alone["cost"]["gradients"]
 
 
 def test_memories_are_made_equal(tmp_path, data_dir, monkeypatch):

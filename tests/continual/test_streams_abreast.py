@@ -13,12 +13,13 @@ from helpers.small import in_turn, trainer
 from helpers.streams import METHODS, Patterns, method_for
 from torch import Tensor
 
+from app.continual.base.method import goes_abreast
 from app.continual.learner import ContinualLearner
 from app.continual.method_stack import MethodStack
 from app.errors import InputError
 
 SCENARIOS = ("class", "task", "domain")
-ABREAST = [name for name, cls in METHODS.items() if vars(cls).get("goes_abreast")]
+ABREAST = [name for name, cls in METHODS.items() if goes_abreast(cls)]
 NUM_STREAMS = 3
 OPTIMIZERS = {"Adam": partial(torch.optim.Adam, lr=0.01), "SGD": partial(torch.optim.SGD, lr=0.1, momentum=0.9, dampening=0.5)}
 SMALLER = {"MER": {"replay": 3, "num_batches": 1}, "LaMAML": {"glances": 2}, "CMAML": {"glances": 2}, "Sync": {"glances": 2}}

@@ -172,6 +172,11 @@ class ContinualMethod(nn.Module):
             self.optimizer.step()
 
 
+def goes_abreast(cls: type) -> bool:
+    """Whether a method says of itself that it can be run on several streams at once; what is made of it may do anything."""
+    return vars(cls).get("goes_abreast", False)
+
+
 def class_masks(stream: StreamDataModule) -> Tensor:
     """Which outputs are classes of an experience, bool of shape (experiences, outputs)."""
     masks = torch.zeros(len(stream.experiences), stream.output_size, dtype=torch.bool)

@@ -65,6 +65,7 @@ def test_seeds_of_a_method_that_can_are_one_run(monkeypatch):
     assert found[cells[1]]["views"]["class"]["ACC"]["mean"] == 0.1
     assert ran[0].folder(Path()) != ran[0]._replace(streams=1).folder(Path())
     assert not continual_together.can_go_together("omniglot_stream", "er")  # a convolutional network
+    assert not continual_together.can_go_together("rotated_mnist", "gdumb")
 
 
 def test_the_best_method_stands_first():

@@ -208,7 +208,8 @@ def tables(results: dict[str, Any]) -> list[Table]:
         add(name, FORMULAS[name], *(view[name] for view in results["views"].values()))
     for name, explained in references.EXPLAINED.items() if results["references"] else ():
         values = [of_view.get(name) for of_view in results["references"].values()]
-        add(name, explained, *({"mean": value, "ci95": None, "undefined": "the network has no body"} for value in values))
+        if name == references.OWN or any(value is not None for value in values):
+            add(name, explained, *({"mean": value, "ci95": None, "undefined": "the network has no body"} for value in values))
     add("prequential accuracy", PREQUENTIAL, results["prequential accuracy"])
     if not results["views"]:
         for title, value in results["prequential accuracy by experience"].items():
@@ -231,7 +232,8 @@ def below_the_simplest(results: dict[str, Any]) -> list[str]:
     lines = []
     for view, found in results["references"].items():
         accuracy = results["views"][view]["ACC"]["mean"]
-        beaten_by = [name for name in (references.CHANCE, references.RAW) if accuracy is not None and accuracy <= found[name]]
+        simplest = [name for name in found if name != references.OWN]
+        beaten_by = [name for name in simplest if accuracy is not None and accuracy <= found[name]]
         if beaten_by:
             lines.append(
                 f"warning: {results['method']} ends at {100 * accuracy:.2f} % ({TITLES[view]}), no better than the "

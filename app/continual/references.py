@@ -12,9 +12,11 @@ from datamodules.base.stream import StreamDataModule, as_inputs
 
 ROWS = 1000  # images at a time
 CHANCE, RAW, OWN = "chance", "nearest mean of raw pixels", "nearest mean of its features"
+ENCODED = "nearest mean of the encoder's features"  # in place of raw pixels, where the stream has an encoder
 EXPLAINED = {
     CHANCE: "one over the classes that compete",
     RAW: "of all training images of each class, no network",
+    ENCODED: "of all training images of each class, no other network",
     OWN: "of all training images of each class, in the network after the stream",
 }
 
@@ -32,7 +34,7 @@ def references(net: nn.Module, stream: StreamDataModule, masks: Tensor, view: st
     dtype, device = next(net.parameters()).dtype, masks.device
     numbers, task = range(len(stream.experiences)), view == "task"
     found = {CHANCE: float((1 / (masks.sum(1) if task else torch.full((len(masks),), masks.shape[1]))).double().mean())}
-    ways: dict[str, Callable[[Tensor], Tensor]] = {RAW: lambda images: images.flatten(1).double()}
+    ways: dict[str, Callable[[Tensor], Tensor]] = {ENCODED if stream.encoder else RAW: lambda images: images.flatten(1).double()}
     if hasattr(net, "body"):
         ways[OWN] = lambda images: net.body(as_inputs(images).to(dtype)).flatten(1).double()
     with Rows(one_by_one=True):

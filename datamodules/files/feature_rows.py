@@ -104,7 +104,12 @@ def _from_npz(path: Path, option: str) -> dict[str, np.ndarray]:
     if len(rows) != 1 or not all(array.ndim in (1, 2) for array in arrays.values()):
         shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise InputError(f"{option} {path} has arrays of these shapes: {shapes}; give all as many rows, in one or two axes")
-    found = {}
+    return _side_by_side(arrays)
+
+
+def _side_by_side(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of one axis; one of two axes is a column for each number of a row, embedding0, embedding1, ..."""
+    found: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
         found |= {name: array} if array.ndim == 1 else {f"{name}{number}": part for number, part in enumerate(array.T)}
     return found
@@ -132,12 +137,26 @@ def _from_csv(path: Path, option: str) -> dict[str, np.ndarray]:
 def _from_parquet(path: Path, option: str) -> dict[str, np.ndarray]:
     try:
         parquet = import_module("pyarrow.parquet")
-    except ModuleNotFoundError as error:
+    except ImportError as error:  # a newer one asks for a newer numpy
         raise InputError(
-            f"{option} {path}: a .parquet file needs the package pyarrow; run `pip install pyarrow`, or save it as .csv or .npz"
+            f"{option} {path}: a .parquet file needs the package pyarrow ({error}); run `pip install pyarrow`, or save it as "
+            ".csv or .npz"
         ) from error
     try:
         table = parquet.read_table(path)
     except Exception as error:  # a damaged file raises whatever its reader meets first
-        raise InputError(f"{option} {path} is not a whole .parquet file ({str(error).splitlines()[0]}); make it again") from error
-    return {name: np.asarray(table.column(name).to_pylist()) for name in table.column_names}
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(f"{option} {path} is not a whole .parquet file ({reason}); make it again") from error
+    columns = zip(table.column_names, table.columns, strict=True)
+    return _side_by_side({name: _cells(column.to_pylist(), f"column {name} of {option} {path}") for name, column in columns})
+
+
+def _cells(cells: list[Any], where: str) -> np.ndarray:
+    """A column, of two axes where each cell is a list of numbers; blank where a cell is null."""
+    lengths = {len(cell) if isinstance(cell, list) else None for cell in cells}
+    if lengths == {None}:
+        return np.asarray(["" if cell is None else str(cell) for cell in cells] if None in cells else cells)
+    if len(lengths) > 1:
+        named = ", ".join(sorted("none" if length is None else str(length) for length in lengths)[:4])
+        raise InputError(f"{where} has lists of different lengths: {named}; give each row as many numbers")
+    return np.asarray(cells)

@@ -182,3 +182,31 @@ def test_pictures_are_embedded_into_a_file(tmp_path):
         outcome = train("embed", *encoder, "--pictures", tmp_path / "pictures", "--out", out, *given)
         assert outcome.status == 1 and outcome.err.count("\n") == 1
         assert re.search(said, outcome.err), outcome.err
+
+
+def write_parquet(path: Path, **columns) -> Path:
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install pyarrow")
+    from pyarrow.parquet import write_table
+
+    write_table(arrow.table(columns), path)
+    return path
+
+
+def test_embeddings_in_a_parquet_file(tmp_path):
+    """Lists of numbers, as programs for embeddings write them, are columns side by side."""
+    rows = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    path = write_parquet(tmp_path / "rows.parquet", embedding=list(rows), label=["a", "b", "c"] * 2)
+    found = read_feature_rows(path, "--data.path", None, ("label",))
+    assert found.columns == ["embedding0", "embedding1", "embedding2"] and np.array_equal(found.values, rows)
+    assert found.texts["label"].tolist() == ["a", "b", "c"] * 2
+    blank = write_parquet(tmp_path / "blank.parquet", x=[1.0, 2.0], label=[None, "a"])
+    assert read_feature_rows(blank, "--data.path", None, ("label",)).texts["label"].tolist() == ["", "a"]
+    ragged = write_parquet(tmp_path / "ragged.parquet", embedding=[[1.0], [1.0, 2.0]], label=["a", "b"])
+    with pytest.raises(InputError, match=r"column embedding of --data.path .* lists of different lengths: 1, 2; give each row"):
+        read_feature_rows(ragged, "--data.path", None)
+    absent = write_parquet(tmp_path / "absent.parquet", x=[1.0, None], label=["a", "b"])
+    with pytest.raises(InputError, match=r"has '' in row 2 of column x, no number"):
+        read_feature_rows(absent, "--data.path", None, ("label",))
+    (tmp_path / "no.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(InputError, match=r"is not a whole .parquet file"):
+        read_feature_rows(tmp_path / "no.parquet", "--data.path", None)

@@ -12,6 +12,8 @@ from helpers.streams import Patterns, go_on, method_for
 from PIL import Image
 
 import app
+from app.continual.base.method import class_masks
+from app.continual.references import ENCODED, RAW, references
 from datamodules.base.encoder import Encoder
 from datamodules.image_folder import ImageFolder
 
@@ -106,6 +108,8 @@ def test_streams_learn_and_remember_features(weights, tmp_path):
     go_on(method, stream)
     batch = stream.batch(0)
     assert batch.images.dtype == torch.float16 and batch.x.shape[1:] == stream.input_shape
+    found = references(method.net, stream, class_masks(stream), "class")
+    assert ENCODED in found and RAW not in found
     kept = method.memory.at(torch.arange(3)).x
     seen = torch.cat([stream.samples(number, "train").images for number in range(3)]).float()
     assert all((seen == row).all(1).any() for row in kept)

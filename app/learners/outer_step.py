@@ -1,6 +1,7 @@
 """The outer step that all meta-learning algorithms share."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -49,9 +50,9 @@ class OuterStep(EpisodicLearner):
         params, number = dict(self.named_parameters()), self.first_training_episode(batch)
         self.train_output_size = self.trainer.datamodule.train_output_size_at(number)
         blocks, is_shown = [], is_logged(self.trainer)
-        for tensors in zip(*(tensor.split(self.block_size or len(tensor)) for tensor in self.as_dtype(batch)), strict=True):
-            blocks.append(self.outcome(params, Episode(*tensors), number, is_shown))
-            number += len(tensors[0])
+        for block in self._blocks(self.as_dtype(batch)):
+            blocks.append(self.outcome(params, block, number, is_shown))
+            number += len(block.query_x)
         step = mean_of_blocks(blocks) if self.block_size else mean_of_processes(blocks[0], is_shown)
         self.keep_statistics(step.statistics)
         self.log_dict({f"train/{name}": value for name, value in step.metrics.items()})
@@ -62,6 +63,13 @@ class OuterStep(EpisodicLearner):
             sum((params[name] * step.gradient[name].detach()).sum() for name in params)
             + poison * next(iter(params.values())).sum()
         )
+
+    def _blocks(self, batch: Episode) -> Iterator[Episode]:
+        if not self.block_size:
+            yield batch
+            return
+        for tensors in zip(*(tensor.split(self.block_size) for tensor in batch), strict=True):
+            yield Episode(*(tensor.clone() for tensor in tensors))  # where a tensor begins in memory decides about last bits
 
     def outcome(self, params: Params, batch: Episode, first_episode: int = 0, with_observations: bool = True) -> Outcome:
         """What a stack of training tasks comes to."""

@@ -48,6 +48,12 @@ class Ended:
     def poll(self) -> int:
         return self.status
 
+    def send_signal(self, number: int) -> None:
+        """It is late for that."""
+
+    def wait(self, seconds: float | None = None) -> int:
+        return self.status
+
 
 @pytest.fixture
 def commands() -> list[list[str]]:

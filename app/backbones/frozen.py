@@ -15,5 +15,7 @@ def freeze(module: nn.Module, names: Iterable[str] | None = None) -> nn.Module:
     for whole in list(names if names is not None else (name for name, _ in module.named_parameters())):
         place, _, own = whole.rpartition(".")
         owner = module.get_submodule(place)
-        owner.register_buffer(own, owner._parameters.pop(own).detach())
+        weight = owner.get_parameter(own).detach()
+        delattr(owner, own)
+        owner.register_buffer(own, weight)
     return module

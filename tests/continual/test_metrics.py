@@ -70,10 +70,11 @@ def test_a_reservoir_keeps_every_sample_with_the_same_probability():
     capacity, seen, runs = 10, 50, 600
     kept = np.zeros(seen)
     for seed in range(runs):
-        memory = ReservoirMemory(capacity, Patterns(seed=seed))
+        stream = Patterns(seed=seed)
+        memory = ReservoirMemory(capacity, stream)
         slots = {}
         for number in range(seen):
-            slot = memory.slot(number)
+            slot = memory.slot(stream, number)
             if slot < capacity:
                 slots[slot] = number
         kept[list(slots.values())] += 1

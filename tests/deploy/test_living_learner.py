@@ -14,7 +14,7 @@ from app.errors import InputError
 from app.learners.kept_sums import KeepsSums
 from app.learners.learner import subclasses
 
-SUMS = ["ProtoNet", "GeMCL", "R2D2", "MetaOptNet", "NeuralStatistician"]
+SUMS = ["ProtoNet", "FEAT", "MetaBaseline", "PMF", "GeMCL", "R2D2", "MetaOptNet", "NeuralStatistician"]
 TASKS = ["CNP", "NP"]
 
 

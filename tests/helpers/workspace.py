@@ -40,7 +40,12 @@ def make_workspace(folder: Path) -> None:
     with chdir(folder):  # so that the run's config names its folder as RUN
         limits = ["--trainer.max_steps=1", "--trainer.val_check_interval=1", "--data.test_episodes=2"]
         outcome = train(*RUN, *QUIET, *limits, "--trainer.default_root_dir=RUN")
-    assert outcome.status == 0, outcome.err
+        assert outcome.status == 0, outcome.err
+        pretraining = ["fit", "--model=Baseline", *RUN[1:], *QUIET, *limits, "--trainer.default_root_dir=pretraining"]
+        outcome = train(*pretraining)
+        assert outcome.status == 0, outcome.err
+        shutil.move("pretraining/checkpoints/best.ckpt", "PRETRAINED")
+        shutil.rmtree("pretraining")
     piece = folder / "RUN" / "wandb" / "offline-run-20260101_000000-1234abcd"
     piece.mkdir(parents=True)
     (piece.parent / "latest-run").symlink_to(piece.name)

@@ -47,6 +47,7 @@ def method_on(network: str, method: str, steps: int = 1, reduction: str = "mean"
     return MAML(inner_lr=lr, **METHODS[method], **common, **kwargs)
 
 
+@pytest.mark.slow
 @each_case
 def test_equals_finite_differences(float64, network, method, case):
     algorithm = method_on(network, method, *case)
@@ -165,6 +166,7 @@ def test_equals_learn2learn(float64, l2l, network, method, steps, first_order):
     assert relative_error(gradient_of(algorithm, batch), expected) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first_order", [False, True])
 @pytest.mark.parametrize(("network", "method"), in_turn([*NETWORKS], [*METHODS]))
 def test_all_tasks_at_once_equal_a_loop(float64, network, method, first_order):

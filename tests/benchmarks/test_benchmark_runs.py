@@ -70,12 +70,14 @@ def test_missing_archives_are_named(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_data(archives, rival, monkeypatch):
     monkeypatch.setattr(data, "SHAPES", ((1, 1),))
     (row,) = data.measure(archives, rival.parent, repeats=1, num_batches=1)["rows"]
     assert row["ratio"] == row["ours (tasks/s)"] / row["learn2learn (tasks/s)"] > 0
 
 
+@pytest.mark.slow
 def test_end_to_end(archives, rival, in_this_process, monkeypatch):
     monkeypatch.setattr(end_to_end, "META_BATCH_SIZE", 2)
     monkeypatch.setattr(end_to_end, "VAL_TASKS", 4)
@@ -85,6 +87,7 @@ def test_end_to_end(archives, rival, in_this_process, monkeypatch):
     assert end_to_end.row("ours", mine).keys() == end_to_end.row("learn2learn", other).keys()
 
 
+@pytest.mark.slow
 def test_startup(archives, in_this_process):
     data = ["--data=Omniglot", f"--data.data_dir={archives}", "--data.queries=1", "--data.val_episodes=4"]
     options = ["--model.inner_lr=0.1", *data, *SMALL]

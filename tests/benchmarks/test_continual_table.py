@@ -123,6 +123,7 @@ def test_every_config_of_a_stream_is_a_row():
     assert repetitions("split_mnist", "gdumb") == "epochs" and methods_of("glyphs_stream") == ["er"]
 
 
+@pytest.mark.slow
 def test_a_finished_cell_is_not_run_again_and_a_broken_one_goes_on(tmp_path, data_dir, monkeypatch):
     small = ("--data.num_experiences=2", "--data.train_images=30", "--data.test_images=20")
     cell = Cell("er", None, 1, glances=2)
@@ -159,6 +160,7 @@ def test_a_run_of_several_seeds_is_those_of_each(tmp_path, data_dir, monkeypatch
     assert found[cells[1]]["cost"]["gradients"] == alone["cost"]["gradients"]
 
 
+@pytest.mark.slow
 def test_memories_are_made_equal(tmp_path, data_dir, monkeypatch):
     """La-MAML keeps 89,610 step sizes of 4 bytes beside its samples."""
     monkeypatch.setattr(continual, "run_all", lambda cells, processes, *where: {cell: run(cell, *where) for cell in cells})
@@ -192,6 +194,7 @@ def test_every_rate_is_chosen_by_one_rule(monkeypatch):
     assert continual_tuning.score_of({"views": {}, "prequential accuracy": {"mean": None}}) == 0
 
 
+@pytest.mark.slow
 def test_a_validation_run(tmp_path, data_dir, monkeypatch):
     small = ("--data.num_experiences=2", "--data.train_images=30", "--data.test_images=20")
     monkeypatch.setattr(sys, "argv", ["train.py"])

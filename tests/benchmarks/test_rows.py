@@ -103,6 +103,7 @@ def test_rows_are_trained_tested_and_recorded(place, commands, capsys):
     assert "2 done, 1 not here" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_commands_of_a_record_repeat_it(place):
     assert rows.main(["--rows", "one"]) == 0
     first = read_record("one")

@@ -40,6 +40,7 @@ def test_a_wrong_rival_is_found(monkeypatch, name, first_order):
     assert throughput.gradient_error("loop", TINY[name], first_order, "cpu") > 1e-6
 
 
+@pytest.mark.slow
 def test_the_compiled_step_takes_its_turn(monkeypatch):
     monkeypatch.setattr("app.learners.compiled_gradient.compile_graph", lambda graph, *_: graph)  # compiling takes long
     rows = throughput.compare("a", False, "32", "cpu", 1, [throughput.COMPILED])

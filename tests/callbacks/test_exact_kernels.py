@@ -48,6 +48,7 @@ def test_finds_what_has_no_order():
     assert [name for name, _ in mode.found] == ["scatter_add", "index_add"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_training_step_adds_up_in_one_order(method):
     network = {} if method == "NeuralStatistician" else {"backbone": NETWORKS["Conv4_max_pool"]}

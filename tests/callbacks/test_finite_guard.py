@@ -68,6 +68,7 @@ def assert_same_bits(actual, expected):
     assert all(value.isfinite().all() for value in actual.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cls", "fault", "value"), PAIRS)
 def test_the_state_is_the_one_before_the_step(cls, fault, value):
     sound, data = faulty(cls, at_step=None)

@@ -56,6 +56,7 @@ class StopAt(Callback):
         self.seen = bar.completed, bar.total, bar.time_remaining
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("max_steps", "seconds", "expected"),
     [(1000, None, 1000), (5, 10_000, 5), (10**9, 50, None)],

@@ -50,6 +50,7 @@ def soon(condition) -> bool:
     return condition()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_nodes", [1, 2])
 def test_a_stranger_neither_ends_a_job_nor_keeps_it_waiting(num_nodes, pair):
     first = pair(0, num_nodes)

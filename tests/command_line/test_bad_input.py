@@ -183,6 +183,7 @@ def run(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["fit", "test"])
 def test_a_checkpoint_that_does_not_fit(verb, run, tmp_path):
     last = run / "checkpoints" / "last.ckpt"

@@ -34,6 +34,7 @@ def test_every_text_option(tmp_path):
     assert train("fit", "--config", file, "--print_config").out == printed.out
 
 
+@pytest.mark.slow
 def test_a_run_of_such_columns_is_tested(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_table(tmp_path / "table.csv", ["1e3", "# rooms", "pH: 1"])
@@ -65,6 +66,7 @@ PATHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", PATHS)
 def test_paths_are_of_this_machine(data, monkeypatch):
     """One rule for all of them: the home folder is known, a URL is refused by name."""

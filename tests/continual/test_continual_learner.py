@@ -195,6 +195,7 @@ def test_prequential_accuracy_of_shuffled_labels_is_chance():
     assert 0.42 < learner.evaluation["prequential"] < 0.58
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_run(tmp_path):
     folder = tmp_path / "run"
     run = train(*fit(folder, "ER", "--model.anytime_every=3"))
@@ -255,6 +256,7 @@ def test_processes_with_streams_of_their_own_are_resumed(two_streams, tmp_path):
         assert_same(found[rank], expected[rank])
 
 
+@pytest.mark.slow
 def test_a_step_that_was_broken_off_is_taken_again(whole, tmp_path, monkeypatch):
     broken = tmp_path / "broken"
     accuracies = ContinualLearner.accuracies

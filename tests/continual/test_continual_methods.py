@@ -35,6 +35,7 @@ def state(method: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in method.state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "scenario"), in_turn([*METHODS], SCENARIOS))
 def test_a_resumed_run_ends_in_the_same_bits(name: str, scenario: str):
     stream = Patterns(scenario)

@@ -129,6 +129,7 @@ def test_each_stream_has_an_optimiser_of_its_own(name: str):
     assert_as_alone("ER", "class", Uneven, optimizer=OPTIMIZERS[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LaMAML", "MER"])
 def test_without_the_closed_form(name: str):
     wanted = {"second_order": True} if name == "LaMAML" else {}

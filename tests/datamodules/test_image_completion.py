@@ -96,6 +96,7 @@ def test_a_whole_image():
     assert x[0].tolist() == [-1, -1] and x[27].tolist() == [-1, 1] and x[-1].tolist() == [1, 1]
 
 
+@pytest.mark.slow
 def test_maml_completes_images():
     data = ready(meta_batch_size=4, test_episodes=40, min_points=20)
     options = {"inner_lr": 0.1, "inner_steps": 3, "optimizer": partial(torch.optim.Adam, lr=0.003)}

@@ -102,6 +102,7 @@ def test_classes_side_by_side_are_dealt_by_fractions_and_seed(tmp_path):
     assert [len(halves.class_names(split)) for split in SPLITS] == [5, 3, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [fill, fill_splits])
 @pytest.mark.parametrize("above", ["", "my pictures/", "a/b/"])
 def test_archive_is_the_same_data_as_its_folder(tmp_path, layout, above):
@@ -400,6 +401,7 @@ def test_pictures_right_inside_the_splits(tmp_path):
     assert "data/train/0.png is in no class folder" in fault(tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_real_data(tmp_path, monkeypatch):
     path = (
         Path(os.environ.get("META_DATA_DIR") or Path(__file__).parents[3] / "shared" / "data")

@@ -129,6 +129,7 @@ def test_cache_is_reused(archives, cache_dir, monkeypatch):
     assert ready(archives / "omniglot-py", cache_dir).manifest_hash == data.manifest_hash
 
 
+@pytest.mark.slow
 def test_unpacked_folders_are_the_same_data(archives, cache_dir, tmp_path):
     unpacked = tmp_path / "unpacked"
     for archive in ("images_background", "images_evaluation"):
@@ -218,6 +219,7 @@ def test_seed_out_of_range(archives, tmp_path):
     assert "--data.split_seed is -1" in fault(archives, tmp_path, split_protocol="random_1200_423", split_seed=-1)
 
 
+@pytest.mark.slow
 def test_real_data(real_data, tmp_path, monkeypatch):
     data = ready(real_data, tmp_path, split_protocol="background_evaluation")
     monkeypatch.setattr("datamodules.files.pictures.decode", lambda *_: pytest.fail("decoded again"))

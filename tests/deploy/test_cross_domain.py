@@ -43,6 +43,7 @@ def score(run: Path, *args: str) -> Outcome:
     return train("test", f"--config={run / 'config.yaml'}", f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}", *args, *QUIET)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["MAML", "Baseline"])
 def test_one_flag(method, runs):
     run = runs[method]

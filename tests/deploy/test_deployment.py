@@ -110,6 +110,7 @@ def reference(algorithm, episode, index, lr, iid=False, params=None):
     return *accuracies, (nearest == episode.query_y).double().mean().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cls", "outputs"), [(OML, 20), (Pretraining, None), (GeMCL, None)])
 def test_rates_are_chosen_on_validation_streams_and_used_in_test(cls, outputs):
     algorithm, data = run(cls, num_outputs=outputs)

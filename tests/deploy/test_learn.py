@@ -173,6 +173,7 @@ def test_tasks_of_a_regression(checkpoints, tmp_path):
     assert bad.status == 1 and "which task the queries are of is not said; it knows site 2, site 3" in bad.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "wrong"),
     [

@@ -25,6 +25,7 @@ def fitted(folder: Path, *args) -> Path:
     return folder / "checkpoints" / "last.ckpt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ProtoNet", "MatchingNet"])
 def test_rows_of_a_table(method, tmp_path):
     generator = np.random.default_rng(0)

@@ -70,6 +70,7 @@ def test_one_stream_and_a_learner_that_goes_on_are_one(tmp_path):
         assert (found - expected).abs().max() < 0.5
 
 
+@pytest.mark.slow
 def test_bad_input(tmp_path):
     path = checkpoint(tmp_path / "run", "ER", 2)
     learner: LivingLearner = app.load(path, device="cpu").learner()

@@ -40,6 +40,7 @@ def same(one: LivingLearner, other: LivingLearner, queries) -> bool:
     return first.labels == second.labels and torch.equal(first.probabilities, second.probabilities)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [*SUMS, "MatchingNet"])
 def test_order_forgetting_and_merging_to_the_bit(method, pictures):
     x, y, queries = pictures

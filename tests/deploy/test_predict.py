@@ -78,6 +78,7 @@ def predict(run: Path, folder: Path, *args, support: str = "support", query: str
     return train("predict", f"--ckpt_path={checkpoint(run)}", *parts, f"--out={folder / 'out.csv'}", "--device=cpu", *args)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["MAML", "ProtoNet"])
 def test_the_accuracy_of_predict_is_that_of_test(method, runs, episodes):
     shares = []
@@ -308,6 +309,7 @@ PICTURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil, args, words", PICTURES.values(), ids=PICTURES)
 def test_wrong_pictures(spoil, args, words, runs, episodes, tmp_path):
     shutil.copytree(episodes[0], tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("out.*"))

@@ -30,6 +30,7 @@ def predictor_of(method, task=None, **options):
     return Predictor(algorithm.eval(), reading), data.episode("test", 0)
 
 
+@pytest.mark.slow
 @each_method
 def test_equals_the_method_itself(method):
     predictor, episode = predictor_of(method)
@@ -53,6 +54,7 @@ def test_equals_the_method_itself(method):
         assert_close(found.probabilities, (plain.log() / adapted.temperature).softmax(-1))
 
 
+@pytest.mark.slow
 @each_method
 def test_other_numbers_of_classes_and_uneven_shots(method):
     if task_of(method) == "regression":
@@ -245,6 +247,7 @@ EXPORTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch.export, of its own doing
 @pytest.mark.parametrize("name, options", EXPORTED.items(), ids=EXPORTED)
 def test_export(name, options, tmp_path):

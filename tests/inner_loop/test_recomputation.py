@@ -30,6 +30,7 @@ def build(method, network, checkpoint, **kwargs):
     return cls(**common | options | kwargs, checkpoint_inner_steps=checkpoint)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("network", ["Conv4_max_pool", "MLP"])
 def test_the_outer_gradient_is_the_same(float64, method, network):
@@ -64,6 +65,7 @@ def test_training_and_testing_with_it():
     assert relative_error(*states) < 1e-10
 
 
+@pytest.mark.slow
 def test_the_memory_is_that_of_one_step():
     batch, peaks = random_tasks(tasks=1, input_shape=(1, 32, 32)), {}
     for checkpoint in (False, True):

@@ -53,6 +53,7 @@ def relative_error(actual: dict, expected: dict) -> float:
     return float((actual - expected).norm() / expected.norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "method", "how"),
     [

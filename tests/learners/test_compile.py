@@ -46,12 +46,14 @@ def assert_equal(expected, actual):
         assert torch.allclose(one, other, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "task"), [*((method, "classification") for method in COMPILED), ("MAML", "regression")])
 def test_the_traced_step_is_the_same(traced, method, task):
     assert_equal(*gradients(method, task, **{"classification": SOON, "regression": {}}[task]))
     assert len(traced) == 1  # of three tasks; the fourth is left as it is
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "option"),
     [
@@ -66,6 +68,7 @@ def test_so_it_is_in_each_variant(traced, how, option):
     assert_equal(*gradients("MAML", "classification", how, **option))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_it_is_traced_once(traced, precision):
     ends = []
@@ -92,6 +95,7 @@ def test_the_compiler_changes_nothing(tmp_path, monkeypatch, capsys):
     assert "compiling the training step" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_compiler_is_needed(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     algorithm, data = small_run("MAML", "regression", inner_steps=1, compile=True, backbone=partial(MLP, hidden_sizes=(5,)))
@@ -100,6 +104,7 @@ def test_a_compiler_is_needed(tmp_path, monkeypatch):
         trainer(1).fit(algorithm, data)
 
 
+@pytest.mark.slow
 def test_what_a_compiler_misses_is_said(tmp_path, monkeypatch):
     compiler = tmp_path / "g++"
     missing = "x.h:1: fatal error: Python.h: No such file"

@@ -94,6 +94,7 @@ def test_follows_max_steps(schedule):
     assert run_lrs(schedule, max_steps=5) == pytest.approx(expected, rel=1e-14, abs=1e-16)
 
 
+@pytest.mark.slow
 @each_schedule
 def test_follows_max_time_where_that_ends_the_run_first(schedule):
     expected = [0.25 * FORMULAS[schedule](share) for share in (0.0, 0.3, 0.6, 0.9, 1.0)]  # 30 of 100 seconds a step

@@ -130,6 +130,7 @@ def plain_scores(algorithm, data, split, num_episodes, stages):
     return torch.stack(rows).detach()
 
 
+@pytest.mark.slow
 @each_method_on_a_task
 def test_evaluation_equals_a_plain_loop(method, task):
     """Of 7 episodes in batches of 4 and chunks of 3, under the inference mode of `Trainer.test`."""
@@ -157,6 +158,7 @@ def test_stages_of_a_long_adaptation_that_are_scored():
     assert [number for number, _ in stages_to_score(iter(range(51)), "test")] == [*range(11), 16, 32, 50]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [name for name in ONE_OF_EACH_BASE if "eval_inner_steps" in options(METHODS[name][0])])
 def test_validation_scores_the_first_the_last_and_powers_of_two(method):
     algorithm, data = small_run(method, eval_inner_steps=6)
@@ -166,12 +168,14 @@ def test_validation_scores_the_first_the_last_and_powers_of_two(method):
     assert main_scores(algorithm)["mean"] == pytest.approx(mean[:, 0].tolist(), rel=1e-5)
 
 
+@pytest.mark.slow
 @each_base
 def test_a_second_evaluation_finds_the_same(method):
     algorithm, data = small_run(method, task_of(method))
     assert scores_of(algorithm, data) == scores_of(algorithm, data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "task"), [*((m, task_of(m)) for m in ONE_OF_EACH_BASE), ("MAML", "regression")])
 def test_each_step_takes_the_next_tasks_and_logs_the_loss_of_their_queries(method, task):
     algorithm, data = small_run(method, task)
@@ -197,6 +201,7 @@ def test_each_step_takes_the_next_tasks_and_logs_the_loss_of_their_queries(metho
         assert seen[-1]["outer_loss"].item() == pytest.approx(seen[-1]["mse"].item(), rel=1e-6)
 
 
+@pytest.mark.slow
 @each_method_on_a_task
 def test_a_resumed_run_ends_in_the_same_bits(method, task, tmp_path):
     whole, data = small_run(method, task)
@@ -209,6 +214,7 @@ def test_a_resumed_run_ends_in_the_same_bits(method, task, tmp_path):
         assert torch.equal(second.state_dict()[name], tensor), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "transductive"), [*((name, False) for name in METHODS), *((name, True) for name in ONE_OF_EACH_BASE)]
 )

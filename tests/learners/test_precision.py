@@ -34,6 +34,7 @@ def first_step(method, task, precision, callbacks=()):
     return {name: after[name].double() - before[name].double() for name in before}, {w.dtype for w in after.values()}
 
 
+@pytest.mark.slow
 @each_base
 def test_float64_equals_float32(method):
     task = task_of(method)
@@ -43,6 +44,7 @@ def test_float64_equals_float32(method):
     assert 0 < relative_error(actual, expected) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "task", "inner", "least"),
     [
@@ -58,6 +60,7 @@ def test_bfloat16_steps_in_the_direction_of_float32(method, task, inner, least):
     assert F.cosine_similarity(flat(actual), flat(expected), dim=0) > least
 
 
+@pytest.mark.slow
 @each_base
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
 def test_trains_and_tests_in_other_precisions(method, precision):

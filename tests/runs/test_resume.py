@@ -171,6 +171,7 @@ def test_exception(model, hook, uninterrupted, tmp_path):
     assert_every_episode_once(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, status, hook, stops_at",
     [

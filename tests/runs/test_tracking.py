@@ -47,6 +47,7 @@ def test_a_resumed_run_keeps_its_id(run):
     assert {piece.name.split("-")[3] for piece in pieces} == {read_checkpoint(run / "checkpoints" / "last.ckpt")["run_id"]}
 
 
+@pytest.mark.slow
 def test_no_step_is_logged_twice(run):
     steps = []
     for piece in sorted((run / "wandb").glob("offline-run-*")):

@@ -161,6 +161,7 @@ def test_a_scale_that_cannot_be(value):
         small(BaselinePP, scale=value)
 
 
+@pytest.mark.slow
 def test_command_line_chooses_the_labels_and_resumes(tmp_path):
     """A run of 4 steps equals one of 2 that went on."""
     sizes = [f"--data.{name}={value}" for name, value in (("ways", 3), ("train_ways", 6), ("queries", 2), ("meta_batch_size", 2))]

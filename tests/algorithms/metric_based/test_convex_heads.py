@@ -128,6 +128,7 @@ def test_svm_dual_is_optimal(rows, classes, scale):
     assert (multipliers * slack).max() < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "classes", "features"), [(4, 4, 20), (12, 3, 5), (10, 5, 20)])
 def test_gradient_of_the_svm_dual(rows, classes, features):
     support, labels = torch.randn(rows, features).requires_grad_(), labels_of(rows, classes)

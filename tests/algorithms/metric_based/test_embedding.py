@@ -47,6 +47,7 @@ def test_outer_gradient_equals_finite_differences(float64, method, options):
         assert_close((loss(1) - loss(-1)) / (2 * step), norm, rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 @each_method
 @pytest.mark.parametrize("training", [True, False])
 def test_tasks_do_not_influence_each_other(float64, method, training):
@@ -59,6 +60,7 @@ def test_tasks_do_not_influence_each_other(float64, method, training):
         assert metrics["accuracy"][task] == numbers["accuracy"][0]
 
 
+@pytest.mark.slow
 @each_method
 def test_more_ways_in_training_than_in_evaluation(method):
     data = Blots(ways=3, train_ways=6, shots=2, queries=2, meta_batch_size=2, val_episodes=3, test_episodes=3)

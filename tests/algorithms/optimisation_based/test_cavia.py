@@ -54,6 +54,7 @@ def test_equals_plain_pytorch(float64, network, formula, first_order):
     assert all(adapted[name] is params[f"net.{name}"] for name in adapted if name != "context")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("transductive", [True, False])
 def test_equals_finite_differences(float64, network, transductive):

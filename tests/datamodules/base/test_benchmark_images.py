@@ -120,6 +120,7 @@ def assert_whole(data: BenchmarkImages) -> None:
     assert episode.support_x.shape == (2, *data.input_shape)
 
 
+@pytest.mark.slow
 @BENCHMARKS
 def test_reads_the_publishers_files(cls, published, tmp_path, monkeypatch):
     data = ready(cls, copied(published, cls, tmp_path))
@@ -135,6 +136,7 @@ def test_reads_unpacked_archives(cls, published, tmp_path):
     assert_whole(ready(cls, tmp_path / "data"))
 
 
+@pytest.mark.slow
 @BENCHMARKS
 def test_what_is_absent_is_downloaded_once(cls, network, tmp_path):
     data = ready(cls, tmp_path / "data")
@@ -145,6 +147,7 @@ def test_what_is_absent_is_downloaded_once(cls, network, tmp_path):
     assert sorted(path.name for path in (tmp_path / "data" / cls.folder).iterdir()) == sorted(f.name for f in cls.published)
 
 
+@pytest.mark.slow
 @BENCHMARKS
 def test_a_download_that_was_broken_off(cls, published, tmp_path, request):
     data_dir = copied(published, cls, tmp_path)

@@ -194,6 +194,7 @@ def wrong(weights: Path, folder: Path) -> dict[str, tuple[list[str], str]]:
     }
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_an_encoder_is_said_in_a_line(weights, folder, tmp_path):
     for options, said in wrong(weights, tmp_path).values():
         outcome = train("fit", *on_features(folder, weights, tmp_path), *options)

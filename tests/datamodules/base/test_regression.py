@@ -76,6 +76,7 @@ def small_data(name: str, table: Path) -> EpisodicDataModule:
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "name"), in_turn(REGRESSION, [*DATA]))
 def test_every_method_and_every_data_set(method, name, table, tmp_path):
     data = small_data(name, table)

@@ -42,6 +42,7 @@ class Halfway(MAML):
         return {0: {"mse": torch.zeros(()), "loss": torch.zeros(())}}, torch.zeros(())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [MAML, Halfway])
 def test_completed_images(cls, tmp_path):
     data = random_images(min_points=5)

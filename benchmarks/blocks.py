@@ -3,7 +3,6 @@
 Blocks have sizes that go on 1, 2 or 4 processes.
 """
 
-import multiprocessing
 from functools import partial
 from typing import Any
 
@@ -15,28 +14,9 @@ from app.episode import Episode
 from app.learners.outcome import mean_of_blocks
 from benchmarks.maml_shapes import SHAPES, Shape, ours, random_tasks
 from benchmarks.measure import arguments, describe_machine, interleaved, print_table, write_json
-from benchmarks.own_processes import free_port
+from benchmarks.own_processes import measured_by_all
 
 FREE = 0  # the size of blocks where there are none
-
-
-def seconds(num: int, shape: Shape, repeats: int) -> dict[int, float]:
-    """Median seconds of an outer step by the size of its blocks, in processes of one thread each.
-
-    Args:
-        num: of the processes.
-        shape: of the setting.
-        repeats: steps of each size.
-    """
-    context = multiprocessing.get_context("spawn")
-    results, port = context.Queue(), free_port()
-    processes = [context.Process(target=_measure, args=(rank, num, shape, port, repeats, results)) for rank in range(num)]
-    for process in processes:
-        process.start()
-    found = results.get(timeout=600)
-    for process in processes:
-        process.join()
-    return found
 
 
 def sizes_of(shape: Shape) -> list[int]:
@@ -81,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     for name, shape in SHAPES.items():
         for num in (1, 2):
-            found = seconds(num, shape, options.repeats)
+            found: dict[int, float] = measured_by_all(num, _measure, shape, options.repeats)
             for size, median in found.items():
                 more = 100 * (median / found[FREE] - 1) if size else None
                 rows.append(

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +63,27 @@ def _as_it_comes(shape: Shape, repeats: int) -> float:
 
 def in_processes(num: int, shape: Shape, repeats: int) -> float:
     """Median seconds of an outer step of several processes on the CPU, which share the tasks and the threads."""
+    return measured_by_all(num, _share, shape, repeats)
+
+
+def measured_by_all(num: int, measure: Callable[..., None], shape: Shape, repeats: int) -> Any:
+    """What the first of several processes puts into its queue.
+
+    Args:
+        num: of the processes.
+        measure: what each calls, with its rank, their number, the shape, a free port, the repeats and the queue.
+        shape: of the setting.
+        repeats: timed steps.
+    """
     context = multiprocessing.get_context("spawn")
-    results, port = context.Queue(), free_port()
-    processes = [context.Process(target=_share, args=(rank, num, shape, port, repeats, results)) for rank in range(num)]
+    results, port = context.Queue(), _free_port()
+    processes = [context.Process(target=measure, args=(rank, num, shape, port, repeats, results)) for rank in range(num)]
     for process in processes:
         process.start()
-    seconds = results.get(timeout=300)
+    found = results.get(timeout=600)
     for process in processes:
         process.join()
-    return seconds
+    return found
 
 
 def _share(rank: int, num: int, shape: Shape, port: int, repeats: int, results: Any) -> None:
@@ -95,8 +108,7 @@ def _share(rank: int, num: int, shape: Shape, port: int, repeats: int, results: 
     dist.destroy_process_group()
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens at."""
+def _free_port() -> int:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return server.getsockname()[1]

@@ -63,13 +63,14 @@ class MetricsFile(Logger):
         goes_on = last.get("step") == step and all(last.get(name, value) == value for name, value in new.items())
         replaced = _line(last) if goes_on else b""
         row = (last if goes_on else {}) | {"step": step, "time": round(time.time(), 3)} | new
+        line = _line(row)
         with self.path.open("r+b", buffering=0) as file:
             start = file.seek(-len(replaced), SEEK_END)
-            if (written := file.write(_line(row))) < len(_line(row)):  # the disk is full: the next line must not go on here
+            if (written := file.write(line)) < len(line):  # the disk is full: the next line must not go on here
                 file.seek(start)
                 file.write(replaced)
                 file.truncate()
-                raise OSError(f"{written} of {len(_line(row))} bytes of a line were written")
+                raise OSError(f"{written} of {len(line)} bytes of a line were written")
         self._last = row
 
     def _begin(self) -> dict[str, int]:

@@ -117,7 +117,7 @@ def command(weights: Path, place: Path) -> list[str]:
         *("--model=ProtoNet", "--model.backbone=Pretrained", f"--model.backbone.name={NAME}", "--model.backbone.size=32"),
         *(f"--model.backbone.weights={weights}", "--model.distance=cosine", "--model.learns_scale=true", "--data=Glyphs"),
         *("--data.ways=2", "--data.queries=2", "--data.meta_batch_size=2", "--data.val_episodes=2", "--data.test_episodes=2"),
-        *(*QUIET, f"--trainer.default_root_dir={place}/run", f"--data.cache_dir={place}/cache"),
+        *(*QUIET, f"--trainer.default_root_dir={place}/run"),
     ]
 
 

@@ -1,8 +1,9 @@
 """Every file under configs/ but the sweeps is parsed and built, and all that it names is trained for two steps by it or another.
 
-Not trained are the benchmarks', which take long, and the groups whose classes an experiment trains.
+Not trained are the benchmarks', which take long, and those whose classes another one trains.
 """
 
+from functools import lru_cache
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -67,13 +68,17 @@ def subclasses(base: type) -> list[type]:
     return [cls for child in base.__subclasses__() for cls in (child, *subclasses(child))]
 
 
+@lru_cache(maxsize=6)
+def random_pixels(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (CLASSES * IMAGES, *shape), dtype=np.uint8)
+
+
 @pytest.fixture(autouse=True)
 def random_images(monkeypatch):
     """Every data set of images has random ones: its own tests see to the real."""
 
     def read_split(self: ImageEpisodes | MNIST | CIFAR100, split: str) -> ImageSplit | LabelledImages:
-        shape = (CLASSES * IMAGES, *(self.picture_shape if isinstance(self, ImageEpisodes) else self.input_shape))
-        pixels = np.random.default_rng(len(split)).integers(0, 256, shape, dtype=np.uint8)
+        pixels = random_pixels(self.picture_shape if isinstance(self, ImageEpisodes) else self.input_shape, len(split))
         if isinstance(self, MNIST | CIFAR100):
             return LabelledImages(pixels, np.arange(len(pixels)) % (10 if isinstance(self, MNIST) else 100), split)
         return ImageSplit(pixels, np.full(CLASSES, IMAGES), [f"{split} {number}" for number in range(CLASSES)], split)
@@ -126,13 +131,22 @@ def class_paths(content: Any) -> set[str]:
 
 
 EXPERIMENTS = [path for path in FILES if path.parent.name == "experiment"]
-TRAINED = set().union(*(class_paths(yaml.safe_load(path.read_text())) for path in EXPERIMENTS if path not in BENCHMARKS))
-BUILT = [
-    path
-    for path in FILES
-    if (path in BENCHMARKS and path in EXPERIMENTS)
-    or (path.parent.name in ("model", "data") and class_paths(yaml.safe_load(path.read_text())) <= TRAINED)
-]
+
+
+def trained_and_built() -> tuple[list[Path], list[Path]]:
+    """Files of which each names a class that none before it does, experiments first, and the others."""
+    trained, built, seen = [], [], set()
+    for path in sorted(FILES, key=lambda path: path not in EXPERIMENTS):
+        names = class_paths(yaml.safe_load(path.read_text()))
+        if path in BENCHMARKS or (path.parent.name in ("experiment", "model", "data") and names <= seen):
+            built += [path] * (path not in BENCHMARKS or path in EXPERIMENTS)
+        else:
+            trained.append(path)
+            seen |= names
+    return trained, built
+
+
+TRAINED, BUILT = trained_and_built()
 
 
 def command_line(path: Path, folder: Path) -> list[Any]:
@@ -173,7 +187,7 @@ def test_builds(path: Path, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [path for path in FILES if path not in (*BENCHMARKS, *BUILT)], ids=named)
+@pytest.mark.parametrize("path", TRAINED, ids=named)
 def test_two_steps(path: Path, tmp_path):
     run = train(*command_line(path, tmp_path / "run"))
     assert run.status == 0, run.err

@@ -74,6 +74,17 @@ def with_tensors(module: nn.Module, tensors: dict[str, Tensor]) -> AbstractConte
     return stateless._reparametrize_module(module, tensors)
 
 
+# Forward mode
+
+
+def with_slope(tensor: Tensor, slope: Tensor) -> Tensor:
+    """The tensor as a function of a line, whose slope it has; inside the one `dual_level` that is around.
+
+    `make_dual` would first compile formulas for layers that have none in forward mode, with a warning.
+    """
+    return torch._VF._make_dual(tensor, slope, level=0)
+
+
 # The compiler, which takes a second to import
 
 

@@ -103,6 +103,16 @@ def lists_of_tensors() -> None:
         assert values(a) == expected
 
 
+def slopes() -> None:
+    import torch
+    from torch.autograd.forward_ad import dual_level, unpack_dual
+
+    from app.torch_internals import with_slope
+
+    with dual_level():
+        assert unpack_dual(with_slope(torch.tensor(3.0), torch.tensor(2.0)).square()).tangent == 12
+
+
 def compile_program() -> None:
     """Without compiling, which takes long: the call fits the signature, and a missing compiler differs from one that fails."""
     import torch
@@ -208,7 +218,7 @@ def typed_options() -> None:
 
 CASES: dict[Callable[[], None], str] = {
     **dict.fromkeys(
-        (only_vmap, mapped_tensors, with_tensors, trees, lists_of_tensors, compile_program, fresh_compiler_cache), "torch"
+        (only_vmap, mapped_tensors, with_tensors, trees, lists_of_tensors, slopes, compile_program, fresh_compiler_cache), "torch"
     ),
     **dict.fromkeys((steps_of_a_fit, never_anonymous, methods_of_the_command_line), "lightning"),
     typed_options: "jsonargparse",

@@ -26,12 +26,27 @@ class _Normalise(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         y, mean, inverse_deviation = torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)
         ctx.save_for_backward(x, weight, mean, inverse_deviation)
+        ctx.save_for_forward(x, weight, mean, inverse_deviation)
+        ctx.set_materialize_grads(False)
         ctx.eps = eps
         return y
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple:
+    def backward(ctx: Any, g: Tensor | None) -> tuple:
+        if g is None:
+            return (None,) * 4
         return *_Gradient.apply(g, *ctx.saved_tensors, ctx.eps), None
+
+    @staticmethod
+    def jvp(ctx: Any, of_x: Tensor | None, of_weight: Tensor | None, of_bias: Tensor | None, _: None) -> Tensor:
+        """The derivative for x is a symmetric matrix, that for weight and bias linear in both."""
+        x, weight, *statistics = ctx.saved_tensors
+        of_x = None if of_x is None else _Gradient.apply(of_x, x, weight, *statistics, ctx.eps)[0]
+        if of_weight is None and of_bias is None:
+            return of_x
+        zeros = torch.zeros_like(weight)
+        of_others = _Normalise.apply(x, *(zeros if part is None else part for part in (of_weight, of_bias)), ctx.eps)
+        return of_others if of_x is None else of_x + of_others
 
 
 class _Gradient(Function):

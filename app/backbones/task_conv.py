@@ -40,12 +40,16 @@ class _Convolution(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry, kernel: Any) -> Tensor:
         ctx.save_for_backward(x, weight)
+        ctx.save_for_forward(x, weight)
+        ctx.set_materialize_grads(False)
         ctx.options = geometry, kernel
         with torch.autocast(x.device.type, enabled=False):  # the dtypes are settled
             return kernel.convolve(x, weight, geometry)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple:
+    def backward(ctx: Any, g: Tensor | None) -> tuple:
+        if g is None:
+            return (None,) * 4
         x, weight = ctx.saved_tensors
         for_x, for_weight, *_ = ctx.needs_input_grad
         return (
@@ -54,6 +58,13 @@ class _Convolution(Function):
             None,
             None,
         )
+
+    @staticmethod
+    def jvp(ctx: Any, of_x: Tensor | None, of_weight: Tensor | None, *_: None) -> Tensor:
+        x, weight = ctx.saved_tensors
+        parts = [] if of_x is None else [_Convolution.apply(of_x, weight, *ctx.options)]
+        parts += [] if of_weight is None else [_Convolution.apply(x, of_weight, *ctx.options)]
+        return sum(parts[1:], parts[0])
 
 
 class _InputGradient(Function):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from app.inner_loop.inner_optimizers import GradientDescent, InnerOptimizer
+from app.inner_loop.mixed_mode import MixedStep, Moments
 from app.inner_loop.observation import observe
 from app.inner_loop.params import Params, detached
 from app.inner_loop.recomputation import recomputed
@@ -72,7 +73,7 @@ class InnerState(NamedTuple):
     """
 
     weights: Params
-    moments: tuple[Params, ...]
+    moments: Moments
     loss: Tensor | None
 
 
@@ -87,6 +88,8 @@ class InnerLoop:
         first_order: gradients are constants to the outer gradient (FOMAML, Finn et al. 2017, section 5.2); every other tensor
             that `loss` uses must then be detached by the caller.
         recompute: the outer gradient computes each step once more, and keeps nothing but its weights until then.
+        mixed: the outer gradient takes one product with a Hessian a step, and keeps nothing but its weights until then; under the
+            one vmap over tasks, elsewhere as without.
         precision: of the loss and its gradient, whose matrix products are autocast as well.
     """
 
@@ -95,6 +98,7 @@ class InnerLoop:
     optimizer: InnerOptimizer = field(default_factory=GradientDescent)
     first_order: bool = False
     recompute: bool = False
+    mixed: bool = False
     precision: AbstractContextManager = field(default_factory=nullcontext)
 
     def states(
@@ -119,12 +123,31 @@ class InnerLoop:
             yield state
 
     def _take(
-        self, step: int, device: str, weights: Params, moments: tuple[Params, ...], shared: Any, rule_params: Params
-    ) -> tuple[Params, tuple[Params, ...], Tensor]:
+        self, step: int, device: str, weights: Params, moments: Moments, shared: Any, rule_params: Params
+    ) -> tuple[Params, Moments, Tensor]:
+        tasks = TaskStack.current() if self.mixed else None
+        if tasks is not None:
+            gradient, update = partial(self._gradient, step, first_order=True), partial(self._update, step, device)
+            keeps_gradient = self.optimizer.is_curved or self.rule.is_curved
+            return MixedStep(partial(self._loss, step), gradient, update, keeps_gradient)(
+                tasks, weights, moments, shared, rule_params
+            )
+        gradient, loss = self._gradient(step, weights, shared, first_order=self.first_order)
+        return *self._update(step, device, weights, moments, gradient, rule_params), loss
+
+    def _loss(self, step: int, weights: Params, shared: Any) -> Tensor:
         with self.precision:
-            gradient, loss = gradient_and_value(self.loss, weights, shared, step, first_order=self.first_order)
+            return self.loss(weights, shared, step)
+
+    def _gradient(self, step: int, weights: Params, shared: Any, first_order: bool) -> tuple[Params, Tensor]:
+        with self.precision:
+            gradient, loss = gradient_and_value(self.loss, weights, shared, step, first_order=first_order)
         observe(INNER_GRADIENT_NORM, lambda: torch.stack([part.detach().norm() for part in gradient.values()]).norm())
+        return gradient, loss.detach()  # no gradient is recomputed for the loss
+
+    def _update(
+        self, step: int, device: str, weights: Params, moments: Moments, gradient: Params, rule_params: Params
+    ) -> tuple[Params, Moments]:
         with torch.autocast(device, enabled=False):  # the matrices of a rule are small
             direction, moments = self.optimizer(step, weights, gradient, moments)
-            weights = functional_call(self.rule, rule_params, (step, weights, direction))
-        return weights, moments, loss.detach()  # no gradient is recomputed for the loss
+            return functional_call(self.rule, rule_params, (step, weights, direction)), moments

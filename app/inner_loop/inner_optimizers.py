@@ -14,7 +14,13 @@ EPS = 1e-5  # above the usual 1e-8: the outer gradient multiplies by up to 1 / E
 
 
 class InnerOptimizer:
-    """Base of the inner optimisers; its moments are tensors, so that the outer gradient passes through them."""
+    """Base of the inner optimisers; its moments are tensors, so that the outer gradient passes through them.
+
+    Attributes:
+        is_curved: the derivative of the direction for the gradient depends on the gradient.
+    """
+
+    is_curved = True
 
     def start(self, weights: Params) -> tuple[Params, ...]:
         """The moments before the first step."""
@@ -37,6 +43,8 @@ class InnerOptimizer:
 class GradientDescent(InnerOptimizer):
     """Against the gradient itself."""
 
+    is_curved = False
+
     def __call__(
         self, step: int, weights: Params, gradient: Params, moments: tuple[Params, ...]
     ) -> tuple[Params, tuple[Params, ...]]:
@@ -49,6 +57,8 @@ class Momentum(InnerOptimizer):
     Args:
         momentum: how much of the last direction is kept.
     """
+
+    is_curved = False
 
     def __init__(self, momentum: float):
         self.momentum = momentum

@@ -14,8 +14,12 @@ class StepRule(nn.ParameterList):
 
     Args:
         weights: that the inner loop adapts.
+
+    Attributes:
+        is_curved: the derivative of a step, for its direction or for what is learned, depends on the direction.
     """
 
+    is_curved = True
     __call__ = nn.Module.__call__  # a list refuses to be called
 
     def __init__(self, weights: Params):
@@ -49,6 +53,8 @@ class ConstantStep(StepRule):
         lr: step size in training.
         eval_lr: step size in evaluation, null for `lr`.
     """
+
+    is_curved = False
 
     def __init__(self, lr: float, eval_lr: float | None = None):
         super().__init__({})

@@ -10,6 +10,7 @@ FREE_OF_MODEL = (
     "stacking",
     "compile",
     "checkpoint_inner_steps",
+    "hypergradient",
     "num_eval_samples",
     "support_copies",
     "backbone.weights",  # they are the checkpoint's

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import scaling, throughput
+from benchmarks import hypergradients, scaling, throughput
 from benchmarks.maml_shapes import Shape
 
 TINY = {
@@ -16,8 +16,9 @@ TINY = {
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setattr(throughput, "SHAPES", TINY)
-    for module in (throughput, scaling):
+    for module in (throughput, scaling, hypergradients):
         monkeypatch.setattr(module, "peak_memory", lambda *_, **__: 1.0)
+    for module in (throughput, scaling):
         monkeypatch.setattr(module, "in_processes", lambda *_: 1.0)
     monkeypatch.setattr(throughput, "as_it_comes", lambda *_: 1.0)
     monkeypatch.setattr(throughput, "ceiling", lambda *_: 1e9)
@@ -57,11 +58,21 @@ def test_scaling(tmp_path, monkeypatch):
     assert (tmp_path / "numbers.png").stat().st_size > 0
 
 
+@pytest.mark.slow
+def test_hypergradients(tmp_path):
+    hypergradients.main(["--steps", "1,2", "--tasks", "1", "--repeats", "1", "--out", str(tmp_path / "numbers.json")])
+    rows = json.loads((tmp_path / "numbers.json").read_text())["rows"]
+    assert [(row["inner steps"], row["hypergradient"]) for row in rows] == [
+        (n, way) for n in (1, 2) for way in hypergradients.WAYS_TO_IT
+    ]
+    assert all(row["times"] > 0 and row["processor times"] > 0 for row in rows)
+
+
 def test_the_exponent_of_growth():
     assert scaling.exponent([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx(2)
 
 
-@pytest.mark.parametrize("benchmark", [throughput, scaling])
+@pytest.mark.parametrize("benchmark", [throughput, scaling, hypergradients])
 def test_a_missing_gpu_is_said(benchmark, capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SystemExit):

@@ -44,14 +44,15 @@ class Case(NamedTuple):
     data: str
     precision: str
     block_size: int | None = None
+    hypergradient: str = "unrolled"
 
     @property
     def name(self) -> str:
-        return f"{self.algorithm.__name__}-{self.data}-{self.precision}"
+        return f"{self.algorithm.__name__}-{self.data}-{self.precision}-{self.hypergradient}"
 
     def build(self) -> tuple[MetaAlgorithm, EpisodicDataModule]:
         data = DATA[self.data]()
-        small = SMALL_METHODS.get(self.algorithm.__name__, {})
+        small = {**SMALL_METHODS.get(self.algorithm.__name__, {}), "hypergradient": self.hypergradient}
         if self.block_size:  # enough of them for four processes
             data.meta_batch_size, data.num_episodes = 4 * self.block_size, {"val": 9, "test": 9}
             small = {**small, "block_size": self.block_size}
@@ -69,9 +70,10 @@ def cases() -> Iterator[Case]:
 
 
 BLOCKS = [
-    Case(algorithm, data, "32-true", block_size=2)
-    for algorithm, data in (
+    Case(algorithm, data, "32-true", 2, *hypergradient)
+    for algorithm, data, *hypergradient in (
         (MAML, "Blots"),
+        (MAML, "Blots", "mixed"),
         (Reptile, "Sinusoid"),
         (ProtoNet, "Blots"),
         (ANP, "GaussianProcess"),

@@ -61,22 +61,22 @@ class InnerLoopAlgorithm(MetaAlgorithm):
 
     def check_data(self, data: EpisodicDataModule) -> None:
         super().check_data(data)
-        if isinstance(self.net, Pretrained):
-            self._check_rules()
+        if isinstance(self.net, Pretrained) and (reason := self.reason_against_training()):
+            raise InputError(
+                f"--model {type(self).__name__} differentiates all tasks' networks at once, and a layer of --model.backbone "
+                f"Pretrained cannot be ({reason}); choose another network, or an algorithm such as ProtoNet"
+            )
 
-    def _check_rules(self) -> None:
-        """Raises an InputError where vmap has no rule for a layer of a pretrained network: found on a picture or two of noise."""
+    def reason_against_training(self) -> str | None:
+        """Why a layer of the network has no outer gradient, null where all have: found on a picture or two of noise."""
         x, y = torch.rand(2, 1, *self.input_shape), torch.zeros(2, 1, dtype=torch.long)
         try:
             with self.tried_out() as learner, stacking(self.stacking), warnings.catch_warnings():
                 warnings.filterwarnings("error", "There is a performance drop")
                 learner.train().outer_gradient(dict(learner.named_parameters()), self.as_dtype(Episode(x, y, x, y)))
         except (RuntimeError, NotImplementedError, UserWarning) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise InputError(
-                f"--model {type(self).__name__} differentiates all tasks' networks at once, and a layer of --model.backbone "
-                f"Pretrained cannot be ({reason}); choose another network, or an algorithm such as ProtoNet"
-            ) from error
+            return " ".join(str(error).split())[:160]
+        return None
 
     @abstractmethod
     def adaptation(self, params: Params, support_x: Tensor, support_y: Tensor) -> Iterator[FastWeights]:

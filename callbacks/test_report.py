@@ -180,6 +180,10 @@ def _calibration(results: dict[str, Any]) -> str | None:
     lines = [f"expected calibration error {error} ({found['num_queries']:,} queries)"]
     if "brier" in found:
         lines[0] += f", Brier score {found['brier']:.4f}, log-likelihood {found['log_likelihood']:.4f} nats"
+    if "deployed" in found:
+        deployed = found["deployed"]
+        how = f"each query by itself, at temperature {deployed['temperature']:.2f}, as predict answers"
+        lines.append(f"{how}: {100 * deployed['error']:.2f} % ({deployed['num_queries']:,} queries)")
     for level, of_sets in found.get("sets", {}).items():
         share = f"sets at {100 * float(level):g} % hold the truth in {100 * of_sets['coverage']:.1f} %"
         lines.append(f"{share}, {of_sets['mean_size']:.2f} classes on average ({of_sets['num_queries']:,} queries)")

@@ -157,7 +157,7 @@ class EpisodicLearner(Learner):
 
     def on_test_epoch_start(self) -> None:
         ways = self.output_size if self.task_type == "classification" else None
-        self._tally = Tally("test", self.device, ways, self.nonconformity)
+        self._tally = Tally("test", self.device, ways, self.nonconformity, self.temperature)
 
     def test_step(self, batch: Episode, batch_idx: int) -> dict[str, Any]:
         """The number of the batch's first episode, and the class predicted for each query, of shape (tasks, queries), or null."""
@@ -212,7 +212,7 @@ class EpisodicLearner(Learner):
         summary = summarise(rows, names, self.trainer.datamodule, split, with_references)
         self.evaluation = {"split": split, "inner_steps": tally.stages, **summary}
         if tally.calibration is not None:
-            self.evaluation["calibration"] = tally.calibration.compute() | tally.probabilities.compute()
+            self.evaluation["calibration"] = tally.worth()
             self.log(f"{split}/calibration_error", rows.new_tensor(self.evaluation["calibration"]["error"]))
         for name, value in logged(summary, split, self.score_name).items():
             self.log(name, rows.new_tensor(value))

@@ -1,11 +1,14 @@
 """What a validation or a test that is under way has found so far."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from app.scores.calibration import Calibration
 from app.scores.conformal import ProbabilityScores
 from app.scores.episode_scores import EpisodeScores
+from app.scores.temperature import tempered
 
 # Scores by name, each of shape (tasks,), at each stage of the adaptation, by its number.
 StageScores = dict[int, dict[str, Tensor]]
@@ -19,6 +22,7 @@ class Tally:
         device: of the scores.
         num_classes: of a task whose probabilities are judged as well; null for none.
         nonconformity: of validation queries, by which sets of classes are made; null for no sets.
+        temperature: by which deployment corrects the probabilities; null for none.
 
     Attributes:
         names: of the scores.
@@ -27,11 +31,20 @@ class Tally:
         probabilities: what they are worth besides.
     """
 
-    def __init__(self, split: str, device: torch.device, num_classes: int | None = None, nonconformity: Tensor | None = None):
+    def __init__(
+        self,
+        split: str,
+        device: torch.device,
+        num_classes: int | None = None,
+        nonconformity: Tensor | None = None,
+        temperature: float | None = None,
+    ):
         self.split = split
         self.names: list[str] = []
         self.stages: list[int] = []
         self.calibration = Calibration(num_classes).to(device) if num_classes else None
+        self.temperature = temperature
+        self._deployed = Calibration(num_classes).to(device) if num_classes and temperature else None
         self.probabilities = ProbabilityScores(nonconformity).to(device)
         self._rows = EpisodeScores().to(device)
 
@@ -48,8 +61,21 @@ class Tally:
             labels: of shape (tasks, queries).
             alone: those of the first tasks, each query answered by itself; null where all are.
         """
-        self.calibration.update(probabilities.flatten(0, 1), labels.flatten())
-        self.probabilities.update(probabilities.flatten(0, 1), labels.flatten(), None if alone is None else alone.flatten(0, 1))
+        probabilities, labels = probabilities.flatten(0, 1), labels.flatten()
+        alone = None if alone is None else alone.flatten(0, 1)
+        self.calibration.update(probabilities, labels)
+        self.probabilities.update(probabilities, labels, alone)
+        said = probabilities if alone is None else alone
+        if self._deployed is not None:
+            self._deployed.update(tempered(said, self.temperature), labels[: len(said)])
+
+    def worth(self) -> dict[str, Any]:
+        """What the probabilities are worth, of all processes; `deployed` is of what deployment makes of them."""
+        found = self.calibration.compute() | self.probabilities.compute()
+        if self._deployed is not None:
+            deployed = self._deployed.compute()
+            found["deployed"] = {"temperature": self.temperature} | {name: deployed[name] for name in ("error", "num_queries")}
+        return found
 
     def add(self, first_episode: int, scores: StageScores) -> None:
         """Adds the scores of a stack of tasks whose first is the episode of that number."""

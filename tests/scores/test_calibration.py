@@ -12,6 +12,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from app.episode import Episode
 from app.scores.calibration import Calibration
+from app.scores.tally import Tally
 from callbacks.pictures.reliability_diagram import reliability_figure
 
 CLASSIFIERS = [name for name in ONE_OF_EACH_BASE if task_of(name) == "classification"]
@@ -70,6 +71,24 @@ def test_of_a_method(method):
     assert right == pytest.approx(algorithm.evaluation["scores"]["accuracy"]["mean"][-1])
 
 
+@pytest.mark.parametrize("temperature", [0.5, 3.0])
+def test_as_deployment_says_it(temperature):
+    """Of the first task, whose queries were answered one by one; the other one's were not."""
+    generator = torch.Generator().manual_seed(0)
+    together, alone = (torch.randn(tasks, 50, 4, generator=generator).mul(3).softmax(-1) for tasks in (2, 1))
+    labels = torch.randint(4, (2, 50), generator=generator)
+    for given, said, true in ((None, together, labels), (alone, alone, labels[:1]), (alone[:0], alone[:0], labels[:0])):
+        tally = Tally("test", torch.device("cpu"), 4, None, temperature)
+        tally.judge(together, labels, given)
+        tally.judge(together, labels, given)
+        said = said.flatten(0, 1).double().pow(1 / temperature)
+        found = tally.worth()["deployed"]
+        assert (found["temperature"], found["num_queries"]) == (temperature, 2 * len(said))
+        if len(said):
+            expected = formula((said / said.sum(1, keepdim=True)).numpy(), true.flatten().numpy())
+            assert found["error"] == pytest.approx(expected, abs=1e-6)
+
+
 def test_regression_has_none_and_validation_neither():
     algorithm, data = small_run("MAML", "regression")
     trainer().test(algorithm, datamodule=data, verbose=False)
@@ -90,7 +109,11 @@ def test_results_table_log_and_picture(tmp_path):
     assert outcome.status == 0, outcome.err
     found = json.loads((tmp_path / "results.json").read_text())["calibration"]
     assert found["num_queries"] == 48
-    assert f"expected calibration error {100 * found['error']:.2f} % (48 queries)" in " ".join(outcome.out.split())
+    said = " ".join(outcome.out.split())
+    assert f"expected calibration error {100 * found['error']:.2f} % (48 queries)" in said
+    temperature = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["temperature"]
+    assert found["deployed"]["temperature"] == temperature != 1
+    assert f"at temperature {temperature:.2f}, as predict answers: {100 * found['deployed']['error']:.2f} % (48" in said
     (log,) = tmp_path.rglob("metrics.csv")
     assert "test/calibration_error" in log.read_text()
     assert (tmp_path / "pictures" / "test_reliability_0000002.png").exists()

@@ -39,8 +39,10 @@ class Calibration(MulticlassCalibrationError):
 
         Where an algorithm has diverged a confidence is not a number: neither is the error then, and there are no bins.
         """
-        # In float64: float32 sums of many queries depend on their order, and so on the number of devices.
+        # In float64 and by size: a sum depends on the order of its parts, which the number of devices decides.
         confidences, right = (dim_zero_cat(state).double() for state in (self.confidences, self.accuracies))
+        confidences, order = confidences.sort()
+        right = right[order]
         if not confidences.isfinite().all():
             return {"error": nan, "num_queries": len(right), "bins": []}
         edges = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64, device=right.device)

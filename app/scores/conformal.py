@@ -46,7 +46,7 @@ class ProbabilityScores(Metric):
     def __init__(self, scores: Tensor | None = None):
         super().__init__()
         self.thresholds = {level: least_probability(scores, level) for level in LEVELS} if scores is not None else {}
-        # All of them: float sums of many queries depend on their order, and so on the number of devices.
+        # All of them: a sum depends on the order of its parts, which the number of devices decides; they are summed by size.
         self.add_state("rows", default=[], dist_reduce_fx="cat")
         self.add_state("in_sets", torch.zeros(len(self.thresholds), 3, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("num_in_sets", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
@@ -72,7 +72,7 @@ class ProbabilityScores(Metric):
 
     def compute(self) -> dict[str, Any]:
         """`brier`, `log_likelihood` and `sets`, by their level {"coverage", "mean_size", "empty", "num_queries"}."""
-        brier, log_likelihood = dim_zero_cat(self.rows).mean(0).tolist()
+        brier, log_likelihood = dim_zero_cat(self.rows).sort(0).values.mean(0).tolist()
         found: dict[str, Any] = {"brier": brier, "log_likelihood": log_likelihood}
         shares = (self.in_sets.double() / self.num_in_sets.clamp(min=1)).tolist()
         sets = {

@@ -41,6 +41,7 @@ def test_four_processes_are_one(case, of_four):
             assert torch.equal(other["state"][name], tensor), name
         assert len(other["outer"]) == len(one["outer"]) and all(map(torch.equal, other["outer"], one["outer"]))
         assert torch.equal(other["scores"], one["scores"])
+        assert other["evaluation"].get("calibration") == one["evaluation"].get("calibration")
 
 
 @pytest.mark.slow

@@ -36,6 +36,9 @@ def test_the_formula():
         parts.update(probabilities[rows], labels[rows])
     found = whole.compute()
     assert found == parts.compute()
+    other, order = Calibration(4), torch.randperm(1000, generator=generator)
+    other.update(probabilities[order], labels[order])
+    assert other.compute() == found  # to the bit
     assert found["error"] == pytest.approx(formula(probabilities.numpy(), labels.numpy()), abs=1e-6)
     assert found["error"] == pytest.approx(multiclass_calibration_error(probabilities, labels, 4).item(), abs=1e-5)
     assert sum(part["count"] for part in found["bins"]) == found["num_queries"] == 1000

@@ -25,6 +25,9 @@ def test_the_truth_is_in_the_sets_as_often_as_promised():
     kept, truth = probabilities[1000:], labels[1000:]
     assert found["log_likelihood"] == pytest.approx(kept[range(39000), truth].log().mean().item())
     assert found["brier"] == pytest.approx((kept - torch.eye(6)[truth]).square().sum(1).mean().item())
+    other, order = ProbabilityScores(scores), torch.randperm(39000, generator=generator)
+    other.update(kept[order], truth[order])
+    assert other.compute() == found  # to the bit, whichever process had which
 
 
 def test_few_scores_exclude_nothing():

@@ -1,5 +1,6 @@
 """What torch has but does not promise, by ordinary names, so that `tests/test_internals.py` can say what broke."""
 
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._C import _functorch as functorch
 from torch._functorch import pyfunctorch
+from torch.autograd import forward_ad
 from torch.nn.utils import stateless
 from torch.utils import _pytree as pytree
 
@@ -67,6 +69,20 @@ def mapped_tensor(tensor: Tensor) -> Tensor:
 def as_mapped(tensor: Tensor, axis: int, level: int) -> Tensor:
     """One of the slices of a whole tensor, as it is inside the vmap of that level."""
     return functorch._add_batch_dim(tensor, axis, level)
+
+
+def set_parameter(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Puts a tensor in the place of a parameter, by its name; `with_tensors` around it gives it out."""
+    owner, _, own = name.rpartition(".")
+    module.get_submodule(owner)._parameters[own] = tensor
+
+
+def load_forward_mode() -> None:
+    """Makes torch's forward mode ready, which compiles some of its rules by what torch itself calls deprecated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        with forward_ad.dual_level():
+            forward_ad.make_dual(torch.ones(()), torch.ones(()))
 
 
 def with_tensors(module: nn.Module, tensors: dict[str, Tensor]) -> AbstractContextManager:

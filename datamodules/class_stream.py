@@ -94,6 +94,10 @@ class ClassStream(StreamDataModule):
             return None
         return [self._images.class_names[chosen] for chosen in self.classes]
 
+    @property
+    def identities(self) -> set[str]:
+        return {f"{self.source.origin} {self._images.class_names[chosen]}" for chosen in self.classes}
+
     def describe_inputs(self) -> dict[str, Any]:
         return self.source.describe_inputs()
 

@@ -121,6 +121,10 @@ class Trajectories(SplitImages):
         self.setup()
         return len(self._splits["train"].counts)
 
+    @property
+    def origin(self) -> str:
+        return self.images.origin
+
     def prepare_data(self) -> None:
         self.images.prepare_data()
 

@@ -66,6 +66,33 @@ def with_tensors() -> None:
     assert layer.weight is not weight
 
 
+def set_parameter() -> None:
+    """A tensor that is put in a parameter's place is given out by `with_tensors`."""
+    import torch
+
+    from app.torch_internals import set_parameter, with_tensors
+
+    layer, weight = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False)), {"0.weight": torch.full((1, 1), 7.0)}
+    before = layer[0].weight
+    with with_tensors(layer, weight):
+        set_parameter(layer, "0.weight", 2 * layer[0].weight)
+        assert layer(torch.ones(1, 1)).item() == 14
+    assert weight["0.weight"].item() == 14 and layer[0].weight is before
+
+
+def load_forward_mode() -> None:
+    """Once it is loaded, torch warns of nothing."""
+    import torch
+    from torch.autograd import forward_ad
+
+    from app.torch_internals import load_forward_mode
+
+    load_forward_mode()
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(torch.tensor(3.0), torch.tensor(1.0))
+        assert forward_ad.unpack_dual(dual**2).tangent.item() == 6
+
+
 def trees() -> None:
     import torch
 
@@ -218,7 +245,19 @@ def typed_options() -> None:
 
 CASES: dict[Callable[[], None], str] = {
     **dict.fromkeys(
-        (only_vmap, mapped_tensors, with_tensors, trees, lists_of_tensors, slopes, compile_program, fresh_compiler_cache), "torch"
+        (
+            only_vmap,
+            mapped_tensors,
+            with_tensors,
+            set_parameter,
+            load_forward_mode,
+            trees,
+            lists_of_tensors,
+            slopes,
+            compile_program,
+            fresh_compiler_cache,
+        ),
+        "torch",
     ),
     **dict.fromkeys((steps_of_a_fit, never_anonymous, methods_of_the_command_line), "lightning"),
     typed_options: "jsonargparse",

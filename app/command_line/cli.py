@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import app.algorithms
+import app.continual.meta_learned
 import app.continual.meta_trained
 import app.continual.methods  # noqa: F401
 import callbacks  # noqa: F401

@@ -63,7 +63,7 @@ def suited(given: Section, configs: Section, say: Callable[[str], None]) -> Sect
             chosen["model"] = PHOTOGRAPHS.get(model.short, {})
     elif data.short == CsvRegression.__name__:
         why, chosen["model"] = "tables", TABLES.get(model.short, {})
-    elif data.short == "ClassStream" and model.short == "ContinualLearner":
+    elif data.short == "ClassStream" and model.short == "ContinualLearner" and "meta_learned" not in model.options:
         method = as_section(model.options.get("method"))
         own = {name: value for name, value in STREAMS.get(method.short, {}).items() if name not in method.options}
         why, chosen["model"] = "a stream of few pictures", {"method": Section(options=own)} if own else {}

@@ -22,20 +22,25 @@ def build_methods(
     streams: Sequence[StreamDataModule], method: MethodCallable | None, backbone: BackboneCallable | None
 ) -> list[ContinualMethod]:
     """A method for each stream; arguments as of ContinualLearner."""
-    first = _build(streams[0], method, backbone)
+    first = _of_stream(streams[0], method, backbone)
     _check_abreast(first, len(streams))
-    return [first, *(_build(stream, method, backbone) for stream in streams[1:])]
+    return [first, *(_of_stream(stream, method, backbone) for stream in streams[1:])]
 
 
-def _build(stream: StreamDataModule, method: MethodCallable | None, backbone: BackboneCallable | None) -> ContinualMethod:
-    """The method on a network of its own; the weights of all but the first stream are drawn with the stream's seed."""
+def _of_stream(stream: StreamDataModule, method: MethodCallable | None, backbone: BackboneCallable | None) -> ContinualMethod:
+    """The method for a stream; the weights of all but the first one are drawn with the stream's seed."""
     with torch.random.fork_rng(devices=[]) if stream.replica else nullcontext():
         if stream.replica:
             torch.default_generator.manual_seed(stream.seed + stream.replica)
-        net = (backbone or (Identity if stream.encoder else DEFAULT_BACKBONE))(stream.input_shape, stream.output_size)
-        if any(isinstance(module, DropBlock) for module in net.modules()):
-            raise InputError("--model.backbone.drop_rate is above 0, and a continual learner drops no features; give 0")
-        return (method or FineTuning)(net, stream)
+        return build_method(stream, method, backbone)
+
+
+def build_method(stream: StreamDataModule, method: MethodCallable | None, backbone: BackboneCallable | None) -> ContinualMethod:
+    """The method on a network of its own."""
+    net = (backbone or (Identity if stream.encoder else DEFAULT_BACKBONE))(stream.input_shape, stream.output_size)
+    if any(isinstance(module, DropBlock) for module in net.modules()):
+        raise InputError("--model.backbone.drop_rate is above 0, and a continual learner drops no features; give 0")
+    return (method or FineTuning)(net, stream)
 
 
 def _check_abreast(method: ContinualMethod, num_streams: int) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from app.backbones import BackboneCallable
 from app.backbones.rows import Rows
 from app.continual.base.method import MethodCallable
 from app.continual.built_method import build_methods
+from app.continual.learned_numbers import LearnedNumbers
 from app.continual.method_stack import MethodStack
 from app.continual.optimizer_part import check_elementwise
 from app.continual.replicated_learner import ReplicatedLearner
@@ -41,6 +43,8 @@ class ContinualLearner(ReplicatedLearner):
         anytime_images: test images of each experience at these, the first ones.
         num_streams: streams that are learned at once, each with a method and weights of its own, drawn with the seeds
             `seed_everything`, `seed_everything` + 1, ...; the numbers of each are those of the stream learned alone.
+        meta_learned: checkpoint of MetaContinual: the method has its numbers, step sizes and initial weights; method and network
+            are those of the checkpoint unless they are given. null for none.
     """
 
     learns_from = StreamDataModule
@@ -58,6 +62,7 @@ class ContinualLearner(ReplicatedLearner):
         anytime_every: int | None = None,
         anytime_images: int = 200,
         num_streams: int = 1,
+        meta_learned: Path | None = None,
     ):
         super().__init__()
         check_at_least(1, "model", evaluate_every=evaluate_every, anytime_every=anytime_every, anytime_images=anytime_images)
@@ -66,6 +71,9 @@ class ContinualLearner(ReplicatedLearner):
         stream.setup()
         self.task_type, self.input_shape, self.output_size = stream.task_type, stream.input_shape, stream.output_size
         streams = stream.beside(num_streams)
+        self.learned = LearnedNumbers.read(meta_learned) if meta_learned else None
+        if self.learned:
+            method, backbone = self.learned.method(method), self.learned.backbone(backbone)
         self.stack = MethodStack(build_methods(streams, method, backbone), streams)
         self.method = self.stack.method
         self.anytime_every, self.anytime_images = anytime_every, anytime_images
@@ -92,6 +100,18 @@ class ContinualLearner(ReplicatedLearner):
 
     def check_data(self, data: ResumableDataModule) -> None:
         self.method.check_stream(data)
+        if self.learned:
+            self.learned.check(data)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.learned and self.trainer.is_global_zero:
+            print(self.learned.words, flush=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self.learned:
+            checkpoint["meta_learned"] = self.learned.facts
 
     def new_optimizer(self) -> torch.optim.Optimizer:
         optimizer = self.method.make_optimizer()

@@ -10,7 +10,20 @@ from torch.optim import Optimizer
 from app.errors import InputError
 
 # Those that change each weight by its own gradients alone: over the weights of several streams each is one for every stream.
-ELEMENTWISE = ("ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD")
+ELEMENTWISE = (
+    "ASGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "SGD",
+    "SizedDescent",
+)
 
 
 class OptimizerPart:

@@ -8,6 +8,7 @@ import torch
 from jsonargparse import ArgumentError
 
 import app.algorithms
+import app.continual.meta_learned
 import app.continual.meta_trained  # noqa: F401
 from app.command_line.checked import Checked
 from app.command_line.classes import options_of

@@ -10,6 +10,7 @@ from app.backbones import BackboneCallable
 from app.command_line.parser import MetaParser, shortened
 from app.continual.base.method import ContinualMethod, MethodCallable
 from app.continual.built_method import DEFAULT_BACKBONE
+from app.continual.learned_numbers import LearnedNumbers
 from app.continual.living_stream import LivingStream
 from app.continual.methods.fine_tuning import FineTuning
 from app.continual.stream_algorithm import StreamAlgorithm
@@ -43,9 +44,13 @@ def build_stream(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]
             parts = parser.instantiate_classes(parser.parse_object({"model": chosen})).model
         except ArgumentError as error:
             raise InputError(f"{path}: this version does not take the method's options ({shortened(str(error))})") from error
+        method, backbone = parts.method, parts.backbone
+        if facts := checkpoint.get("meta_learned"):
+            learned = LearnedNumbers(facts, str(path))
+            method, backbone = learned.method(method), learned.backbone(backbone)
         with weights_of_checkpoint("state_dict" in checkpoint):
-            net = (parts.backbone or DEFAULT_BACKBONE)(stream.input_shape, stream.output_size)
-        return (parts.method or FineTuning)(net, stream)
+            net = (backbone or DEFAULT_BACKBONE)(stream.input_shape, stream.output_size)
+        return (method or FineTuning)(net, stream)
 
     algorithm = StreamAlgorithm(build, checkpoint["stream"])
     if "state_dict" in checkpoint:

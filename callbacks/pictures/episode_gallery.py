@@ -29,7 +29,7 @@ class EpisodeGallery(PictureCallback):
     @torch.no_grad()
     def draw(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
         data = trainer.datamodule
-        if not isinstance(data, EpisodicDataModule):
+        if not isinstance(data, EpisodicDataModule) or not hasattr(pl_module, "adapt"):
             return
         indices = self._indices(data, split)
         if pl_module.task_type == "classification" and len(data.input_shape) == 3:

@@ -80,6 +80,15 @@ class SplitImages(EpisodicDataModule):
     def manifest_hash(self) -> str:
         return sha256("".join(self._splits[split].digest for split in SPLITS).encode()).hexdigest()
 
+    @property
+    def origin(self) -> str:
+        """The data set that the classes are of."""
+        return type(self).__name__
+
+    def identities(self, split: str) -> set[str]:
+        """The classes of a split by their names and data set, a picture that is turned as the one that it was made of."""
+        return {f"{self.origin} {name.partition('@')[0]}" for name in self._splits[split].class_names}
+
     def images_near(self, split: str, device: torch.device) -> Tensor:
         """The images of a split as they are kept, on that device where they fit; they are moved there once."""
         if split not in self._kept:

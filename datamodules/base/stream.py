@@ -2,6 +2,7 @@
 
 import json
 from abc import abstractmethod
+from collections.abc import Set
 from copy import copy
 from functools import cached_property
 from hashlib import sha256
@@ -48,6 +49,7 @@ class StreamDataModule(ResumableDataModule):
     scenario: Scenario = "domain"
     has_boundaries = True
     has_tests = True  # images to score each experience by
+    identities: Set[str] = frozenset()  # of its classes, as of SplitImages; known after `setup`
     output_names: list[str] | None = None  # what the outputs are called, where they have names; known after `setup`
 
     def __init__(

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from app.continual.base.differentiation import unrecorded
 from app.continual.base.streams_at_hand import Draws, for_each, of_all, outside, permutation, sources, streams_at_hand
 from app.errors import check_at_least
 from datamodules.base.inputs import as_inputs
@@ -83,7 +84,6 @@ class ReservoirMemory(nn.Module):
             return number
         return self._numbers.below(number + 1, stream.seed + stream.replica, "reservoir", number)
 
-    @torch.no_grad()
     def add(self, batch: StreamBatch, logits: Tensor | None = None) -> None:
         """Offers the samples of a batch, one after the other."""
         stored = []
@@ -92,7 +92,8 @@ class ReservoirMemory(nn.Module):
             slots = ((self.slot(stream, first + row), row) for row in range(len(batch.y)))
             # A later sample of the same batch replaces an earlier one.
             stored.append({slot: row for slot, row in slots if slot < self.capacity})
-        self._store(batch, stored, logits)
+        with unrecorded():
+            self._store(batch, stored, logits)
 
     def _store(self, batch: StreamBatch, stored: list[dict[int, int]], logits: Tensor | None = None) -> None:
         """Writes rows of a batch, of each stream by the slots that they go to, and counts all of them as seen."""

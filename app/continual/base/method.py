@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional
 
+from app.continual.base.differentiation import descend_by, is_recording, unrecorded
 from app.continual.base.memory import ReservoirMemory
+from app.continual.base.meta_parameters import Range
 from app.continual.base.streams_at_hand import Draws, as_kept, outside, slopes
 from app.errors import InputError, check_at_least
 from datamodules.base.stream import Experience, Samples, StreamBatch, StreamDataModule
@@ -40,6 +42,10 @@ class ContinualMethod(nn.Module):
     # Whether it can be run on several streams at once, by vmap. Then it draws with what `streams_at_hand` has for that, computes
     # gradients by `gradient` or `slopes`, and looks at `number` and `self.masks`, never at an experience itself.
     goes_abreast = False
+    # Numbers that can be meta-learned, by the names of the options and attributes that they are, with what they may be. A method
+    # that has this of its own can be differentiated: it takes its steps by `step` or `descend`, and what it keeps of the weights
+    # it computes within `unrecorded` or by `held`.
+    meta_parameters: ClassVar[dict[str, Range]] = {}
 
     def __init__(
         self,
@@ -54,6 +60,8 @@ class ContinualMethod(nn.Module):
         self.rank, self.world_size = 0, 1
         self.predict_seconds = 0.0  # of learning that `predict` asked for, in this process
         self.optimizer: torch.optim.Optimizer | None = None
+        # Where steps are differentiated, sizes of theirs by the names of the weights, instead of an optimiser.
+        self.step_sizes: dict[str, Tensor | float] | None = None
         self.stream, self.masked = stream, stream.has_task_ids
         self.register_buffer("masks", class_masks(stream), persistent=False)
         self.register_buffer("num_gradients", torch.zeros((), dtype=torch.int64))
@@ -91,7 +99,7 @@ class ContinualMethod(nn.Module):
             x: inputs.
             task: number of the experience of each, where the stream gives task ids.
         """
-        with torch.no_grad():
+        with unrecorded():
             return self.net(x)
 
     @property
@@ -134,15 +142,25 @@ class ContinualMethod(nn.Module):
         """The rows of a batch that this process computes."""
         return slice(rows * self.rank // self.world_size, rows * (self.rank + 1) // self.world_size)
 
-    def cross_entropy(self, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
-        """This process's part of the mean loss of a batch: the parts of all processes sum to it."""
+    def cross_entropy(self, x: Tensor, y: Tensor, task: Tensor, weights: Tensor | None = None) -> Tensor:
+        """This process's part of the mean loss of a batch: the parts of all processes sum to it.
+
+        Args:
+            x: inputs.
+            y: labels.
+            task: number of the experience of each.
+            weights: of each in the mean, null for equal ones.
+        """
         mine = self.share(len(y))
         self.num_gradients += len(y)
-        return functional.cross_entropy(self.logits(x[mine], task[mine]), y[mine], reduction="sum") / len(y)
+        logits = self.logits(x[mine], task[mine])
+        if weights is None:
+            return functional.cross_entropy(logits, y[mine], reduction="sum") / len(y)
+        return (weights[mine] * functional.cross_entropy(logits, y[mine], reduction="none")).sum() / weights.sum()
 
     def gradient(self, loss: Tensor) -> list[Tensor]:
         """Gradient of the loss in the trained weights, summed over the processes."""
-        gradients = slopes(loss, self.trained, materialize_grads=True)
+        gradients = slopes(loss, self.trained, materialize_grads=True, create_graph=is_recording())
         if self.world_size > 1 and not self.sequential:
             flat = self.total(torch.cat([gradient.flatten() for gradient in gradients]))
             parts = flat.split([gradient.numel() for gradient in gradients])
@@ -158,6 +176,8 @@ class ContinualMethod(nn.Module):
     @property
     def trained(self) -> list[nn.Parameter]:
         """The weights that the optimiser changes, as it keeps them."""
+        if self.step_sizes is not None:
+            return list(self.net.parameters())
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def step(self, loss: Tensor) -> None:
@@ -166,6 +186,9 @@ class ContinualMethod(nn.Module):
 
     def descend(self, gradients: list[Tensor]) -> None:
         """One step of the optimiser against these gradients."""
+        if self.step_sizes is not None:
+            descend_by(self.net, gradients, self.step_sizes)
+            return
         for parameter, gradient in zip(self.trained, gradients, strict=True):
             parameter.grad = as_kept(gradient)
         with outside():
@@ -175,6 +198,11 @@ class ContinualMethod(nn.Module):
 def goes_abreast(cls: type) -> bool:
     """Whether a method says of itself that it can be run on several streams at once; what is made of it may do anything."""
     return vars(cls).get("goes_abreast", False)
+
+
+def is_differentiable(cls: type) -> bool:
+    """Whether a method says of itself that its numbers can be meta-learned; what is made of it may do anything."""
+    return "meta_parameters" in vars(cls)
 
 
 def class_masks(stream: StreamDataModule) -> Tensor:

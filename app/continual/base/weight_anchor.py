@@ -1,10 +1,13 @@
 """What the methods share that hold weights in place, the more the more they matter."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from app.continual.base.differentiation import unrecorded
+from app.continual.base.meta_parameters import ABOVE_ZERO, Range
 from app.continual.base.method import ContinualMethod
 from app.continual.base.streams_at_hand import Draws
 from app.errors import check_not_negative
@@ -22,6 +25,7 @@ class WeightAnchor(ContinualMethod):
     """
 
     needs = frozenset({"boundaries"})
+    numbers: ClassVar[dict[str, Range]] = {"strength": ABOVE_ZERO}
 
     def __init__(self, net: nn.Module, stream: StreamDataModule, strength: float, **kwargs):
         super().__init__(net, stream, **kwargs)
@@ -33,7 +37,8 @@ class WeightAnchor(ContinualMethod):
     @property
     def weights(self) -> Tensor:
         """All weights of the network as one vector, without gradients."""
-        return torch.cat([parameter.detach().flatten() for parameter in self.net.parameters()])
+        with unrecorded():
+            return torch.cat([parameter.flatten() for parameter in self.net.parameters()])
 
     def penalty(self) -> Tensor:
         """The penalty now, without gradients."""

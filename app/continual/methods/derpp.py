@@ -1,8 +1,11 @@
 """Dark experience replay."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from app.continual.base.memory import Remembered, ReservoirMemory
+from app.continual.base.meta_parameters import ABOVE_ZERO
 from app.continual.base.method import ContinualMethod
 from app.continual.base.streams_at_hand import Draws
 from app.errors import check_at_least, check_not_negative
@@ -24,6 +27,7 @@ class DERPP(ContinualMethod):
     """
 
     goes_abreast = True
+    meta_parameters: ClassVar = {"alpha": ABOVE_ZERO, "beta": ABOVE_ZERO}
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
+from app.continual.base.differentiation import held
 from app.continual.base.streams_at_hand import for_each, of_all, streams_at_hand
 from app.continual.base.weight_anchor import WeightAnchor
 from app.errors import check_at_least
@@ -31,6 +32,7 @@ class EWC(WeightAnchor):
     """
 
     goes_abreast = True
+    meta_parameters = WeightAnchor.numbers
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class EWC(WeightAnchor):
         rows = for_each(lambda draw: torch.from_numpy(draw.permutation(len(samples.y))[:count]), draws).to(samples.y.device)
         generators = [torch.Generator().manual_seed(int(draw.integers(2**48))) for draw in draws]
         mask = self.masks[number] if self.masked else torch.ones_like(self.masks[number])
-        params = {name: parameter.detach() for name, parameter in self.net.named_parameters()}
+        params = {name: held(parameter) for name, parameter in self.net.named_parameters()}
 
         def log_likelihood(params: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
             outputs = functional_call(self.net, params, (x[None],)).masked_fill(~mask, -torch.inf)
@@ -79,7 +81,8 @@ class EWC(WeightAnchor):
         if self.labels == "sampled":  # every process draws those of all rows
             parts = rows.split(5000)
             outputs = torch.cat([self.predict(as_inputs(samples.images[part])) for part in parts])
-            odds = outputs.masked_fill(~mask, -torch.inf).softmax(1).cpu().nan_to_num(1)  # a run that diverged shows in its loss
+            odds = outputs.masked_fill(~mask, -torch.inf).softmax(1).detach().cpu()
+            odds = odds.nan_to_num(1)  # a run that diverged shows in its loss
             labels = for_each(
                 lambda own, generator: torch.multinomial(own, 1, generator=generator)[:, 0], of_all(odds), generators
             )

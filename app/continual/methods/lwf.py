@@ -1,10 +1,13 @@
 """Learning without forgetting."""
 
 from copy import deepcopy
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from app.continual.base.differentiation import unrecorded
+from app.continual.base.meta_parameters import ABOVE_ZERO
 from app.continual.base.method import ContinualMethod
 from app.continual.base.streams_at_hand import Draws
 from app.errors import check_above_zero, check_not_negative
@@ -27,6 +30,7 @@ class LwF(ContinualMethod):
 
     needs = frozenset({"boundaries"})
     goes_abreast = True
+    meta_parameters: ClassVar = {"strength": ABOVE_ZERO, "temperature": ABOVE_ZERO}
 
     def __init__(self, net: nn.Module, stream: StreamDataModule, strength: float = 1.0, temperature: float = 2.0, **kwargs):
         super().__init__(net, stream, **kwargs)
@@ -59,7 +63,10 @@ class LwF(ContinualMethod):
 
     def end_experience(self, number: int, experience: Experience, samples: Samples) -> None:
         self.groups[number if self.masked else 0] |= self.masks[number]
-        self.teacher.load_state_dict(self.net.state_dict())
+        with unrecorded():  # by hand: a state dict has no derivatives
+            for kind in (nn.Module.parameters, nn.Module.buffers):
+                for own, learned in zip(kind(self.teacher), kind(self.net), strict=True):
+                    own.copy_(learned)
 
     @property
     def memory_bytes(self) -> int:

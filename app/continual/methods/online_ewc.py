@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from app.continual.base.meta_parameters import SHARE
 from app.continual.methods.ewc import EWC
 from app.errors import InputError
 from datamodules.base.stream import StreamDataModule
@@ -16,6 +17,7 @@ class OnlineEWC(EWC):
     """
 
     goes_abreast = True
+    meta_parameters = EWC.meta_parameters | {"gamma": SHARE}
 
     def __init__(self, net: nn.Module, stream: StreamDataModule, gamma: float = 1.0, **kwargs):
         super().__init__(net, stream, **kwargs)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from app.continual.base.meta_parameters import ABOVE_ZERO
 from app.continual.base.weight_anchor import WeightAnchor
 from app.errors import check_above_zero
 from datamodules.base.stream import Experience, Samples, StreamDataModule
@@ -22,6 +23,7 @@ class SI(WeightAnchor):
     """
 
     goes_abreast = True
+    meta_parameters = WeightAnchor.numbers | {"xi": ABOVE_ZERO}
 
     def __init__(self, net: nn.Module, stream: StreamDataModule, strength: float = 2.0, xi: float = 0.1, **kwargs):
         super().__init__(net, stream, strength, **kwargs)
@@ -36,8 +38,8 @@ class SI(WeightAnchor):
         self.path -= gradient * moved
 
     def end_experience(self, number: int, experience: Experience, samples: Samples) -> None:
-        away = self.weights - self.anchor
-        self.importance.copy_((self.importance + self.path / (away**2 + self.xi)).clamp(min=0))
+        away, path = self.weights - self.anchor, self.path.clone()  # the path itself becomes zero, and is divided by no more
+        self.importance.copy_((self.importance + path / (away**2 + self.xi)).clamp(min=0))
         self.anchor.copy_(self.weights)
         self.path.zero_()
 

@@ -208,8 +208,9 @@ class MetaContinual(OuterStep):
         found |= {f"lr of {name}": f"{float(sizes.detach().mean()):.4g}" for name, sizes in self.learned_step_sizes().items()}
         found |= {"initialisation": f"{len(self.outer.body)} tensors"} if self.outer.body else {}
         print(f"meta-learned of {self.method_name}: {', '.join(f'{name} {said}' for name, said in found.items())}")
-        path = checkpoint_dir(self.trainer.default_root_dir) / "best.ckpt"
-        print(f"on a stream: {commands.train()} fit --data ClassStream --model.meta_learned {shlex.quote(str(path))}")
+        folder = checkpoint_dir(self.trainer.default_root_dir)
+        for path in [path for name in ("best", "last") if (path := folder / f"{name}.ckpt").exists()][:1]:
+            print(f"on a stream: {commands.train()} fit --data ClassStream --model.meta_learned {shlex.quote(str(path))}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -4,13 +4,10 @@ import os
 import signal
 import time
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
-from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch.optim import Optimizer
 
@@ -19,29 +16,8 @@ from app.learners.run_end import ask_nobody_of_time, time_is_up
 from app.lightning_internals import ask_nobody_of_signals, validates_next
 from app.runs.collectives import Agreement
 from app.runs.run import checkpoint_dir
+from callbacks.checkpoint_files import CannotWrite, writer_of
 from callbacks.finite_guard import FiniteGuard
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, flushes to the disk and renames: a file by its final name is whole, whatever happens."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
-        path = Path(path)
-        beside = path.with_name(f".{path.name}.part")  # what a kill leaves of it, the next write replaces
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            kept = "the checkpoint that was there before is kept" if path.exists() else "there was none before"
-            raise InputError(f"cannot write {path} ({reason}); {kept}: free space, then resume with --ckpt_path last") from error
-        finally:
-            with suppress(OSError):
-                beside.unlink()
 
 
 class Stopped(BaseException):
@@ -79,6 +55,9 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt`: before the first step, every `every_seconds` or `every_steps`, and when fit ends, however it ends.
 
+    It is written while training goes on, begun so much earlier as the last write took. The first one, and the one at the end,
+    are waited for. A write that failed ends the run at the next step.
+
     SIGTERM and the first Ctrl-C stop the run after the current step, and the checkpoint is written; a second Ctrl-C interrupts at
     once. Several processes stop together, by a signal or because the time is up: they ask each other about once a second. Of an
     unexpected exception only a single process writes a checkpoint: the other ranks may not have failed, and would wait.
@@ -104,7 +83,7 @@ class LastCheckpoint(Checkpoint):
             ask_nobody_of_time(trainer)
         self._agreement.begin(trainer.datamodule.cursor)
         if not trainer.ckpt_path:
-            self._save(trainer)
+            self._save(trainer, wait=True)
         self._start_waiting(trainer)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
@@ -126,7 +105,11 @@ class LastCheckpoint(Checkpoint):
             self._save_or_stop(trainer)
 
     def _save_or_stop(self, trainer: Trainer) -> None:
-        cursor, signum, due = trainer.datamodule.cursor, self._signum, time.monotonic() - self._saved_at >= self.every_seconds
+        cursor, signum, waited = trainer.datamodule.cursor, self._signum, self.every_seconds
+        if writer := writer_of(trainer):
+            writer.raise_failure()
+            waited = max(waited - writer.seconds, waited / 2)
+        due = time.monotonic() - self._saved_at >= waited
         if trainer.world_size > 1:
             own = signum, int(due), int(time_is_up(trainer))
             signum, due, is_up = self._agreement.greatest(cursor, own, trainer.strategy.root_device) or (0, 0, 0)
@@ -134,7 +117,7 @@ class LastCheckpoint(Checkpoint):
             if is_up and not signum:  # the checkpoint of the last step is written after its validation
                 return
         if signum or due or cursor - self._saved_step >= self.every_steps:
-            self._save(trainer)
+            self._save(trainer, wait=bool(signum))
         if signum:
             raise Stopped(signum)
 
@@ -142,6 +125,7 @@ class LastCheckpoint(Checkpoint):
         self._restore_handlers()
         if trainer.datamodule.cursor != self._saved_step:
             self._save(trainer)
+        self._wait(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore_handlers()
@@ -151,14 +135,14 @@ class LastCheckpoint(Checkpoint):
             return  # a step may be broken off with some of its updates done: the checkpoint before it is the last whole one
         if trainer.validating:
             self._validate_again(trainer)
-        agreed = isinstance(exception, InputError)
+        agreed = isinstance(exception, InputError) and not isinstance(exception, CannotWrite)
         if (
             (agreed or trainer.world_size == 1)
             and self._make_consistent(trainer)
             and trainer.datamodule.cursor != self._saved_step
         ):
             with suppress(InputError):  # a full disk: the first exception is the one to show
-                self._save(trainer, check=False)
+                self._save(trainer, check=False, wait=True)
 
     def _validate_again(self, trainer: Trainer) -> None:
         """Sets the counters of a broken-off validation back to its start; Lightning would leave it out, or a part of it."""
@@ -177,13 +161,19 @@ class LastCheckpoint(Checkpoint):
             return True
         return cursor == completed + (progress.total.ready > completed)
 
-    def _save(self, trainer: Trainer, check: bool = True) -> None:
+    def _save(self, trainer: Trainer, check: bool = True, wait: bool = False) -> None:
         if check:
             for guard in trainer.callbacks:
                 if isinstance(guard, FiniteGuard):
                     guard.stop_if_bad()
         trainer.save_checkpoint(checkpoint_dir(trainer.default_root_dir) / "last.ckpt")
         self._start_waiting(trainer)
+        if wait:
+            self._wait(trainer)
+
+    def _wait(self, trainer: Trainer) -> None:
+        if writer := writer_of(trainer):
+            writer.wait()
 
     def _start_waiting(self, trainer: Trainer) -> None:
         self._saved_at, self._saved_step = time.monotonic(), trainer.datamodule.cursor

@@ -41,7 +41,8 @@ from app.runs.run import check_data, check_encoder, check_fits, checkpoint_dir, 
 from app.runs.same_training import check_same_training
 from app.runs.session import Session
 from app.runs.steady_logger import steady
-from callbacks.checkpoint import AtomicCheckpointIO, Stopped
+from callbacks.checkpoint import Stopped
+from callbacks.checkpoint_files import BackgroundCheckpointIO
 from callbacks.inner_precision import refuse_float16
 from callbacks.rank_watch import RankWatch
 from callbacks.run_identity import RunIdentity
@@ -144,8 +145,7 @@ class MetaCLI(LightningCLI):
         needed = needed_callbacks(self.model, self.datamodule, run_dir, identity)
         config.callbacks = merged(needed, chosen)
         plugins = config.plugins or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
-        plugins = [*plugins, AtomicCheckpointIO()]
+        plugins = [*(plugins if isinstance(plugins, list) else [plugins]), BackgroundCheckpointIO()]
         kwargs["accelerator"] = usable(config.accelerator)
         if (job := job_from_outside()) and config.devices == "auto" and config.num_nodes == 1:
             kwargs |= {"devices": job.per_node, "num_nodes": job.nodes}

@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from app.runs.background import Background
 from app.runs.recorded_metrics import METRICS, read_metrics
 
 
@@ -18,6 +19,8 @@ class MetricsFile(Logger):
 
     What is logged later at the same step, such as a validation, joins the line that is there. A test that is repeated gets a
     line of its own.
+
+    The lines are written in a thread of their own; a line that cannot be written is told of with the next one, or at the end.
 
     A number that is not finite is written as null. A kill can cut the last line short: whoever reads leaves it out, and a resumed
     fit removes it. What an interrupted fit logged after its last checkpoint is not logged again when that fit is resumed.
@@ -32,6 +35,7 @@ class MetricsFile(Logger):
         self.path, self.continues = run_dir / METRICS, continues
         self._logged_before: dict[str, int] | None = None
         self._last: dict[str, Any] = {}
+        self._background = Background()
 
     @property
     def name(self) -> str:
@@ -56,13 +60,18 @@ class MetricsFile(Logger):
             if step > self._logged_before.get(name, -1) or name.startswith("test/")  # a test may be repeated on purpose
         }
         if new:
-            self._write(step, new)
+            self._background.do(self._write, step, round(time.time(), 3), new)
+        self._background.raise_failure()
 
-    def _write(self, step: int, new: dict[str, float | None]) -> None:
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self._background.wait()
+
+    def _write(self, step: int, now: float, new: dict[str, float | None]) -> None:
         last = self._last
         goes_on = last.get("step") == step and all(last.get(name, value) == value for name, value in new.items())
         replaced = _line(last) if goes_on else b""
-        row = (last if goes_on else {}) | {"step": step, "time": round(time.time(), 3)} | new
+        row = (last if goes_on else {}) | {"step": step, "time": now} | new
         line = _line(row)
         with self.path.open("r+b", buffering=0) as file:
             start = file.seek(-len(replaced), SEEK_END)

@@ -1,6 +1,7 @@
 """Every benchmark at its smallest; what it measures is not asserted."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from helpers.command_line import QUIET, train
 from helpers.drawings import SPLITS
 
 from app.errors import InputError
-from benchmarks import data, end_to_end, startup
+from benchmarks import data, end_to_end, slow_disk, startup
 from benchmarks.learn2learn_omniglot import tasksets, unpacked
 from benchmarks.measure import describe_machine, interleaved, print_table, write_json
 from datamodules import omniglot
@@ -95,9 +96,20 @@ def test_startup(archives, in_this_process):
     assert 0 < times["first step"].median < times["the whole run of one step"].median and "resumed step" in times
 
 
-@pytest.mark.parametrize("name", ["data", "end_to_end", "startup"])
+@pytest.mark.slow
+@pytest.mark.parametrize("waits", [True, False])
+def test_slow_disk(archives, in_this_process, monkeypatch, waits):
+    monkeypatch.setattr(os, "fsync", os.fsync)  # which the run replaces
+    data = ["--data=Omniglot", f"--data.data_dir={archives}", "--data.queries=1", "--data.val_episodes=4"]
+    monkeypatch.setattr(slow_disk, "SETTING", ["--model=MAML", "--model.backbone=MLP", *data])
+    length = ["--trainer.max_steps=4", "--trainer.val_check_interval=2", "--trainer.enable_progress_bar=false"]
+    seconds = slow_disk.seconds_of_steps(0.01, 0.02, waits, *length)
+    assert len(seconds) == 3 and min(seconds) >= 0.02
+
+
+@pytest.mark.parametrize("name", ["data", "end_to_end", "slow_disk", "startup"])
 def test_help(name, monkeypatch, capsys):
-    module = {"data": data, "end_to_end": end_to_end, "startup": startup}[name]
+    module = {"data": data, "end_to_end": end_to_end, "slow_disk": slow_disk, "startup": startup}[name]
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     with pytest.raises(SystemExit) as stop:
         module.main()

@@ -233,7 +233,18 @@ PARSED: dict[tuple[str, ...], tuple[str, Callable[[list[str], pytest.FixtureRequ
     ("pytest",): ("this is it", parse_pytest),
     ("python", "-m", "pytest"): ("this is it", parse_pytest),
 }
-for name in ("continual", "data", "end_to_end", "hypergradients", "results", "rows", "scaling", "startup", "throughput"):
+for name in (
+    "continual",
+    "data",
+    "end_to_end",
+    "hypergradients",
+    "results",
+    "rows",
+    "scaling",
+    "slow_disk",
+    "startup",
+    "throughput",
+):
     parse = parse_benchmark(f"benchmarks.{name}")
     PARSED["python", "-m", f"benchmarks.{name}"] = ("takes minutes; tests/benchmarks run it at its smallest", parse)
 for name in ("blocks", "many_streams"):

@@ -21,6 +21,7 @@ def test_a_line_cut_short_and_numbers_logged_before_are_not_kept_twice(tmp_path)
     first = MetricsFile(tmp_path, continues=False)
     for step in range(3):
         first.log_metrics({"train/loss": step / 10, "train/bad": float("inf")}, step)
+    first.finalize("failed")
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "train/lo')  # killed while it wrote
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 3
@@ -33,7 +34,9 @@ def test_a_line_cut_short_and_numbers_logged_before_are_not_kept_twice(tmp_path)
     assert [row["step"] for row in rows if "train/loss" in row] == [0, 1, 2, 3, 4]
     assert [row["step"] for row in rows if "val/loss" in row] == [1, 2, 3, 4]
     assert rows[0]["train/bad"] is None
-    MetricsFile(tmp_path, continues=False).log_metrics({"train/loss": 0.0}, 0)  # a new run in the same folder
+    new = MetricsFile(tmp_path, continues=False)  # a new run in the same folder
+    new.log_metrics({"train/loss": 0.0}, 0)
+    new.finalize("success")
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 1
 
 
@@ -44,6 +47,7 @@ def test_a_step_has_one_line(tmp_path):
         file.log_metrics({"val/loss": step / 3, "epoch": 0}, step)
     file.log_metrics({"test/loss": 1.0}, 9)
     file.log_metrics({"test/loss": 2.0}, 9)  # a test that is repeated
+    file.finalize("success")
     rows = [{name: value for name, value in row.items() if name != "time"} for row in read_metrics(tmp_path / "metrics.jsonl")]
     whole = [{"step": step, "train/loss": 0.5, "epoch": 0, "val/loss": step / 3} for step in (4, 9)]
     assert rows == [whole[0], whole[1] | {"test/loss": 1.0}, {"step": 9, "test/loss": 2.0}]

@@ -127,7 +127,7 @@ def test_killed_three_times_in_a_row(uninterrupted, tmp_path):
         process = start(*fit(folder, "MAML"), *fault(hook, step, "kill"), *resume, output=log)
         process.join(120)
         assert process.exitcode == -signal.SIGKILL, log.read_text()
-        assert last(folder)["global_step"] > 0
+        assert "optimizer_states" in last(folder)  # a whole file, whatever was under way
         ids.add(last(folder)["run_id"])
     process = start(*fit(folder, "MAML"), "--ckpt_path=last", output=log)
     process.join(120)

@@ -52,10 +52,11 @@ def test_what_is_steady_is_what_it_was(tmp_path):
     assert isinstance(steady(WandbLogger(save_dir=tmp_path, offline=True)), WandbLogger)
 
 
-def test_a_line_of_scalars_is_whole_or_absent(tmp_path, monkeypatch):
+def test_a_line_of_scalars_is_whole_or_absent(tmp_path, monkeypatch, capsys):
     """A disk that takes half a line, and is free again later."""
     logger, real = steady(MetricsFile(tmp_path, continues=False)), type(tmp_path).open
     logger.log_metrics({"a": 1.0}, 0)
+    logger.finalize("failed")
 
     class Full:
         def __init__(self, *args, **kwargs):
@@ -74,7 +75,10 @@ def test_a_line_of_scalars_is_whole_or_absent(tmp_path, monkeypatch):
             return self.file.write(line[:10])
 
     with monkeypatch.context() as patch:
-        patch.setattr("pathlib.Path.open", Full)
+        patch.setattr("pathlib.Path.open", lambda *args, **kwargs: Full(*args, **kwargs))
         logger.log_metrics({"a": 2.0}, 1)
+        logger.finalize("failed")
+    assert "finalize of MetricsFile is left out: 10 of" in capsys.readouterr().err
     logger.log_metrics({"a": 3.0}, 2)
+    logger.finalize("success")
     assert [(row["step"], row["a"]) for row in read_metrics(logger.path)] == [(0, 1.0), (2, 3.0)]

@@ -180,7 +180,7 @@ class Watch(Callback):
 
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     """The fit ends when it is written."""
-    disk = SlowDisk(monkeypatch)
+    disk, handler = SlowDisk(monkeypatch), signal.getsignal(signal.SIGTERM)
     disk.go.set()
     last, watch = LastCheckpoint(every_steps=2), Watch(disk, 4)
     start = last.on_train_start
@@ -202,7 +202,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     run.fit(algorithm, data)
     assert watch.seen[:4] == [(1, 0), (2, 0), (3, 0), (4, 0)]  # of step 2 a checkpoint is under way
     assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)["global_step"] == 5
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == handler
 
 
 def test_a_checkpoint_is_begun_as_much_earlier_as_a_write_takes(monkeypatch):

@@ -228,17 +228,17 @@ def tables(results: dict[str, Any]) -> list[Table]:
 
 
 def below_the_simplest(results: dict[str, Any]) -> list[str]:
-    """A line for each view in which the method ended no better than a learner without a network, or than chance."""
+    """A line for each view in which the method ended no better than a learner without a network, or below its own features."""
     lines = []
     for view, found in results["references"].items():
         accuracy = results["views"][view]["ACC"]["mean"]
-        simplest = [name for name in found if name != references.OWN]
-        beaten_by = [name for name in simplest if accuracy is not None and accuracy <= found[name]]
-        if beaten_by:
+        of = {name: (own, name != references.OWN) for name, own in found.items()}  # as good as its own features is good
+        better = [name for name, own in of.items() if accuracy is not None and own > (accuracy, False)]
+        if best := max(better, key=of.__getitem__, default=""):
             lines.append(
-                f"warning: {results['method']} ends at {100 * accuracy:.2f} % ({TITLES[view]}), no better than the "
-                f"{beaten_by[-1]}, {100 * found[beaten_by[-1]]:.2f} %; more --model.method.glances, another "
-                "--model.method.optimizer.lr or --model.method NearestClassMean may serve better"
+                f"warning: {results['method']} ends at {100 * accuracy:.2f} % ({TITLES[view]}), no better than "
+                f"{'the ' * (best != references.CHANCE)}{best}, {100 * found[best]:.2f} %; more --model.method.glances, another "
+                "learning rate or --model.method NearestClassMean may serve better"
             )
     return lines
 

@@ -152,9 +152,12 @@ class ClassStream(StreamDataModule):
             )
         chosen = self.generator("classes").permutation(there)[:wanted]
         if len(small := chosen[counts[chosen] < self.needed]):
+            enough = int((counts >= self.needed).sum()) // self.per_experience * self.per_experience
             raise InputError(
                 f"class {self._images.class_names[small[0]]!r} has {counts[small[0]]} images, fewer than "
                 f"{self._needed_in_words}; lower one of them"
+                + f", or give --data.num_classes {enough}: so many classes have enough"
+                * (enough > 1)
             )
         return chosen
 

@@ -30,6 +30,7 @@ PHOTOGRAPHS = {  # as in the published settings for 84x84, by algorithm
 }
 TABLES = {"MAML": {"inner_lr": "0.1", "inner_steps": "10"}, "MetaCurvature": {"inner_lr": "0.05", "inner_steps": "5"}}
 ADAM = Section("torch.optim.Adam", {"lr": Word("0.0003")})
+GLYPHS = {"num_classes": "50", "train_images": "8", "test_images": "4"}  # of a stream: few characters have 20 faces
 STREAMS = {
     "ER": {"replay": Word("10"), "glances": Word("5"), "optimizer": ADAM},
     "DERPP": {"replay": Word("10"), "glances": Word("5"), "optimizer": ADAM, "beta": Word("1.0")},
@@ -67,6 +68,8 @@ def suited(given: Section, configs: Section, say: Callable[[str], None]) -> Sect
         method = as_section(model.options.get("method"))
         own = {name: value for name, value in STREAMS.get(method.short, {}).items() if name not in method.options}
         why, chosen["model"] = "a stream of few pictures", {"method": Section(options=own)} if own else {}
+        if words.plain(data.options.get("source")) in (None, "glyphs") and not of_config["data"]:
+            chosen["data"] = GLYPHS
         if method.short == "LaMAML" and "backbone" not in model.options and "encoder" not in data.options:
             chosen["model"]["backbone"] = CONVOLUTIONS
     if of_config["model"]:

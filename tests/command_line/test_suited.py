@@ -57,3 +57,9 @@ def test_replay_on_a_stream_of_few_pictures():
     model, _, said = options("fit --data ClassStream --model.method LaMAML")
     assert as_section(model["backbone"]).short == "Conv4" and "--model.backbone Conv4" in said[0]
     assert "MLP" in str(options("fit --data ClassStream --model.method LaMAML --model.backbone MLP")[0]["backbone"])
+
+
+def test_a_stream_of_glyphs_has_as_many_pictures_as_there_are_faces():
+    data = options("fit --data ClassStream --data.train_images 6")[1]
+    assert (data["train_images"], data["test_images"], data["num_classes"]) == ("6", "4", "50")
+    assert "num_classes" not in options("fit --data ClassStream --data.source omniglot")[1]

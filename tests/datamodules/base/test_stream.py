@@ -203,6 +203,13 @@ def test_a_folder_with_a_single_class_is_no_stream(tmp_path):
         picture_stream(folder_of_pictures(tmp_path / "a", [8]), train_images=1, test_images=1)
 
 
+def test_how_many_classes_have_enough_pictures_is_told(tmp_path):
+    folder = folder_of_pictures(tmp_path / "a", [8, 3, 8])
+    with pytest.raises(InputError, match=r"has 3 images, fewer than .* = 6; lower one .*--data.num_classes 2: so many"):
+        picture_stream(folder, train_images=4, test_images=2)
+    assert len(picture_stream(folder, train_images=4, test_images=2, num_classes=2).classes) == 2
+
+
 def test_all_classes_of_a_data_set(monkeypatch):
     assert len(class_stream(monkeypatch, split="all").classes) == 36
 

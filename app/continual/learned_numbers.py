@@ -96,6 +96,9 @@ class LearnedNumbers:
             for name, value in self.facts["numbers"].items():
                 if name != "lr":
                     setattr(method, name, value)
+            with torch.no_grad():
+                for name, start in method.starting_state().items():
+                    method.get_parameter(name).copy_(start)
             method._optimizer = self._optimizer([name for name, _ in net.named_parameters()])
             return method
 

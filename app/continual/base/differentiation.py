@@ -54,7 +54,12 @@ def descend_by(net: nn.Module, gradients: list[Tensor], sizes: dict[str, Tensor 
     for (name, weight), gradient in zip(list(net.named_parameters()), gradients, strict=True):
         with unrecorded():
             new = weight - sizes[name] * gradient
-        set_parameter(net, name, new if is_recording() else _as_leaf(new))
+        put(net, name, new)
+
+
+def put(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Puts a tensor that was computed in the place of a parameter, by its name; from there on a loss is differentiated."""
+    set_parameter(module, name, tensor if is_recording() else _as_leaf(tensor))
 
 
 def _as_leaf(tensor: Tensor) -> Tensor:

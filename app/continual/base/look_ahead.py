@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from app.backbones.mlp import MLP
 from app.continual.base import mlp_descent
+from app.continual.base.differentiation import descend_by, is_recording, unrecorded
 from app.continual.base.memory import ReservoirMemory
 from app.continual.base.method import ContinualMethod
 from app.continual.base.streams_at_hand import Draws, as_kept, outside, permutation, slopes
@@ -62,7 +63,11 @@ class LookAheadMethod(ContinualMethod):
         self.closed_form = fits if closed_form is None else closed_form
         self.memory, self.replay = ReservoirMemory(memory, stream), replay
         self.second_order, self.clip = second_order, clip
+        self.alpha = alpha
         self.rates = nn.ParameterList(torch.full_like(parameter, alpha) for parameter in net.parameters())
+
+    def starting_state(self) -> dict[str, Tensor]:
+        return {f"rates.{name}": torch.ones_like(rate) * self.alpha for name, rate in self.rates.named_parameters()}
 
     def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         for glance in range(self.glances):
@@ -92,14 +97,15 @@ class LookAheadMethod(ContinualMethod):
         """
         if self.closed_form:
             layers = mlp_descent.layers_of(self.net)
-            values = [rate.detach().relu() for rate in self.rates]
-            rates = list(zip(values[::2], values[1::2], strict=True))
             targets = functional.one_hot(y, self.masks.shape[1]).to(x.dtype)
             mask = self.masks[task] if self.masked else None
-            with torch.no_grad():
+            with unrecorded():
+                values = [rate.relu() for rate in self.rates]
+                rates = list(zip(values[::2], values[1::2], strict=True))
                 return mlp_descent.look_ahead(layers, rates, x.flatten(1), targets, num_steps, mask, self.learns_rates)
         names = [name for name, _ in self.net.named_parameters()]
         slow = dict(self.net.named_parameters())
+        sizes = [rate.clone() for rate in self.rates]  # on which the slow weights do not depend, as they may on the rates
 
         def loss(weights: dict[str, Tensor], rows: slice) -> Tensor:
             outputs = functional_call(self.net, weights, (x[rows],))
@@ -107,16 +113,26 @@ class LookAheadMethod(ContinualMethod):
                 outputs = outputs.masked_fill(~self.masks[task[rows]], -torch.inf)
             return functional.cross_entropy(outputs, y[rows])
 
-        fast, total = slow, x.new_zeros(())
+        fast, total, moved = slow, x.new_zeros(()), [torch.zeros_like(rate) for rate in self.rates]
+        weights, rates = ([torch.zeros_like(rate) for rate in self.rates] for _ in range(2))
         for number in range(num_steps):
             inner = loss(fast, slice(number, number + 1))
-            gradients = slopes(inner, list(fast.values()), create_graph=self.second_order)
-            steps = zip(names, gradients, self.rates, strict=True)
+            gradients = slopes(inner, list(fast.values()), create_graph=self.second_order or is_recording())
+            steps = zip(names, gradients, sizes, strict=True)
             fast = {name: fast[name] - rate.relu() * gradient for name, gradient, rate in steps}
-            total = total + loss(fast, slice(None)) / num_steps
-        wanted = [*slow.values(), *(self.rates if self.learns_rates else [])]
-        gradients = slopes(total, wanted, materialize_grads=True)
-        return total.detach(), gradients[: len(names)], gradients[len(names) :]
+            after = loss(fast, slice(None)) / num_steps
+            total = total + (after if self.second_order else after.detach())
+            if not self.second_order:  # what the steps followed is a constant: each moves all networks after it
+                own = slopes(after, list(fast.values()), materialize_grads=True, create_graph=is_recording())
+                with unrecorded():
+                    moved = [one + gradient for one, gradient in zip(moved, gradients, strict=True)]
+                    weights = [one + other for one, other in zip(weights, own, strict=True)]
+                    rates = [one - m * g * (rate > 0) for one, m, g, rate in zip(rates, moved, own, sizes, strict=True)]
+        if self.second_order:
+            wanted = [*slow.values(), *(sizes if self.learns_rates else [])]
+            gradients = slopes(total, wanted, materialize_grads=True, create_graph=is_recording())
+            weights, rates = gradients[: len(names)], gradients[len(names) :]
+        return total.detach(), weights, rates
 
     def clipped(self, gradients: list[Tensor]) -> list[Tensor]:
         """The gradients, shortened where their common norm is above `clip`."""
@@ -126,10 +142,12 @@ class LookAheadMethod(ContinualMethod):
         shortened = (self.clip / (norm + 1e-6)).clamp(max=1.0)
         return [gradient * shortened for gradient in gradients]
 
-    @torch.no_grad()
-    def step_rates(self, gradients: list[Tensor], lr: float) -> None:
+    def step_rates(self, gradients: list[Tensor], lr: float | Tensor) -> None:
         """A gradient step of the step sizes."""
-        with outside():
+        if self.step_sizes is not None:
+            descend_by(self.rates, gradients, {name: lr for name, _ in self.rates.named_parameters()})
+            return
+        with torch.no_grad(), outside():
             add_to_each_([as_kept(rate) for rate in self.rates], [as_kept(gradient) for gradient in gradients], alpha=-lr)
 
     @property

@@ -68,6 +68,10 @@ class ContinualMethod(nn.Module):
 
     # The protocol
 
+    def starting_state(self) -> dict[str, Tensor]:
+        """Those of the parameters, by their names, that the numbers of the method decide before the first batch."""
+        return {}
+
     def begin_experience(self, number: int, experience: Experience) -> None:
         """Called before the first batch of an experience, where the stream has boundaries."""
 

@@ -29,8 +29,8 @@ class Descent(NamedTuple):
 
 
 def layers_of(net: MLP) -> list[Layer]:
-    """Weights and biases from the input to the output, without gradients."""
-    parameters = [parameter.detach() for parameter in net.parameters()]
+    """Weights and biases from the input to the output."""
+    parameters = list(net.parameters())
     return list(zip(parameters[::2], parameters[1::2], strict=True))
 
 

@@ -11,6 +11,7 @@ from torch.func import vmap
 from torch.nn import functional
 
 from app.backbones.rows import Rows
+from app.continual.base.differentiation import put, unrecorded
 from app.continual.base.method import ContinualMethod
 from app.continual.base.streams_at_hand import going_through
 from app.continual.meta_learned.short_stream import ShortStream
@@ -23,10 +24,10 @@ LR, STEP_SIZE = "lr", "step_size:"  # that of all weights; what the name of a we
 
 
 class Move(NamedTuple):
-    """Something that happens on the way: an experience begins, a batch is learned, or an experience ends.
+    """Something that happens on the way: the stream starts, an experience begins, a batch is learned, or an experience ends.
 
     Attributes:
-        kind: begin, learn or end.
+        kind: start, of the stream; begin, learn or end.
         number: of the experience; of a batch, that of the step.
     """
 
@@ -92,7 +93,9 @@ class Course:
 
         def of_one(state: State, settings: Settings, inputs: list[Tensor]) -> State:
             with set_up(method, settings), with_tensors(method, state):
-                if move.kind == "begin":
+                if move.kind == "start":
+                    _start(method)
+                elif move.kind == "begin":
                     method.begin_experience(move.number, None)
                 elif move.kind == "learn":
                     method.observe(StreamBatch(*inputs), draws)
@@ -104,7 +107,7 @@ class Course:
             return vmap(of_one)(dict(state), settings, inputs)
 
     def _inputs(self, move: Move) -> list[Tensor]:
-        if move.kind == "begin":
+        if move.kind in ("start", "begin"):
             return []
         if move.kind == "learn":
             parts = [stream.batch(move.number, self.device) for stream in self.streams]
@@ -131,6 +134,7 @@ def set_up(method: ContinualMethod, settings: Settings) -> Iterator[None]:
 
 
 def _moves(stream: ShortStream) -> Iterator[Move]:
+    yield Move("start", 0)
     for step in range(stream.own_num_steps):
         place = stream.place(step)
         if place.first:
@@ -138,6 +142,13 @@ def _moves(stream: ShortStream) -> Iterator[Move]:
         yield Move("learn", step)
         if place.last:
             yield Move("end", place.experience)
+
+
+def _start(method: ContinualMethod) -> None:
+    with unrecorded():
+        state = method.starting_state()
+    for name, tensor in state.items():
+        put(method, name, tensor)
 
 
 def _draw(seed: int, step: int) -> torch.Generator:

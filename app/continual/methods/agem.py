@@ -1,5 +1,7 @@
 """Averaged gradient episodic memory."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,7 @@ class AGEM(ContinualMethod):
 
     needs = frozenset({"boundaries"})
     goes_abreast = True
+    meta_parameters: ClassVar = {}
 
     def __init__(self, net: nn.Module, stream: StreamDataModule, memory: int = 200, reference: int = 256, **kwargs):
         super().__init__(net, stream, **kwargs)

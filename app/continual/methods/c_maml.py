@@ -1,8 +1,11 @@
 """Continual MAML within one stream."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from app.continual.base.look_ahead import LookAheadMethod
+from app.continual.base.meta_parameters import ABOVE_ZERO
 
 
 class CMAML(LookAheadMethod):
@@ -10,6 +13,7 @@ class CMAML(LookAheadMethod):
 
     learns_rates = False
     goes_abreast = True
+    meta_parameters: ClassVar = {"alpha": ABOVE_ZERO}
 
     def update(self, weights: list[Tensor], rates: list[Tensor]) -> None:
         self.descend(weights)

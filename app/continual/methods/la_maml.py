@@ -1,9 +1,13 @@
 """Look-ahead MAML."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
+from app.continual.base.differentiation import unrecorded
 from app.continual.base.look_ahead import LookAheadMethod
+from app.continual.base.meta_parameters import ABOVE_ZERO
 from datamodules.base.stream import StreamDataModule
 
 
@@ -17,6 +21,7 @@ class LaMAML(LookAheadMethod):
     """
 
     goes_abreast = True
+    meta_parameters: ClassVar = {"alpha": ABOVE_ZERO, "rate_lr": ABOVE_ZERO}
 
     def __init__(self, net: nn.Module, stream: StreamDataModule, alpha: float = 0.15, rate_lr: float = 0.3, **kwargs):
         super().__init__(net, stream, alpha=alpha, optimizer=lambda params: torch.optim.SGD(params, lr=1.0), **kwargs)
@@ -24,5 +29,6 @@ class LaMAML(LookAheadMethod):
 
     def update(self, weights: list[Tensor], rates: list[Tensor]) -> None:
         self.step_rates(rates, self.rate_lr)
-        with torch.no_grad():
-            self.descend([gradient * rate.relu() for gradient, rate in zip(weights, self.rates, strict=True)])
+        with unrecorded():
+            gradients = [gradient * rate.relu() for gradient, rate in zip(weights, self.rates, strict=True)]
+        self.descend(gradients)

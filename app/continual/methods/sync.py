@@ -1,8 +1,11 @@
 """La-MAML with synchronous updates."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from app.continual.base.look_ahead import LookAheadMethod
+from app.continual.base.meta_parameters import ABOVE_ZERO
 from datamodules.base.stream import StreamDataModule
 
 
@@ -15,6 +18,7 @@ class Sync(LookAheadMethod):
     """
 
     goes_abreast = True
+    meta_parameters: ClassVar = {"alpha": ABOVE_ZERO, "rate_lr": ABOVE_ZERO}
 
     def __init__(self, net: nn.Module, stream: StreamDataModule, rate_lr: float = 0.1, **kwargs):
         super().__init__(net, stream, **kwargs)

@@ -9,7 +9,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile, Namespace
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -107,9 +107,10 @@ class MetaCLI(LightningCLI):
         verb = self.command.verb or "fit"
         if self.command.help:
             parser.parse_args(self.command.for_help())
-        self.config = parser.parse_object({"subcommand": verb, verb: options_of_run(self.command, self._parser(verb))})
+        of_verb = self._parser(verb)  # the parser above it would check everything once more
+        self.config = Namespace({"subcommand": verb, verb: of_verb.parse_object(options_of_run(self.command, of_verb))})
         if self.command.prints_config:
-            print(self._parser(verb).dump(self.config[verb], skip_unset=False), end="")
+            print(of_verb.dump(self.config[verb], skip_unset=False), end="")
             raise SystemExit(0)
 
     def _parse_ckpt_path(self) -> None:
@@ -202,10 +203,8 @@ class MetaCLI(LightningCLI):
         except Stopped as stopped:
             if self.trainer.is_global_zero:
                 name, run_dir = signal.Signals(stopped.signum).name, Path(self.trainer.default_root_dir)
-                print(
-                    f"\nstopped by {name} after step {self.trainer.global_step}; go on with\n  {resume(run_dir)}",
-                    file=sys.stderr,
-                )
+                said = f"\nstopped by {name} after step {self.trainer.global_step}; go on with\n  {resume(run_dir)}"
+                print(said, file=sys.stderr)
             raise
         finally:
             for callback in self.trainer.callbacks:
@@ -247,4 +246,4 @@ class MetaCLI(LightningCLI):
         """The text of the run's config.yaml, which serves `test` and `fit --ckpt_path last` alike."""
         config = self.config[self.subcommand].clone()
         config.ckpt_path = None
-        return self._parser(self.subcommand).dump(config, skip_unset=False)
+        return self._parser(self.subcommand).dump(config, skip_unset=False, skip_validation=True)

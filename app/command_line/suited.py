@@ -31,9 +31,9 @@ PHOTOGRAPHS = {  # as in the published settings for 84x84, by algorithm
 TABLES = {"MAML": {"inner_lr": "0.1", "inner_steps": "10"}, "MetaCurvature": {"inner_lr": "0.05", "inner_steps": "5"}}
 ADAM = Section("torch.optim.Adam", {"lr": Word("0.0003")})
 GLYPHS = {"num_classes": "50", "train_images": "8", "test_images": "4"}  # of a stream: few characters have 20 faces
-STREAMS = {
+STREAMS = {  # under a beta of `replay` each replayed picture weighs as much as the one that arrives
     "ER": {"replay": Word("10"), "glances": Word("5"), "optimizer": ADAM},
-    "DERPP": {"replay": Word("10"), "glances": Word("5"), "optimizer": ADAM, "beta": Word("1.0")},
+    "DERPP": {"replay": Word("10"), "glances": Word("5"), "optimizer": ADAM, "beta": Word("10")},
     "LaMAML": {"alpha": Word("0.03"), "rate_lr": Word("0.01")},
 }
 CONVOLUTIONS = Section(  # one sample after the other: norms keep pictures with a bright ground from deciding everything

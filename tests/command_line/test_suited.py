@@ -53,6 +53,8 @@ def test_replay_on_a_stream_of_few_pictures():
     method = model["method"].options
     assert method["glances"] == "2" and method["replay"] == "10" and as_section(method["optimizer"]).short == "Adam"
     assert "a stream of few pictures" in said[0]
+    method = options("fit --data ClassStream --model.method DERPP")[0]["method"].options
+    assert method["beta"] == method["replay"]  # each sample weighs the same
     assert options("fit --data SplitMNIST --model.method ER")[2] == []
     model, _, said = options("fit --data ClassStream --model.method LaMAML")
     assert as_section(model["backbone"]).short == "Conv4" and "--model.backbone Conv4" in said[0]

@@ -105,7 +105,14 @@ class LearnedNumbers:
         return build
 
     def check(self, stream: StreamDataModule) -> None:
-        """Raises an InputError where classes of the stream were learned from."""
+        """Raises an InputError where classes of the stream were learned from, or its steps are none that the numbers are for."""
+        for option in ("scenario", "batch_size"):  # of a checkpoint that says so
+            own, learned = getattr(stream, option), self.facts.get("shape", {}).get(option)
+            if learned not in (None, own):
+                raise InputError(
+                    f"{self.source} has learned its numbers with {option} {learned}, and --data {type(stream).__name__} has {own}; "
+                    f"give --data.{option} {learned}, or --model.{option} {own} when they are meta-learned"
+                )
         if shared := sorted(stream.identities & set(self.facts["classes"])):
             raise InputError(
                 f"{self.source} was trained on {len(shared)} classes of the stream, such as {shared[0]}; give --data.split test, "

@@ -1,12 +1,12 @@
 """Numbers of continual methods that are meta-learned: their exact derivatives, and what becomes of them."""
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.command_line import QUIET, ROOT, train
+from helpers.meta_streams import Characters
 from helpers.small import Blots, SaveAt, relative_error, trainer
 from helpers.streams import METHODS, Patterns
 from PIL import Image
@@ -23,7 +23,6 @@ from app.continual.meta_learned.meta_continual import MetaContinual
 from app.continual.meta_learned.short_stream import Shape, ShortStream
 from app.episode import Episode
 from app.errors import InputError
-from datamodules.files.image_split import ImageSplit
 
 LOOK_AHEAD = {"memory": 6, "replay": 3, "glances": 2, "alpha": 0.1}
 SETTINGS = {
@@ -196,14 +195,6 @@ def test_the_steps_are_those_of_an_ordinary_run(name: str):
 # Runs
 
 
-class Characters(Blots):
-    """Classes of a split with names of their own."""
-
-    def read_split(self, split: str) -> ImageSplit:
-        found = super().read_split(split)
-        return replace(found, class_names=[f"{split} {name}" for name in found.class_names])
-
-
 def data(**wanted) -> Characters:
     made = Characters(
         **{"ways": 3, "shots": 3, "queries": 2, "meta_batch_size": 2, "val_episodes": 3, "test_episodes": 3} | wanted
@@ -249,12 +240,8 @@ def test_a_resumed_run_is_the_whole_one(tmp_path: Path, learn: tuple[str, ...]):
 
 def facts(algorithm: MetaContinual, classes: tuple[str, ...] = ()) -> dict:
     """What a checkpoint says of it."""
-    outer = algorithm.outer.values()
     return {
-        "method": algorithm.method_name,
-        "numbers": algorithm.outer.as_set | algorithm.outer.numbers(),
-        "step_sizes": {name: part.detach() for name, part in algorithm.learned_step_sizes().items()},
-        "weights": {name.removeprefix("net."): part.detach() for name, part in outer.weights.items()},
+        **algorithm.learned(),
         "classes": list(classes),
         "parts": {"method": None, "backbone": None},
     }
@@ -361,8 +348,12 @@ def test_what_cannot_be_put_to_work(tmp_path: Path):
     with pytest.raises(
         InputError, match=r"CKPT was trained on 1 classes of the stream, such as Glyphs a; give --data.split test"
     ):
-        learned.check(Named())
-    learned.check(Patterns())
+        learned.check(Named(batch_size=1))
+    learned.check(Patterns(batch_size=1))
+    with pytest.raises(InputError, match=r"numbers with batch_size 1, and --data Patterns has 6; give --data.batch_size 1, or"):
+        learned.check(Patterns())
+    with pytest.raises(InputError, match=r"numbers with scenario class, and --data Patterns has task; give --data.scenario cl"):
+        learned.check(Patterns("task", batch_size=1))
     with pytest.raises(InputError, match=r"--model.method is EWC, and CKPT has learned the numbers of ER; give that one"):
         learned.method(METHODS["EWC"])(MLP(SHAPE, 6), Patterns())
     with pytest.raises(InputError, match=r"meta_learned .*none.ckpt does not exist; give the file of a run of MetaContinual"):

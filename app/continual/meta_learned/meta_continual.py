@@ -201,6 +201,17 @@ class MetaContinual(OuterStep):
         settings = self.outer.values().settings
         return {name.removeprefix(STEP_SIZE): value for name, value in settings.items() if name.startswith(STEP_SIZE)}
 
+    def learned(self) -> dict[str, Any]:
+        """All that a stream is learned with."""
+        weights = self.outer.values().weights
+        return {
+            "method": self.method_name,
+            "shape": self.shape._asdict(),
+            "numbers": self.outer.as_set | self.outer.numbers(),
+            "step_sizes": {name: sizes.detach().cpu() for name, sizes in self.learned_step_sizes().items()},
+            "weights": {name.removeprefix("net."): weight.detach().cpu() for name, weight in weights.items()},
+        }
+
     def on_fit_end(self) -> None:
         if not is_rank_zero():
             return
@@ -214,14 +225,7 @@ class MetaContinual(OuterStep):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        weights = self.outer.values().weights
-        checkpoint["meta_learned"] = {
-            "method": self.method_name,
-            "numbers": self.outer.as_set | self.outer.numbers(),
-            "step_sizes": {name: sizes.detach().cpu() for name, sizes in self.learned_step_sizes().items()},
-            "weights": {name.removeprefix("net."): weight.detach().cpu() for name, weight in weights.items()},
-            "classes": sorted(self.trainer.datamodule.identities("train")),
-        }
+        checkpoint["meta_learned"] = self.learned() | {"classes": sorted(self.trainer.datamodule.identities("train"))}
 
     def describe_algorithm(self) -> dict[str, Any]:
         return {

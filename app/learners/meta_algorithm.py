@@ -137,11 +137,16 @@ class MetaAlgorithm(CallsModules, OuterStep):
     def evaluate(self, params: Params, episode: Episode, split: str) -> tuple[StageScores, Tensor]:
         """Score and loss of the query set at those stages of the adaptation that are scored, and the outputs after the last."""
         scores: StageScores = {}
-        for stage, adapted in stages_to_score(self.adaptation(params, episode.support_x, episode.support_y), split):
-            outputs = self.predict(params, adapted, episode.query_x)
+        stages = stages_to_score(self.adaptation(params, episode.support_x, episode.support_y), split)
+        for stage, outputs in self.outputs_at(stages, params, episode.query_x):
             score, loss = self.score(outputs, episode.query_y), self.outer_loss(outputs, episode.query_y)
             scores[stage] = {self.score_name: score, "loss": loss}
         return scores, outputs
+
+    def outputs_at(self, stages: Iterator[tuple[int, Any]], params: Params, query_x: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yields the outputs of the queries at each of these stages."""
+        for stage, adapted in stages:
+            yield stage, self.predict(params, adapted, query_x)
 
     # All tasks; what runs under vmap draws no random numbers, and does not ask for the number of an episode
 

@@ -8,7 +8,8 @@ from math import inf, isnan
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from app.backbones.pretrained import Pretrained
 from app.backbones.rows import Rows
@@ -123,8 +124,12 @@ class InnerLoopAlgorithm(MetaAlgorithm):
         return adapted.pop()
 
     def predict(self, params: Params, adapted: FastWeights, query_x: Tensor) -> Tensor:
+        return self.of_queries(self.net, adapted.weights, adapted, query_x)
+
+    def of_queries(self, module: nn.Module, weights: Params, adapted: FastWeights, query_x: Tensor) -> Tensor:
+        """What the network, or its body, makes of the queries, by its own statistics or those of the support set."""
         rows = len(adapted.support_x)
         if not rows:
-            return self.network(adapted.weights, query_x)
+            return functional_call(module, weights, (query_x,))
         with Rows(reference=rows):
-            return self.network(adapted.weights, torch.cat([adapted.support_x, query_x]))[rows:]
+            return functional_call(module, weights, (torch.cat([adapted.support_x, query_x]),))[rows:]

@@ -103,7 +103,7 @@ class MAMLPP(MAML):
         if not self.training or self._progress >= self.multi_step_share:
             return super().task_loss(params, episode)
         _, *stages = self.adaptation(params, episode.support_x, episode.support_y)
-        outputs = [self.predict(params, adapted, episode.query_x) for adapted in stages]
+        outputs = [found for _, found in self.outputs_at(enumerate(stages), params, episode.query_x)]
         losses = torch.stack([self.outer_loss(at_stage, episode.query_y) for at_stage in outputs])
         loss = sum(weight * loss for weight, loss in zip(self.importance(), losses, strict=True))
         return loss, {"outer_loss": losses[-1], self.score_name: self.score(outputs[-1], episode.query_y)}

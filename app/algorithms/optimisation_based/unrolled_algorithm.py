@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 from torch.func import functional_call
@@ -142,8 +142,7 @@ class UnrolledAlgorithm(InnerLoopAlgorithm):
     def support_loss(self, weights: Params, support: Support, step: int) -> Tensor:
         """What the inner loop descends on."""
         if self.body_is_fixed:
-            head = {name.removeprefix("head."): weight for name, weight in weights.items()}
-            outputs = functional_call(self.net.head, head, (support.inputs,))
+            outputs = functional_call(self.net.head, part_of("head", weights), (support.inputs,))
         else:
             outputs = self.network(self.weights_at(step, support.frozen | weights), support.inputs)
         return self.loss_of(outputs, support.targets)
@@ -152,9 +151,8 @@ class UnrolledAlgorithm(InnerLoopAlgorithm):
         """The support set as the inner loop takes it."""
         frozen = detached(frozen) if self.first_order else frozen
         if self.body_is_fixed:
-            body = {name.removeprefix("body."): weight for name, weight in frozen.items()}
             with self.inner_autocast():
-                support_x = functional_call(self.net.body, body, (support_x,))
+                support_x = functional_call(self.net.body, part_of("body", frozen), (support_x,))
             frozen = {}
         return Support(frozen, support_x, support_y)
 
@@ -166,3 +164,18 @@ class UnrolledAlgorithm(InnerLoopAlgorithm):
         states = self.inner_loop().states(initial, self.num_inner_steps, support, rule_params)
         for step, state in enumerate(states):
             yield FastWeights(self.weights_at(max(step - 1, 0), frozen | state.weights), self.kept(support_x))
+
+    def outputs_at(self, stages: Iterator[tuple[int, Any]], params: Params, query_x: Tensor) -> Iterator[tuple[int, Tensor]]:
+        if not self.body_is_fixed:
+            yield from super().outputs_at(stages, params, query_x)
+            return
+        features = None  # the same at every stage
+        for stage, adapted in stages:
+            if features is None:
+                features = self.of_queries(self.net.body, part_of("body", adapted.weights), adapted, query_x)
+            yield stage, functional_call(self.net.head, part_of("head", adapted.weights), (features,))
+
+
+def part_of(module: str, weights: Params) -> Params:
+    """The weights of the network's body or head, named as in it."""
+    return {name.removeprefix(f"{module}."): weight for name, weight in weights.items() if name.startswith(f"{module}.")}

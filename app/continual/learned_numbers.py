@@ -109,8 +109,9 @@ class LearnedNumbers:
         for option in ("scenario", "batch_size"):  # of a checkpoint that says so
             own, learned = getattr(stream, option), self.facts.get("shape", {}).get(option)
             if learned not in (None, own):
+                kind = type(stream).__name__
                 raise InputError(
-                    f"{self.source} has learned its numbers with {option} {learned}, and --data {type(stream).__name__} has {own}; "
+                    f"{self.source} has learned its numbers with {option} {learned}, and --data {kind} has {own}; "
                     f"give --data.{option} {learned}, or --model.{option} {own} when they are meta-learned"
                 )
         if shared := sorted(stream.identities & set(self.facts["classes"])):

@@ -18,10 +18,10 @@ def listed(names: list[Name]) -> str:
 
 def alike(known: list[Name], new: list[Name]) -> list[tuple[Name, Name]]:
     """Pairs of a new name and another that differ in case, spaces and signs alone."""
-    found, spellings = [], {}
-    for name in [*known, *(name for name in new if name not in known)]:
+    found, spellings, added = [], {}, [name for name in new if name not in known]
+    for name in [*known, *added]:
         other = spellings.setdefault(_spoken(name), name)
-        if other != name and name in new:
+        if other != name and name in added:
             found.append((name, other))
     return found
 

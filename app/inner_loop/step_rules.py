@@ -138,7 +138,7 @@ class CurvatureStep(StepRule):
 
 
 class MetaCurvatureStep(CurvatureStep):
-    """A matrix for every axis, a number for every bias (Meta-Curvature, Park and Oliva 2019, section 3.2).
+    """A matrix for every axis, a number for every bias and scale (Meta-Curvature, Park and Oliva 2019, section 3.2).
 
     Their Kronecker product multiplies the gradient; at the start it is the identity.
     """
@@ -146,7 +146,7 @@ class MetaCurvatureStep(CurvatureStep):
     def __init__(self, weights: Params, lr: float):
         super().__init__(weights, lr)
         for weight in weights.values():
-            if weight.ndim == 1:
+            if weight.ndim < 2:
                 self.append(torch.ones_like(weight))
             else:
                 self.extend(torch.eye(size).to(weight) for size in self.axes(weight.shape))
@@ -155,7 +155,7 @@ class MetaCurvatureStep(CurvatureStep):
         learned, moves = iter(self), {}
         for name in self.names:
             slope = direction[name]
-            if slope.ndim == 1:
+            if slope.ndim < 2:
                 moves[name] = self.lr * next(learned) * slope
             else:
                 moves[name] = self.lr * self.mixed(slope, [next(learned) for _ in self.axes(slope.shape)])
@@ -170,7 +170,7 @@ class OutputCurvatureStep(CurvatureStep):
 
     def __init__(self, weights: Params, lr: float):
         super().__init__(weights, lr)
-        self.extend(torch.eye(len(weight)).to(weight) for weight in weights.values())
+        self.extend(torch.eye(len(weight) if weight.ndim else 1).to(weight) for weight in weights.values())
 
     def moves(self, step: int, direction: Params) -> Params:
         pairs = zip(self.names, self, strict=True)
@@ -189,7 +189,7 @@ class DiagonalCurvatureStep(MetaCurvatureStep):
         for weight in weights.values():
             with torch.no_grad():
                 self[position].zero_()
-            position += 1 if weight.ndim == 1 else len(self.axes(weight.shape))
+            position += 1 if weight.ndim < 2 else len(self.axes(weight.shape))
         self.diagonal = nn.ParameterList(torch.full_like(weight, lr) for weight in weights.values())
 
     def moves(self, step: int, direction: Params) -> Params:

@@ -237,6 +237,7 @@ def test_two_spellings_are_told(pictures):
     learner.learn(x[:2], ["Black Tern", "gull"])
     assert learner.learn(x[2:4], ["black_tern", "gull"]).alike == [("black_tern", "Black Tern")]
     assert learner.classes == ["Black Tern", "black_tern", "gull"]
+    assert learner.learn(x[4:6], ["black_tern", "Black Tern"]).alike == []  # it knows both
 
 
 def test_sets_of_classes(pictures):

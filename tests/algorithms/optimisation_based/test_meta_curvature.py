@@ -116,3 +116,13 @@ def test_it_starts_as_maml(float64, curvature, adapted):
     support_x, support_y, *_ = take(batch, 0)
     weights = [a.adapt(dict(a.named_parameters()), support_x, support_y).weights for a in (algorithm, maml)]
     assert relative_error(*weights) < 1e-12
+
+
+@pytest.mark.parametrize("rule", [DiagonalCurvatureStep, MetaCurvatureStep, OutputCurvatureStep])
+def test_a_scale_has_no_axes(rule):
+    """At the start a step is one of gradient descent, of a weight without axes too."""
+    weights = {"weight": torch.rand(3, 2), "scale": torch.tensor(2.0), "bias": torch.rand(3), "last": torch.tensor(1.0)}
+    slopes = {name: torch.rand_like(weight) for name, weight in weights.items()}
+    found = rule(weights, 0.1)(0, weights, slopes)
+    for name, weight in weights.items():
+        torch.testing.assert_close(found[name], weight - 0.1 * slopes[name])

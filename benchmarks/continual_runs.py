@@ -150,7 +150,7 @@ def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict
                 except SystemExit as end:  # there was nothing left to do
                     status = end.code
             if status and cell.validation and DIVERGED in printed.getvalue():
-                return {"views": {}, "prequential accuracy": {"mean": None}, "cost": {"seconds": 0.0}}
+                return {"streams": 1, "views": {}, "prequential accuracy": {"mean": None}, "cost": {"seconds": 0.0}}
             if status:
                 raise RuntimeError(f"{stream}_{cell.method}, seed {cell.seed}: {printed.getvalue().strip()[-500:]}")
             if results.exists():

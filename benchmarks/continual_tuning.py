@@ -3,7 +3,8 @@
 from statistics import mean
 from typing import Any, NamedTuple
 
-from benchmarks.continual_runs import Cell, method_options, rate_of, run_all, validation_of
+from benchmarks.continual_runs import Cell, method_options, rate_of, validation_of
+from benchmarks.continual_together import run_seeds
 from benchmarks.stream_record import CONFIGS_OWN
 
 FIRST_STREAM = 1000  # number of the first validation stream; those of the tables begin with 0
@@ -49,7 +50,7 @@ def tune(cells: list[Cell], streams: int, processes: int, stream: str, *where: A
         for cell, grid in grids.items()
         for rate in grid
     }
-    results = run_all([one for runs in tried.values() for one in runs], processes, stream, *where)
+    results = run_seeds([one for runs in tried.values() for one in runs], processes, stream, *where)
     found = {}
     for cell, grid in grids.items():
         scores = {rate: mean(score_of(results[one]) for one in tried[cell, rate]) for rate in grid}

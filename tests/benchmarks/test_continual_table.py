@@ -181,7 +181,7 @@ def test_every_rate_is_chosen_by_one_rule(monkeypatch):
         ran.extend(cells)
         return {cell: result(0.9 - abs(cell.rate - best[cell.method]) + 0.01 * (cell.seed % 2), 2.0) for cell in cells}
 
-    monkeypatch.setattr(continual_tuning, "run_all", run_all)
+    monkeypatch.setattr(continual_tuning, "run_seeds", run_all)
     cells = [Cell(method, None, 0, memory=50) for method in ("er", "la_maml", "ftml")] + [Cell("ncm", None, 0)]
     monkeypatch.setattr(continual_tuning, "rate_of", lambda _, method: method != "ncm" and rate_of("rotated_mnist", method))
     found = continual_tuning.tune(cells, 2, 1, "rotated_mnist")

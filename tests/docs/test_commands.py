@@ -238,6 +238,7 @@ for name in (
     "data",
     "end_to_end",
     "hypergradients",
+    "meta_continual",
     "results",
     "rows",
     "scaling",

@@ -1,0 +1,163 @@
+"""Continual methods with numbers found by hand, with meta-learned ones, and with a meta-learned initialisation too.
+
+uv run python -m benchmarks.meta_continual --stream split_mnist [--methods ER DER++] [--source omniglot] --data_dir DIR
+
+By hand is a grid on validation streams; by gradients are short streams. What is found serves unseen orders: the same memory,
+the same steps. One thread, processor seconds: what else the machine does counts little.
+"""
+
+import argparse
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from app.continual.metrics import mean_and_interval
+from app.errors import InputError
+from benchmarks.markdown import number
+from benchmarks.measure import describe_machine, print_table
+from benchmarks.meta_continual_search import METHODS, STREAMS, Candidate, Search, Short, Stream, by_gradients, by_hand, deploy
+from benchmarks.records import RECORDS, read_record, write_record
+from callbacks.run_identity import git_commit
+
+NAME, HAND = "meta_continual", "by hand"
+LEARNED, INITIALISED = "meta-learned", "meta-learned, initialisation too"
+KEY = ("stream", "source", "method", "numbers")
+SHARED = {
+    "digits": (
+        "All searches use the official training images of MNIST: their first 50,000 to learn and the last 10,000 to score. "
+        "So classes and training images are those of the streams that are measured; orders, draws, first weights and the test "
+        "images are not. An initialisation that was learned on them has seen the digits before."
+    ),
+    "omniglot": (
+        "Meta-learned on background classes of Omniglot: no class or image is shared with the streams that are measured, "
+        "nor with the validation streams of the grid, which are of MNIST's official training images."
+    ),
+}
+
+
+def rows_of(stream: str, method: str, short: Short, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """A row for each way to the numbers of a method, the one by hand first."""
+    base: list[float] = []
+    for name, search in searches(STREAMS[stream], METHODS[method], short, options):
+        found = deploy(STREAMS[stream], search.method, options.orders, "test", options.images, options.data_dir)
+        base = base or found.accuracies
+        less = mean_and_interval([own - hand for own, hand in zip(found.accuracies, base, strict=True)])
+        yield {
+            "stream": stream,
+            "source": short.source,
+            "method": method,
+            "numbers": name,
+            "found": search.words,
+            "accuracies": found.accuracies,
+            "accuracy": mean_and_interval(found.accuracies),
+            "to_hand": None if name == HAND else less,
+            "search_seconds": search.seconds,
+            "search_steps": search.steps,
+            "steps": found.steps,
+            "memory_bytes": found.memory_bytes,
+            "gradients": found.gradients,
+            "images": options.images,
+            "machine": describe_machine(),
+            "commit": git_commit(),
+            "command": _command(options, method),
+        }
+
+
+def searches(stream: Stream, candidate: Candidate, short: Short, options: argparse.Namespace) -> Iterator[tuple[str, Search]]:
+    """Each way to the numbers, with what it found."""
+    yield HAND, by_hand(stream, candidate, options.validation, options.images, options.data_dir)
+    for name in (LEARNED, INITIALISED):
+        yield name, by_gradients(stream, candidate, short, name == INITIALISED, options.data_dir)
+
+
+def shown(row: dict[str, Any]) -> dict[str, str]:
+    """A row as it is printed."""
+    percent = [None if part is None else number([100 * value for value in part], 1) for part in (row["accuracy"], row["to_hand"])]
+    return {
+        "method": row["method"],
+        "numbers": row["numbers"],
+        "found": row["found"],
+        "accuracy in %": percent[0] or "",
+        "worst order": f"{100 * min(row['accuracies']):.1f}",
+        "more than by hand, order by order": percent[1] or "",
+        "search, processor s": f"{row['search_seconds']:,.0f}",
+        "search, steps": f"{row['search_steps']:,}",
+        "memory (KiB)": f"{row['memory_bytes'] / 1024:,.0f}",
+        "gradients": f"{row['gradients']:,}",
+    }
+
+
+def write(rows: list[dict[str, Any]], folder: Path = RECORDS) -> Path:
+    """Puts rows on record; those of other methods and streams stay."""
+    old = read_record(NAME, folder)
+    found = {tuple(row[key] for key in KEY): row for row in [*(old["rows"] if old else []), *rows]}
+    return write_record(
+        NAME, {"kind": "benchmark", "content": content(list(found.values())), "rows": list(found.values())}, folder
+    )
+
+
+def content(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A table of each stream and source."""
+    parts: list[dict[str, Any]] = []
+    for stream, source in dict.fromkeys((row["stream"], row["source"]) for row in rows):
+        own = [row for row in rows if (row["stream"], row["source"]) == (stream, source)]
+        orders, images = len(own[0]["accuracies"]), own[0]["images"]
+        text = f"{stream.replace('_', ' ').capitalize()}, {own[0]['steps']} steps of 10, {images} images an experience, {orders} "
+        text += "unseen orders, mean ± 95 % interval by Student's t. " + SHARED[source]
+        table = [list(shown(row).values()) for row in own]
+        parts += [{"text": text}, {"columns": list(shown(own[0])), "rows": table}]
+        parts += [{"commands": list(dict.fromkeys(row["command"] for row in own))}]
+    return parts
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints the table, and puts it on record if wanted."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--stream", required=True, choices=STREAMS)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=[*METHODS], help="default: all")
+    parser.add_argument("--source", choices=SHARED, default="digits", help="what is meta-learned on (default digits)")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of the files of MNIST, and of Omniglot")
+    parser.add_argument("--images", type=int, default=500, help="training images of an experience (default 500)")
+    parser.add_argument("--orders", type=int, default=20, help="unseen orders, with the seeds 0, 1, ... (default 20)")
+    parser.add_argument("--validation", type=int, default=3, help="validation streams of each point of a grid (default 3)")
+    parser.add_argument("--short_images", type=int, default=200, help="images of a short stream's experience (default 200)")
+    parser.add_argument("--streams", type=int, default=4, help="short streams of an outer step (default 4)")
+    parser.add_argument("--outer_steps", type=int, default=20, help="of meta-learning (default 20)")
+    parser.add_argument("--record", action="store_true", help=f"put the rows on record, in results/{NAME}.json")
+    options = parser.parse_args(argv)
+    for name in ("images", "orders", "validation", "short_images", "streams", "outer_steps"):
+        if (count := getattr(options, name)) < 1:
+            parser.error(f"--{name} is {count}; give at least 1")
+    torch.set_num_threads(1)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")  # of Lightning, about loggers that are left out
+    short, rows = Short(options.source, options.short_images, options.streams, options.outer_steps), []
+    try:
+        for method in options.methods:
+            for row in rows_of(options.stream, method, short, options):
+                rows.append(row)
+                print({name: value for name, value in shown(row).items() if value}, flush=True)
+                if options.record:
+                    write(rows)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print_table(f"{options.stream}, {options.orders} unseen orders", [shown(row) for row in rows])
+    print(SHARED[options.source])
+    return 0
+
+
+def _command(options: argparse.Namespace, method: str) -> str:
+    """What repeats the rows of a method."""
+    words = f"uv run python -m benchmarks.meta_continual --stream {options.stream} --methods {method} --source {options.source}"
+    sizes = [f"--{name} {getattr(options, name)}" for name in ("images", "orders", "short_images", "streams", "outer_steps")]
+    return " ".join([words, *sizes, "--data_dir DIR --record"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

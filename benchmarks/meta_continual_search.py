@@ -1,0 +1,223 @@
+"""Two searches for the numbers of a continual method, by hand and by gradients, and the streams that what they find is put to."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+import torch
+from lightning import Trainer
+from torch.optim import SGD
+
+from app.continual.base.method import ContinualMethod, MethodCallable
+from app.continual.learned_numbers import LearnedNumbers
+from app.continual.learner import ContinualLearner
+from app.continual.meta_learned.meta_continual import MetaContinual
+from app.continual.methods.agem import AGEM
+from app.continual.methods.derpp import DERPP
+from app.continual.methods.er import ER
+from app.continual.methods.ewc import EWC
+from app.continual.methods.fine_tuning import FineTuning
+from app.continual.methods.si import SI
+from app.episode import Episode
+from benchmarks.continual_tuning import DESCENT, FIRST_STREAM
+from callbacks.step_seed import StepSeed
+from datamodules.base.inputs import as_inputs
+from datamodules.base.stream import StreamDataModule
+from datamodules.class_stream import ClassStream
+from datamodules.rotated_mnist import RotatedMNIST
+from datamodules.split_mnist import SplitMNIST
+
+BATCH, SHORT, FIRST_SHORT = 10, 5, 100_000  # images of a step; experiences of a short stream; number of the first of these
+START, OUTER_LR = 0.03, 0.1  # the learning rate that meta-learning begins with, and that of the logarithms
+
+
+class Stream(NamedTuple):
+    """A stream of MNIST.
+
+    Attributes:
+        make: it, of an order that its seed draws.
+        scenario: class or domain.
+        per: classes of an experience.
+        experiences: how many it has.
+    """
+
+    make: Callable[..., StreamDataModule]
+    scenario: str
+    per: int
+    experiences: int
+
+
+STREAMS = {
+    "split_mnist": Stream(partial(SplitMNIST, shuffle_classes=True), "class", 2, 5),
+    "rotated_mnist": Stream(RotatedMNIST, "domain", 10, 20),
+}
+
+
+class Candidate(NamedTuple):
+    """A method.
+
+    Attributes:
+        kind: its class.
+        options: that are no matter of search.
+        grid: values that a person would try of each number, beside the learning rates.
+    """
+
+    kind: type[ContinualMethod]
+    options: dict[str, Any]
+    grid: dict[str, tuple[float, ...]]
+
+    def made(self, lr: float, **numbers: float) -> MethodCallable:
+        """The method with these numbers."""
+        return partial(self.kind, optimizer=partial(SGD, lr=lr), **self.options, **numbers)
+
+
+METHODS = {
+    "fine-tuning": Candidate(FineTuning, {}, {}),
+    "ER": Candidate(ER, {"memory": 200, "replay": 10}, {"replay_weight": (0.3, 1.0, 3.0)}),
+    "DER++": Candidate(DERPP, {"memory": 200, "replay": 10}, {"alpha": (0.2, 0.5, 1.0), "beta": (0.5, 1.0)}),
+    "A-GEM": Candidate(AGEM, {"memory": 200}, {}),
+    "EWC": Candidate(EWC, {}, {"strength": (1.0, 10.0, 100.0, 1000.0)}),
+    "SI": Candidate(SI, {}, {"strength": (0.1, 1.0, 10.0)}),
+}
+
+
+class Search(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        method: with the numbers.
+        words: the numbers.
+        seconds: of the processor.
+        steps: on batches, of all streams together.
+    """
+
+    method: MethodCallable
+    words: str
+    seconds: float
+    steps: int
+
+
+class Deployed(NamedTuple):
+    """What came of streams.
+
+    Attributes:
+        accuracies: at the end of each, on all experiences.
+        memory_bytes: that the method keeps beside the network.
+        gradients: of the loss of single samples, of a stream.
+        steps: of a stream.
+    """
+
+    accuracies: list[float]
+    memory_bytes: int
+    gradients: int
+    steps: int
+
+
+def deploy(stream: Stream, method: MethodCallable, count: int, on: str, images: int, data_dir: Path) -> Deployed:
+    """Learns streams of other orders at once: on the official test images those with the seeds 0, 1, ..., on val others."""
+    seed = 0 if on == "test" else FIRST_STREAM
+    torch.manual_seed(seed)
+    sizes = {"train_images": images, "test_images": None if on == "test" else min(images, 500)}
+    data = stream.make(data_dir=data_dir, batch_size=BATCH, evaluate_on=on, seed=seed, **sizes)
+    learner = ContinualLearner(data, method, num_streams=count, evaluate_every=stream.experiences)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    loops = {"max_epochs": -1, "max_steps": -1, "num_sanity_val_steps": 0, "use_distributed_sampler": False}
+    Trainer(accelerator="cpu", devices=1, callbacks=[StepSeed()], **quiet, **loops).fit(learner, datamodule=data)
+    found = learner.evaluations
+    cost = found[0]["cost"]
+    scores = [one["views"][stream.scenario]["metrics"]["ACC"] for one in found]
+    return Deployed(scores, cost["memory_bytes"], cost["gradients"], data.own_num_steps)
+
+
+def by_hand(stream: Stream, candidate: Candidate, count: int, images: int, data_dir: Path) -> Search:
+    """The numbers of a grid that are best on validation streams, which go together for each point of it."""
+    began, steps, scores = time.process_time(), 0, {}
+    for values in product(DESCENT, *candidate.grid.values()):
+        numbers = dict(zip(("lr", *candidate.grid), values, strict=True))
+        found = deploy(stream, candidate.made(**numbers), count, "val", images, data_dir)
+        steps += count * found.steps
+        scores[values] = mean(found.accuracies)
+    values = max(scores, key=scores.__getitem__)
+    best = dict(zip(("lr", *candidate.grid), values, strict=True))
+    return Search(candidate.made(**best), _words(best), time.process_time() - began, steps)
+
+
+class Short(NamedTuple):
+    """The short streams that are meta-learned on.
+
+    Attributes:
+        source: digits, of the same stream; omniglot, classes of other characters.
+        images: of an experience, to learn.
+        streams: of an outer step.
+        outer_steps: how many.
+    """
+
+    source: str
+    images: int
+    streams: int
+    outer_steps: int
+
+    def read(self, stream: Stream, data_dir: Path) -> StreamDataModule:
+        """The first of them; each replica is another one."""
+        if self.source == "digits":
+            shorter = {} if stream.scenario == "class" else {"num_experiences": SHORT}
+            sizes = {"train_images": self.images, "test_images": 40}
+            data = stream.make(data_dir=data_dir, evaluate_on="val", seed=FIRST_SHORT, **sizes, **shorter)
+        else:
+            classes = {"num_classes": SHORT * stream.per, "classes_per_experience": stream.per, "scenario": stream.scenario}
+            sizes = {"train_images": 15, "test_images": 5, "split": "train"}
+            data = ClassStream("omniglot", data_dir=data_dir, seed=FIRST_SHORT, **classes, **sizes)
+        data.prepare_data()
+        data.setup()
+        return data
+
+    def draw(self, stream: Stream, data: StreamDataModule, number: int) -> Episode:
+        """Images to learn and held-out ones of a short stream; labels 0, 1, ... in the order of appearance."""
+        data.become_replica(number)
+        parts: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {"train": [], "test": []}
+        for at, experience in enumerate(data.experiences):
+            place = torch.zeros(1 + max(experience.classes), dtype=torch.int64)
+            place[list(experience.classes)] = torch.arange(stream.per) + at * stream.per
+            for split, own in parts.items():
+                samples = data.samples(at, split)
+                own.append((as_inputs(samples.images), place[samples.y]))
+        return Episode(*(torch.cat(part) for own in parts.values() for part in zip(*own, strict=True)))
+
+
+def by_gradients(stream: Stream, candidate: Candidate, short: Short, initialisation: bool, data_dir: Path) -> Search:
+    """The numbers, and initial weights too if wanted, that meta-learning finds."""
+    began, learn = time.process_time(), ["lr", *candidate.kind.meta_parameters, *["initialisation"] * initialisation]
+    passes = 4 if short.source == "omniglot" else 1  # of few images
+    shape = {"scenario": stream.scenario, "classes_per_experience": stream.per, "batch_size": BATCH, "passes": passes}
+    torch.manual_seed(0)
+    adam = partial(torch.optim.Adam, lr=OUTER_LR)
+    meta = MetaContinual(
+        (1, 28, 28),
+        SHORT * stream.per,
+        method=candidate.made(START),
+        meta_learn=tuple(learn),
+        optimizer=adam,
+        initialisation_lr_factor=0.03,
+        **shape,
+    )
+    data, optimizer, params, steps = short.read(stream, data_dir), meta.new_optimizer(), dict(meta.named_parameters()), 0
+    for number in range(short.outer_steps):
+        drawn = [short.draw(stream, data, number * short.streams + own) for own in range(short.streams)]
+        batch = Episode(*(torch.stack(part) for part in zip(*drawn, strict=True)))
+        gradient, _ = meta.outer_gradient(params, batch, number * short.streams)
+        for name, parameter in params.items():
+            parameter.grad = gradient[name]
+        optimizer.step()
+        once = -(-len(drawn[0].support_y) // (SHORT * BATCH)) * SHORT * passes  # of a stream
+        steps += short.streams * once * (len(learn) if meta.mode == "forward" else 2)  # for each number, or computed again
+    learned = LearnedNumbers(meta.learned() | {"classes": [], "parts": {}}, "the search")
+    method = learned.method(partial(candidate.kind, **candidate.options))
+    return Search(method, _words(learned.facts["numbers"]), time.process_time() - began, steps)
+
+
+def _words(numbers: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())

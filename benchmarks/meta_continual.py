@@ -39,10 +39,15 @@ SHARED = {
     ),
 }
 
+STEPS = (
+    "A step of a search is one of a single stream, on a batch; forward mode takes as many as there are numbers, each with a "
+    "tangent, and for an initialisation every step is taken twice and gone back through."
+)
+
 
 def rows_of(stream: str, method: str, short: Short, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each way to the numbers of a method, the one by hand first."""
-    base: list[float] = []
+    base, commit = [], git_commit()  # before the record is written, which is a change
     for name, search in searches(STREAMS[stream], METHODS[method], short, options):
         found = deploy(STREAMS[stream], search.method, options.orders, "test", options.images, options.data_dir)
         base = base or found.accuracies
@@ -62,8 +67,9 @@ def rows_of(stream: str, method: str, short: Short, options: argparse.Namespace)
             "memory_bytes": found.memory_bytes,
             "gradients": found.gradients,
             "images": options.images,
+            "tests": STREAMS[stream].tests,
             "machine": describe_machine(),
-            "commit": git_commit(),
+            "commit": commit,
             "command": _command(options, method),
         }
 
@@ -96,9 +102,8 @@ def write(rows: list[dict[str, Any]], folder: Path = RECORDS) -> Path:
     """Puts rows on record; those of other methods and streams stay."""
     old = read_record(NAME, folder)
     found = {tuple(row[key] for key in KEY): row for row in [*(old["rows"] if old else []), *rows]}
-    return write_record(
-        NAME, {"kind": "benchmark", "content": content(list(found.values())), "rows": list(found.values())}, folder
-    )
+    whole = list(found.values())
+    return write_record(NAME, {"kind": "benchmark", "content": content(whole), "rows": whole}, folder)
 
 
 def content(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -106,13 +111,15 @@ def content(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     for stream, source in dict.fromkeys((row["stream"], row["source"]) for row in rows):
         own = [row for row in rows if (row["stream"], row["source"]) == (stream, source)]
-        orders, images = len(own[0]["accuracies"]), own[0]["images"]
-        text = f"{stream.replace('_', ' ').capitalize()}, {own[0]['steps']} steps of 10, {images} images an experience, {orders} "
-        text += "unseen orders, mean ± 95 % interval by Student's t. " + SHARED[source]
-        table = [list(shown(row).values()) for row in own]
-        parts += [{"text": text}, {"columns": list(shown(own[0])), "rows": table}]
+        first, orders = own[0], len(own[0]["accuracies"])
+        text = (
+            f"{stream.removesuffix('_mnist').capitalize()} MNIST, {first['steps']} steps of 10, {first['images']} images an "
+            f"experience, {orders} unseen orders, {first['tests'] or 'all'} test images of each experience; mean ± 95 % interval "
+            f"by Student's t. {SHARED[source]}"
+        )
+        parts += [{"text": text}, {"columns": list(shown(first)), "rows": [list(shown(row).values()) for row in own]}]
         parts += [{"commands": list(dict.fromkeys(row["command"] for row in own))}]
-    return parts
+    return [*parts, {"text": STEPS}]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -155,7 +162,10 @@ def main(argv: list[str] | None = None) -> int:
 def _command(options: argparse.Namespace, method: str) -> str:
     """What repeats the rows of a method."""
     words = f"uv run python -m benchmarks.meta_continual --stream {options.stream} --methods {method} --source {options.source}"
-    sizes = [f"--{name} {getattr(options, name)}" for name in ("images", "orders", "short_images", "streams", "outer_steps")]
+    sizes = [
+        f"--{name} {getattr(options, name)}"
+        for name in ("images", "orders", "validation", "short_images", "streams", "outer_steps")
+    ]
     return " ".join([words, *sizes, "--data_dir DIR --record"])
 
 

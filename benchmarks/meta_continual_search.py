@@ -43,17 +43,19 @@ class Stream(NamedTuple):
         scenario: class or domain.
         per: classes of an experience.
         experiences: how many it has.
+        tests: test images of each; null for all.
     """
 
     make: Callable[..., StreamDataModule]
     scenario: str
     per: int
     experiences: int
+    tests: int | None
 
 
 STREAMS = {
-    "split_mnist": Stream(partial(SplitMNIST, shuffle_classes=True), "class", 2, 5),
-    "rotated_mnist": Stream(RotatedMNIST, "domain", 10, 20),
+    "split_mnist": Stream(partial(SplitMNIST, shuffle_classes=True), "class", 2, 5, None),
+    "rotated_mnist": Stream(RotatedMNIST, "domain", 10, 20, 200),
 }
 
 
@@ -121,8 +123,9 @@ def deploy(stream: Stream, method: MethodCallable, count: int, on: str, images: 
     """Learns streams of other orders at once: on the official test images those with the seeds 0, 1, ..., on val others."""
     seed = 0 if on == "test" else FIRST_STREAM
     torch.manual_seed(seed)
-    sizes = {"train_images": images, "test_images": None if on == "test" else min(images, 500)}
-    data = stream.make(data_dir=data_dir, batch_size=BATCH, evaluate_on=on, seed=seed, **sizes)
+    tests = stream.tests if on == "test" else min(images, 500)
+    sizes = {"train_images": images, "test_images": tests, "batch_size": BATCH}
+    data = stream.make(data_dir=data_dir, evaluate_on=on, seed=seed, **sizes)
     learner = ContinualLearner(data, method, num_streams=count, evaluate_every=stream.experiences)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     loops = {"max_epochs": -1, "max_steps": -1, "num_sanity_val_steps": 0, "use_distributed_sampler": False}

@@ -13,6 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # Lightning 2.6 calls what jsonargparse has renamed
 ROOT = Path(__file__).parent.parent
+os.fsync = lambda _: None  # no test cuts the power, and a flush waits for the disk
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -140,7 +140,7 @@ def test_the_hypergradient_is_exact_through_50_steps(name: str):
 @pytest.mark.slow
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("mode", ["forward", "reverse"])
-@pytest.mark.parametrize("name", ["LaMAML", "Sync", "CMAML"])
+@pytest.mark.parametrize("name", ["LaMAML", "Sync"])
 @pytest.mark.parametrize("wanted", [{"closed_form": False}, {"second_order": True}], ids=str)
 def test_looking_ahead_by_autograd_and_in_second_order(name: str, mode: str, wanted: dict):
     numbers = tuple(METHODS[name].meta_parameters)

@@ -32,7 +32,8 @@ from datamodules.rotated_mnist import RotatedMNIST
 from datamodules.split_mnist import SplitMNIST
 
 BATCH, SHORT, FIRST_SHORT = 10, 5, 100_000  # images of a step; experiences of a short stream; number of the first of these
-START, OUTER_LR = 0.03, 0.1  # the learning rate that meta-learning begins with, and that of the logarithms
+START, OUTER_LR = 0.03, 0.3  # the learning rate that meta-learning begins with, and that of the logarithms, which ends at 0
+WEIGHTS_FACTOR = 0.01  # of the latter for initial weights
 
 
 class Stream(NamedTuple):
@@ -156,7 +157,7 @@ class Short(NamedTuple):
         source: digits, of the same stream; omniglot, classes of other characters.
         images: of an experience, to learn.
         streams: of an outer step.
-        outer_steps: how many.
+        outer_steps: how many; an initialisation has twice as many.
     """
 
     source: str
@@ -204,17 +205,20 @@ def by_gradients(stream: Stream, candidate: Candidate, short: Short, initialisat
         method=candidate.made(START),
         meta_learn=tuple(learn),
         optimizer=adam,
-        initialisation_lr_factor=0.03,
+        initialisation_lr_factor=WEIGHTS_FACTOR,
         **shape,
     )
     data, optimizer, params, steps = short.read(stream, data_dir), meta.new_optimizer(), dict(meta.named_parameters()), 0
-    for number in range(short.outer_steps):
+    count = short.outer_steps * (2 if initialisation else 1)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1.0 / count, count - 1)
+    for number in range(count):
         drawn = [short.draw(stream, data, number * short.streams + own) for own in range(short.streams)]
         batch = Episode(*(torch.stack(part) for part in zip(*drawn, strict=True)))
         gradient, _ = meta.outer_gradient(params, batch, number * short.streams)
         for name, parameter in params.items():
             parameter.grad = gradient[name]
         optimizer.step()
+        schedule.step()
         once = -(-len(drawn[0].support_y) // (SHORT * BATCH)) * SHORT * passes  # of a stream
         steps += short.streams * once * (len(learn) if meta.mode == "forward" else 2)  # for each number, or computed again
     learned = LearnedNumbers(meta.learned() | {"classes": [], "parts": {}}, "the search")

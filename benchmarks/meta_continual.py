@@ -76,7 +76,8 @@ def rows_of(stream: str, method: str, short: Short, options: argparse.Namespace)
 
 def searches(stream: Stream, candidate: Candidate, short: Short, options: argparse.Namespace) -> Iterator[tuple[str, Search]]:
     """Each way to the numbers, with what it found."""
-    yield HAND, by_hand(stream, candidate, options.validation, options.images, options.data_dir)
+    count, sizes = options.validation, (options.images, options.data_dir)
+    yield HAND, by_hand(candidate, count, lambda method: deploy(stream, method, count, "val", *sizes))
     for name in (LEARNED, INITIALISED):
         yield name, by_gradients(stream, candidate, short, name == INITIALISED, options.data_dir)
 

@@ -1,6 +1,6 @@
 """Outer steps and tasks per second of MAML, ours against other libraries on the same weights and tasks.
 
-    uv run --group bench python -m benchmarks.throughput [--device cuda] [--shapes a,b,c] [--compile]
+    uv run --group bench python -m benchmarks.throughput [--device cuda] [--shapes a,b,c] [--compile] [--record]
 
 Contenders take turns in one process, in which glibc keeps freed memory (app/command_line/allocator.py): that helps the rivals
 too. The meta-gradient of each is compared with ours in float64 before it is timed. A library that is not installed is left out.
@@ -22,6 +22,7 @@ from benchmarks.measure import arguments, describe_machine, interleaved, print_t
 from benchmarks.other_methods import other_methods
 from benchmarks.own_processes import as_it_comes, in_processes, peak_memory
 from benchmarks.rivals import RIVALS
+from benchmarks.speed_days import MOST_ELSEWHERE, add_run, cores_elsewhere
 from benchmarks.time_shares import time_shares
 from callbacks.exact_kernels import keep_exact
 
@@ -120,15 +121,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--shapes", default=",".join(SHAPES), help="of a, b and c (default all)")
     parser.add_argument("--compile", action="store_true", help="our compiled step too, in second order and float32")
     parser.add_argument("--repeats", type=int, default=7, help="timed steps of each (default 7)")
+    parser.add_argument("--record", action="store_true", help="adds the times to results/, which RESULTS.md is made of")
     options = parser.parse_args(argv)
     names, device, repeats = options.shapes.split(","), options.device, options.repeats
     if unknown := [name for name in names if name not in SHAPES]:
         parser.error(f"--shapes {','.join(unknown)}: choose of {', '.join(SHAPES)}")
     if device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: no GPU is here; leave it out")
+    machine = describe_machine(device)
+    if options.record and (elsewhere := cores_elsewhere() or 0.0) > MOST_ELSEWHERE:
+        parser.error(f"--record: other programs keep {elsewhere:.1f} cores busy, at most {MOST_ELSEWHERE}; wait for them")
     keep_freed_memory()
     keep_exact()
-    started, machine, rows, memory = time.perf_counter(), describe_machine(device), [], []
+    started, rows, memory = time.perf_counter(), [], []
     for name in names:
         for first_order, precision, contenders in (
             (False, "32", [COMPILED] * options.compile + list(RIVALS)),
@@ -158,6 +163,8 @@ def main(argv: list[str] | None = None) -> None:
     print_table("Other methods", others)
     print(f"{time.perf_counter() - started:.0f} s on {machine}")
     write_json(options.out, machine=machine, rows=rows, memory=memory, time_shares=shares, others=others)
+    if options.record:
+        print(add_run(machine, rows))
 
 
 if __name__ == "__main__":

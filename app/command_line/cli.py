@@ -20,10 +20,10 @@ import app.continual.meta_trained
 import app.continual.methods  # noqa: F401
 import callbacks  # noqa: F401
 import datamodules  # noqa: F401
-from app.command_line.accelerator import usable
 from app.command_line.checked import options_of_run
 from app.command_line.classes import has_global_labels
 from app.command_line.command import read_command
+from app.command_line.devices import devices
 from app.command_line.loggers import settle_loggers
 from app.command_line.needed_callbacks import check_monitors, merged, needed_callbacks, wanted
 from app.command_line.parser import MetaParser
@@ -36,7 +36,7 @@ from app.learners.suitability import check_suits
 from app.pretrained.restored import weights_of_checkpoint
 from app.runs.commands import resume
 from app.runs.metrics_file import MetricsFile
-from app.runs.processes import is_rank_zero, job_from_outside
+from app.runs.processes import is_rank_zero
 from app.runs.run import check_data, check_encoder, check_fits, checkpoint_dir, prepare_as_checkpoint
 from app.runs.same_training import check_same_training
 from app.runs.session import Session
@@ -147,9 +147,7 @@ class MetaCLI(LightningCLI):
         config.callbacks = merged(needed, chosen)
         plugins = config.plugins or []
         plugins = [*(plugins if isinstance(plugins, list) else [plugins]), BackgroundCheckpointIO()]
-        kwargs["accelerator"] = usable(config.accelerator)
-        if (job := job_from_outside()) and config.devices == "auto" and config.num_nodes == 1:
-            kwargs |= {"devices": job.per_node, "num_nodes": job.nodes}
+        kwargs |= devices(config, self.model.block_size, self.datamodule)
         try:
             trainer = super().instantiate_trainer(plugins=plugins, enable_checkpointing=True, **kwargs)
         except (ImportError, RuntimeError, TypeError, ValueError, MisconfigurationException) as error:

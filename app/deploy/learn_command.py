@@ -136,7 +136,10 @@ class Learn:
         value = sum(score * count for score, count in zip(scores, rows, strict=True)) / sum(rows)
         learner.ledger.journal[-1]["held_out"] = {"score": value, "examples": sum(rows)}
         what = f"accuracy {100 * value:.2f} %" if learner.is_classification else f"root mean squared error {value**0.5:.4g}"
-        return [("held out", f"{what} of {sum(rows)} examples")]
+        known = set(learner.classes)
+        others = learner.is_classification * sum(name not in known for part in parts for name in part.y)
+        unknown = f", {others} of them of classes that it does not know" if others else ""
+        return [("held out", f"{what} of {sum(rows)} examples{unknown}")]
 
 
 def counted(counts: dict[Any, int]) -> str:

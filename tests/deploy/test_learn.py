@@ -85,6 +85,7 @@ def answers(folder: Path, learner: str = "birds") -> list[dict[str, str]]:
 def test_a_life(checkpoints, birds):
     begun(birds, checkpoints["ProtoNet"], "first")
     more = learn(birds, f"--support={birds / 'second'}", f"--held_out={birds / 'query'}")
+    assert "does not know" not in more.out
     assert more.status == 0 and "4 classes, 16 examples" in more.out and "accuracy" in more.out
     whole = answers(birds)
     queries = [f"--query={birds / 'query'}", f"--out={birds / 'sets.csv'}", "--coverage=0.5"]
@@ -104,7 +105,8 @@ def test_a_life(checkpoints, birds):
 
     (birds / "list.txt").write_text("".join(f"{path}\n" for path in sorted(birds.glob("second/bird a/*"))))
     assert learn(birds, f"--forget_files={birds / 'list.txt'}").status == 0
-    assert learn(birds, "--forget", "bird b", "bird d").status == 0
+    less = learn(birds, "--forget", "bird b", "bird d", f"--held_out={birds / 'query'}")
+    assert less.status == 0 and "of 12 examples, 6 of them of classes that it does not know" in less.out
     shutil.rmtree(birds / "second" / "bird a")
     for name in ("first", "second"):
         for gone in ("bird b", "bird d"):

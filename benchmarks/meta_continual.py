@@ -41,7 +41,7 @@ SHARED = {
 
 STEPS = (
     "A step of a search is one of a single stream, on a batch; forward mode takes as many as there are numbers, each with a "
-    "tangent, and for an initialisation every step is taken twice and gone back through."
+    "tangent, and for an initialisation, which has twice the outer steps, every step is taken twice and gone back through."
 )
 
 
@@ -76,7 +76,8 @@ def rows_of(stream: str, method: str, short: Short, options: argparse.Namespace)
 
 def searches(stream: Stream, candidate: Candidate, short: Short, options: argparse.Namespace) -> Iterator[tuple[str, Search]]:
     """Each way to the numbers, with what it found."""
-    yield HAND, by_hand(stream, candidate, options.validation, options.images, options.data_dir)
+    count, sizes = options.validation, (options.images, options.data_dir)
+    yield HAND, by_hand(candidate, count, lambda method: deploy(stream, method, count, "val", *sizes))
     for name in (LEARNED, INITIALISED):
         yield name, by_gradients(stream, candidate, short, name == INITIALISED, options.data_dir)
 
@@ -134,7 +135,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--validation", type=int, default=3, help="validation streams of each point of a grid (default 3)")
     parser.add_argument("--short_images", type=int, default=200, help="images of a short stream's experience (default 200)")
     parser.add_argument("--streams", type=int, default=4, help="short streams of an outer step (default 4)")
-    parser.add_argument("--outer_steps", type=int, default=20, help="of meta-learning (default 20)")
+    parser.add_argument(
+        "--outer_steps", type=int, default=10, help="of meta-learning; an initialisation has twice as many (default 10)"
+    )
     parser.add_argument("--record", action="store_true", help=f"put the rows on record, in results/{NAME}.json")
     options = parser.parse_args(argv)
     for name in ("images", "orders", "validation", "short_images", "streams", "outer_steps"):

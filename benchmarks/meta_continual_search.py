@@ -32,30 +32,31 @@ from datamodules.rotated_mnist import RotatedMNIST
 from datamodules.split_mnist import SplitMNIST
 
 BATCH, SHORT, FIRST_SHORT = 10, 5, 100_000  # images of a step; experiences of a short stream; number of the first of these
-START, OUTER_LR = 0.03, 0.1  # the learning rate that meta-learning begins with, and that of the logarithms
+START, OUTER_LR = 0.03, 0.3  # the learning rate that meta-learning begins with, and that of the logarithms, which ends at 0
+BESIDE_WEIGHTS, WEIGHTS_FACTOR = 0.1, 0.03  # the same beside initial weights, where it stays, and how much of it is theirs
 
 
 class Stream(NamedTuple):
-    """A stream of MNIST.
+    """A kind of stream.
 
     Attributes:
         make: it, of an order that its seed draws.
         scenario: class or domain.
         per: classes of an experience.
-        experiences: how many it has.
-        tests: test images of each; null for all.
+        tests: test images of an experience; null for all.
+        batch: images of a step.
     """
 
     make: Callable[..., StreamDataModule]
     scenario: str
     per: int
-    experiences: int
     tests: int | None
+    batch: int = BATCH
 
 
 STREAMS = {
-    "split_mnist": Stream(partial(SplitMNIST, shuffle_classes=True), "class", 2, 5, None),
-    "rotated_mnist": Stream(RotatedMNIST, "domain", 10, 20, 200),
+    "split_mnist": Stream(partial(SplitMNIST, shuffle_classes=True), "class", 2, None),
+    "rotated_mnist": Stream(RotatedMNIST, "domain", 10, 200),
 }
 
 
@@ -92,15 +93,20 @@ class Search(NamedTuple):
 
     Attributes:
         method: with the numbers.
-        words: the numbers.
+        numbers: by their names.
         seconds: of the processor.
         steps: on batches, of all streams together.
     """
 
     method: MethodCallable
-    words: str
+    numbers: dict[str, float]
     seconds: float
     steps: int
+
+    @property
+    def words(self) -> str:
+        """The numbers."""
+        return ", ".join(f"{name} {value:.3g}" for name, value in self.numbers.items())
 
 
 class Deployed(NamedTuple):
@@ -111,12 +117,14 @@ class Deployed(NamedTuple):
         memory_bytes: that the method keeps beside the network.
         gradients: of the loss of single samples, of a stream.
         steps: of a stream.
+        seconds: of the processor, of a stream, with its images and its tests.
     """
 
     accuracies: list[float]
     memory_bytes: int
     gradients: int
     steps: int
+    seconds: float
 
 
 def deploy(stream: Stream, method: MethodCallable, count: int, on: str, images: int, data_dir: Path) -> Deployed:
@@ -124,45 +132,58 @@ def deploy(stream: Stream, method: MethodCallable, count: int, on: str, images: 
     seed = 0 if on == "test" else FIRST_STREAM
     torch.manual_seed(seed)
     tests = stream.tests if on == "test" else min(images, 500)
-    sizes = {"train_images": images, "test_images": tests, "batch_size": BATCH}
+    sizes = {"train_images": images, "test_images": tests, "batch_size": stream.batch}
     data = stream.make(data_dir=data_dir, evaluate_on=on, seed=seed, **sizes)
-    learner = ContinualLearner(data, method, num_streams=count, evaluate_every=stream.experiences)
+    return learn(data, method, count, stream.scenario)
+
+
+def learn(data: StreamDataModule, method: MethodCallable, count: int, scenario: str) -> Deployed:
+    """Goes through so many streams at once, and scores them at their ends."""
+    data.prepare_data()
+    data.setup()
+    learner = ContinualLearner(data, method, num_streams=count, evaluate_every=len(data.experiences))
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     loops = {"max_epochs": -1, "max_steps": -1, "num_sanity_val_steps": 0, "use_distributed_sampler": False}
+    began = time.process_time()
     Trainer(accelerator="cpu", devices=1, callbacks=[StepSeed()], **quiet, **loops).fit(learner, datamodule=data)
-    found = learner.evaluations
+    seconds, found = (time.process_time() - began) / count, learner.evaluations
     cost = found[0]["cost"]
-    scores = [one["views"][stream.scenario]["metrics"]["ACC"] for one in found]
-    return Deployed(scores, cost["memory_bytes"], cost["gradients"], data.own_num_steps)
+    scores = [one["views"][scenario]["metrics"]["ACC"] for one in found]
+    return Deployed(scores, cost["memory_bytes"], cost["gradients"], data.own_num_steps, seconds)
 
 
-def by_hand(stream: Stream, candidate: Candidate, count: int, images: int, data_dir: Path) -> Search:
-    """The numbers of a grid that are best on validation streams, which go together for each point of it."""
+def by_hand(candidate: Candidate, count: int, on_validation: Callable[[MethodCallable], Deployed]) -> Search:
+    """The numbers of a grid that are best on so many validation streams, which go together for each point of it."""
     began, steps, scores = time.process_time(), 0, {}
     for values in product(DESCENT, *candidate.grid.values()):
         numbers = dict(zip(("lr", *candidate.grid), values, strict=True))
-        found = deploy(stream, candidate.made(**numbers), count, "val", images, data_dir)
+        found = on_validation(candidate.made(**numbers))
         steps += count * found.steps
         scores[values] = mean(found.accuracies)
     values = max(scores, key=scores.__getitem__)
     best = dict(zip(("lr", *candidate.grid), values, strict=True))
-    return Search(candidate.made(**best), _words(best), time.process_time() - began, steps)
+    return Search(candidate.made(**best), best, time.process_time() - began, steps)
 
 
 class Short(NamedTuple):
     """The short streams that are meta-learned on.
 
     Attributes:
-        source: digits, of the same stream; omniglot, classes of other characters.
+        source: digits, of the same stream; omniglot or glyphs, classes of other characters.
         images: of an experience, to learn.
         streams: of an outer step.
-        outer_steps: how many.
+        outer_steps: how many; an initialisation has twice as many.
     """
 
     source: str
     images: int
     streams: int
     outer_steps: int
+
+    @property
+    def passes(self) -> int:
+        """How often an experience is gone through; where digits are to come, few images stand for many."""
+        return 4 if self.source == "omniglot" else 1
 
     def read(self, stream: Stream, data_dir: Path) -> StreamDataModule:
         """The first of them; each replica is another one."""
@@ -172,8 +193,8 @@ class Short(NamedTuple):
             data = stream.make(data_dir=data_dir, evaluate_on="val", seed=FIRST_SHORT, **sizes, **shorter)
         else:
             classes = {"num_classes": SHORT * stream.per, "classes_per_experience": stream.per, "scenario": stream.scenario}
-            sizes = {"train_images": 15, "test_images": 5, "split": "train"}
-            data = ClassStream("omniglot", data_dir=data_dir, seed=FIRST_SHORT, **classes, **sizes)
+            sizes = {"train_images": 15, "test_images": 5} if self.source == "omniglot" else {"train_images": 8, "test_images": 4}
+            data = ClassStream(self.source, data_dir=data_dir, seed=FIRST_SHORT, split="train", **classes, **sizes)
         data.prepare_data()
         data.setup()
         return data
@@ -194,33 +215,32 @@ class Short(NamedTuple):
 def by_gradients(stream: Stream, candidate: Candidate, short: Short, initialisation: bool, data_dir: Path) -> Search:
     """The numbers, and initial weights too if wanted, that meta-learning finds."""
     began, learn = time.process_time(), ["lr", *candidate.kind.meta_parameters, *["initialisation"] * initialisation]
-    passes = 4 if short.source == "omniglot" else 1  # of few images
-    shape = {"scenario": stream.scenario, "classes_per_experience": stream.per, "batch_size": BATCH, "passes": passes}
+    shape = {"scenario": stream.scenario, "classes_per_experience": stream.per, "batch_size": stream.batch}
     torch.manual_seed(0)
-    adam = partial(torch.optim.Adam, lr=OUTER_LR)
+    adam = partial(torch.optim.Adam, lr=BESIDE_WEIGHTS if initialisation else OUTER_LR)
     meta = MetaContinual(
         (1, 28, 28),
         SHORT * stream.per,
         method=candidate.made(START),
         meta_learn=tuple(learn),
         optimizer=adam,
-        initialisation_lr_factor=0.03,
+        initialisation_lr_factor=WEIGHTS_FACTOR,
+        passes=short.passes,
         **shape,
     )
     data, optimizer, params, steps = short.read(stream, data_dir), meta.new_optimizer(), dict(meta.named_parameters()), 0
-    for number in range(short.outer_steps):
+    count, last = (2 * short.outer_steps, 1.0) if initialisation else (short.outer_steps, 1.0 / short.outer_steps)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, last, count - 1)
+    for number in range(count):
         drawn = [short.draw(stream, data, number * short.streams + own) for own in range(short.streams)]
         batch = Episode(*(torch.stack(part) for part in zip(*drawn, strict=True)))
         gradient, _ = meta.outer_gradient(params, batch, number * short.streams)
         for name, parameter in params.items():
             parameter.grad = gradient[name]
         optimizer.step()
-        once = -(-len(drawn[0].support_y) // (SHORT * BATCH)) * SHORT * passes  # of a stream
+        schedule.step()
+        once = -(-len(drawn[0].support_y) // (SHORT * stream.batch)) * SHORT * short.passes  # of a stream
         steps += short.streams * once * (len(learn) if meta.mode == "forward" else 2)  # for each number, or computed again
     learned = LearnedNumbers(meta.learned() | {"classes": [], "parts": {}}, "the search")
     method = learned.method(partial(candidate.kind, **candidate.options))
-    return Search(method, _words(learned.facts["numbers"]), time.process_time() - began, steps)
-
-
-def _words(numbers: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
+    return Search(method, learned.facts["numbers"], time.process_time() - began, steps)

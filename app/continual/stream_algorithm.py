@@ -33,7 +33,7 @@ class StreamAlgorithm(nn.Module):
     task_type = "classification"
     transductive = False
     any_ways = learns_streams = True
-    temperature = nonconformity = None
+    temperature = nonconformity = validated_on = None
 
     def __init__(self, build: Build, facts: dict[str, Any]):
         super().__init__()

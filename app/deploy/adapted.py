@@ -98,6 +98,11 @@ class Adapted:
 
     # How sure
 
+    @property
+    def fewest(self) -> int:
+        """Examples of the class that has the fewest."""
+        return int(self.support_y.bincount(minlength=len(self.classes)).min())
+
     @cached_property
     def held_out(self) -> HeldOut | None:
         """Answers to the examples that are left out in turn; null of a regression, and of one example a class."""
@@ -233,7 +238,7 @@ class Knowing(Adapted):
         fitted: what the algorithm's `adapt` would return; null for one that is asked nothing.
     """
 
-    held_out = None
+    held_out, fewest = None, 0  # none to leave out; they are counted where they are summed
 
     def __init__(self, algorithm: "MetaAlgorithm", reading: Pictures | Columns, classes: list[Any], fitted: Any = None):
         self._begin(algorithm, reading, classes, "learned")

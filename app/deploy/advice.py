@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from app.deploy.adapted import OTHER, Adapted
+from app.deploy.coverage import harder_than_validation
 from app.deploy.held_out import FOLDS
 from app.deploy.inputs import Columns, Pictures, is_on_light
 from app.deploy.methods import allowed
@@ -107,13 +108,15 @@ def no_better(adapted: Adapted, own: float, pixels: float, where: str) -> Iterat
         )
 
 
-def confidence(labels: list[str], probabilities: np.ndarray) -> Iterator[Line]:
-    """How sure the answers are."""
+def confidence(adapted: Adapted, labels: list[str], probabilities: np.ndarray) -> Iterator[Line]:
+    """How sure the answers are, and whether anything has checked that."""
     best = probabilities.max(1)
     unsure = int((best < UNSURE).sum())
     text = f"{100 * best.mean():.0f} % on average, so about {best.sum():.0f} of {len(best)} should be right"
     text += f"; {unsure} below {100 * UNSURE:.0f} %"
     text += f"; {labels.count(OTHER)} are {OTHER!r}" if OTHER in labels else ""
+    if not adapted.held_out and (harder := harder_than_validation(adapted)):
+        text += f"; not checked: {harder}"
     yield "confidence", text
 
 

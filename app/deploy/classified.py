@@ -88,7 +88,7 @@ def answer_rows(command: "Predict", adapted: Adapted, num_examples: int, lines: 
     right = [label == truth for label, truth in zip(found.labels, rows.query.truths, strict=True) if truth is not None]
     score = f"accuracy {100 * np.mean(right):.2f} % of the {len(right)} queries whose class is one of these" if right else None
     counted = f"{len(adapted.classes)} classes, {num_examples} support rows, {len(rows.query.names)} queries"
-    lines = [*lines, *confidence(found.labels, probabilities), *of_sets]
+    lines = [*lines, *confidence(adapted, found.labels, probabilities), *of_sets]
     command.say(adapted, counted, score, rows.query.pixels, lines)
     return 0
 

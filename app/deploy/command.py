@@ -138,7 +138,7 @@ class Predict:
         shown = (support, query, found.labels, probabilities.max(1), classes, f"{_name(predictor)}: {counted}", score)
         self.write(header, rows, partial(sheet, *shown))
         lines = [*compared, *polarity(adapted, support, query), *held_out(adapted, raw)]
-        lines += [*confidence(found.labels, probabilities), *confusions(adapted, found.labels, query.truths)]
+        lines += [*confidence(adapted, found.labels, probabilities), *confusions(adapted, found.labels, query.truths)]
         lines += [*of_sets, *outliers(adapted, support), *warnings]
         table = by_class(adapted, support, found.labels, probabilities, query.truths)
         self.say(adapted, counted, score, query.pixels, lines, table)

@@ -43,12 +43,31 @@ def calibrated(adapted: Adapted, coverage: float) -> tuple[float, str]:
         scores = nonconformity(found.probabilities, found.labels)
         return least_probability(scores, coverage), f"{len(scores)} examples that were left out in turn"
     scores = adapted.algorithm.nonconformity if adapted.method == "learned" else None
-    if scores is None or len(scores) < needed:
+    if scores is None or len(scores) < needed or adapted.algorithm.validated_on is None:
         raise InputError(
             f"--coverage {coverage} needs at least {needed} examples to leave out, 2 or more of a class, or a checkpoint "
             "that was validated by this version; add examples, or leave it out"
         )
+    if harder := harder_than_validation(adapted):
+        raise InputError(
+            f"--coverage {coverage}: {harder}, so they do not say what holds here; train with the --data.ways and --data.shots "
+            f"of use, or give examples to leave out, {needed} or more and 2 of a class (a learner that keeps sums has none, one "
+            "with --window has)"
+        )
     return least_probability(scores, coverage), f"{len(scores)} queries of the validation tasks of training"
+
+
+def harder_than_validation(adapted: Adapted) -> str | None:
+    """In how far the task is harder than those of validation, in words; null where it is not, or where none were noted."""
+    if adapted.algorithm.validated_on is None:
+        return None
+    (ways, shots), num_classes = adapted.algorithm.validated_on, len(adapted.classes)
+    if num_classes > ways:
+        return f"there are {num_classes} classes, and the validation tasks of training had {ways}"
+    if adapted.fewest < shots:
+        examples = "1 example" if adapted.fewest == 1 else f"{adapted.fewest} examples"
+        return f"a class has {examples}, and those of the validation tasks of training had {shots}"
+    return None
 
 
 def set_parts(adapted: Adapted, query: Query, coverage: float | None) -> tuple[list[str], list[list[str]], list[tuple[str, str]]]:

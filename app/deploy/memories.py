@@ -82,6 +82,7 @@ def answering(predictor: Predictor, kept: Kept, names: list[Name]) -> Adapted:
         knowing.fitted = kept.rows(names).to(device)
         return knowing
     sums, counts = (part.to(device) for part in kept.totals(names))
+    knowing.fewest = int(counts.min())
     with torch.no_grad():
         fitted = knowing.algorithm.from_sums(knowing.params, sums, counts)
     dtype = torch.promote_types(next(iter(knowing.params.values())).dtype, torch.float32)

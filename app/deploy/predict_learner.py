@@ -84,7 +84,7 @@ class PredictLearner(Predict):
         self.write(
             header, rows, partial(sheet, support, query, found.labels, probabilities.max(1), adapted.classes, title, score)
         )
-        lines = [*confidence(found.labels, probabilities), *of_sets, *turned(adapted.reading, "--query", query.pixels)]
+        lines = [*confidence(adapted, found.labels, probabilities), *of_sets, *turned(adapted.reading, "--query", query.pixels)]
         self.say(adapted, counted, score, query.pixels, lines)
         return status_of(query)
 

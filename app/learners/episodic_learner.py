@@ -22,6 +22,8 @@ from app.scores.tally import StageScores, Tally
 from app.scores.temperature import NUM_TASKS, Claims
 from datamodules.base.episodic import EpisodicDataModule
 
+OF_VALIDATION = ("temperature", "nonconformity", "validated_on")  # what a checkpoint keeps of it
+
 # Scores of a stack of tasks at each stage of the adaptation, and the outputs of the queries after the last one, or null.
 Evaluated = tuple[StageScores, Tensor | None]
 
@@ -42,6 +44,7 @@ class EpisodicLearner(Learner):
         temperature: chosen by the last validation, on queries that are answered one by one: what the logarithms of the
             probabilities are divided by, or the standard deviations multiplied by; null where there was none.
         nonconformity: of these queries, by which sets of classes are made; null where there are none.
+        validated_on: number of classes, and of examples of each, in the tasks of these queries; null where there are none.
     """
 
     task_type: str
@@ -51,6 +54,7 @@ class EpisodicLearner(Learner):
     transductive: bool
     temperature: float | None = None
     nonconformity: Tensor | None = None
+    validated_on: tuple[int, int] | None = None
 
     def __init__(self):
         super().__init__()
@@ -154,6 +158,7 @@ class EpisodicLearner(Learner):
         self._report(self._tally)
         if self.trainer.state.fn == "fit":  # the checkpoint that is written next has it
             self.temperature, self.nonconformity = self._claims.corrections()
+            self.validated_on = self._claims.task
 
     def on_test_epoch_start(self) -> None:
         ways = self.output_size if self.task_type == "classification" else None
@@ -194,6 +199,7 @@ class EpisodicLearner(Learner):
                 outputs = self.query_outputs(params, chunk, number)
         outputs, true = (part[: NUM_TASKS - number].flatten(0, 1) for part in (outputs, chunk.query_y))
         if self.task_type == "classification":
+            self._claims.task = (self.output_size, chunk.support_y.shape[1] // self.output_size)
             self._claims.add(self.probabilities(outputs), true)
         elif outputs.shape[-1] == 2 * true.shape[-1]:
             mean, std = outputs.chunk(2, -1)
@@ -222,11 +228,12 @@ class EpisodicLearner(Learner):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["temperature"], checkpoint["nonconformity"] = self.temperature, self.nonconformity
+        checkpoint |= {name: getattr(self, name) for name in OF_VALIDATION}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self.temperature, self.nonconformity = checkpoint.get("temperature"), checkpoint.get("nonconformity")
+        for name in OF_VALIDATION:
+            setattr(self, name, checkpoint.get(name))
 
     def reported(self, names: list[str], rows: Tensor) -> tuple[list[str], Tensor]:
         """What is reported of the scores of all episodes: names and rows, as a tally has them."""

@@ -61,6 +61,7 @@ class Claims:
         self._said: list[Tensor] = []
         self._true: list[Tensor] = []
         self._groups: set[int] = set()
+        self.task: tuple[int, int] | None = None  # classes, and examples of each, of the tasks
 
     def add(self, said: Tensor, true: Tensor, groups: Iterable[int] = ()) -> None:
         """Adds queries.

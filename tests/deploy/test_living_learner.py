@@ -248,6 +248,13 @@ def test_sets_of_classes(pictures):
     with pytest.raises(InputError, match="needs at least 9 examples"):
         learner.predict_sets(queries, 0.9)
     source.algorithm.nonconformity = torch.linspace(0, 0.99, 100)  # as the validation of a fit would leave it
+    for task, why in (((2, 1), "classes, and the validation tasks of training had 2"), ((20, 99), "tasks of training had 99")):
+        source.algorithm.validated_on = task
+        learner = source.learner()
+        learner.learn(x, y)
+        with pytest.raises(InputError, match=why):
+            learner.predict_sets(queries, 0.9)
+    source.algorithm.validated_on = (20, 1)
     learner = source.learner()
     learner.learn(x, y)
     least = 1 - source.algorithm.nonconformity.double()[90].item()

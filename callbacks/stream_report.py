@@ -58,8 +58,8 @@ class StreamReport(Callback):
         for view, (R, before) in mean_matrices(pl_module).items():
             with only_shown(f"r_matrix_{view}.csv"):
                 write_matrix(Path(trainer.default_root_dir) / f"r_matrix_{view}.csv", R, before, titles(trainer))
-            row = R[number]
-            logged |= {f"stream/accuracy_seen_{view}": row[: number + 1].mean(), f"stream/accuracy_new_{view}": row[number]}
+            seen = R[number, : number + 1]
+            logged |= {f"stream/accuracy_seen_{view}": seen.mean(), f"stream/accuracy_new_{view}": seen[-1]}
         for logger in trainer.loggers:
             logger.log_metrics({name: float(value) for name, value in logged.items()}, step=trainer.global_step)
 
@@ -67,10 +67,9 @@ class StreamReport(Callback):
         self._report(trainer, pl_module)
         if trainer.is_global_zero:
             for view, (R, _) in mean_matrices(pl_module).items():
-                if np.isnan(R).all():  # stopped before the end of the first experience
-                    continue
-                with drawing(f"the picture stream/R_{view}"):
-                    save_and_log(trainer, f"stream/R_{view}", heat_map(R, TITLES[view]), Path(trainer.default_root_dir))
+                if not np.isnan(R).all():  # else stopped before the end of the first experience
+                    with drawing(f"the picture stream/R_{view}"):
+                        save_and_log(trainer, f"stream/R_{view}", heat_map(R, TITLES[view]), Path(trainer.default_root_dir))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if pl_module.num_replicas > 1:  # the fit has written the mean over the streams of all processes
@@ -116,6 +115,7 @@ class StreamReport(Callback):
                 for view, of_view in ((view, [one["views"][view] for one in evaluations]) for view in pl_module.views)
             },
             "references": self._references,
+            "rate": pl_module.found_rate,
             "prequential accuracy": _mean([one["prequential"] for one in evaluations], too_late),
             "prequential accuracy by experience": {
                 title: _mean([one["prequential_of"][number] for one in evaluations], too_late)

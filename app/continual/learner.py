@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 from app.backbones import BackboneCallable
 from app.backbones.rows import Rows
 from app.continual.base.method import MethodCallable
-from app.continual.built_method import build_methods
+from app.continual.built_method import build_method, build_methods
 from app.continual.learned_numbers import LearnedNumbers
 from app.continual.method_stack import MethodStack
 from app.continual.optimizer_part import check_elementwise
+from app.continual.rate_search import check_rates, find_rate, in_words
 from app.continual.replicated_learner import ReplicatedLearner
 from app.continual.stream_record import StreamRecord
 from app.continual.stream_scores import accuracies
@@ -43,6 +45,8 @@ class ContinualLearner(ReplicatedLearner):
         anytime_images: test images of each experience at these, the first ones.
         num_streams: streams that are learned at once, each with a method and weights of its own, drawn with the seeds
             `seed_everything`, `seed_everything` + 1, ...; the numbers of each are those of the stream learned alone.
+        rates: step sizes of the method that are tried before the stream begins, each on three quarters of its training samples;
+            the one that is best on the others is taken, and no test sample is looked at. null for the method's own.
         meta_learned: checkpoint of MetaContinual: the method has its numbers, step sizes and initial weights; method and network
             are those of the checkpoint unless they are given. null for none.
     """
@@ -62,11 +66,14 @@ class ContinualLearner(ReplicatedLearner):
         anytime_every: int | None = None,
         anytime_images: int = 200,
         num_streams: int = 1,
+        rates: tuple[float, ...] | None = None,
         meta_learned: Path | None = None,
     ):
         super().__init__()
         check_at_least(1, "model", evaluate_every=evaluate_every, anytime_every=anytime_every, anytime_images=anytime_images)
         check_at_least(1, "model", num_streams=num_streams)
+        if rates is not None:
+            check_rates(rates, stream, meta_learned)
         stream.prepare_data()
         stream.setup()
         self.task_type, self.input_shape, self.output_size = stream.task_type, stream.input_shape, stream.output_size
@@ -75,6 +82,8 @@ class ContinualLearner(ReplicatedLearner):
         if self.learned:
             method, backbone = self.learned.method(method), self.learned.backbone(backbone)
         self.stack = MethodStack(build_methods(streams, method, backbone), streams)
+        self.rates, self._build = rates, partial(build_method, method=method, backbone=backbone)
+        self.found_rate: dict[str, Any] | None = None
         self.method = self.stack.method
         self.anytime_every, self.anytime_images = anytime_every, anytime_images
         views = {"class": ("class", "task"), "task": ("task",), "domain": ("domain",)}[stream.scenario]
@@ -105,13 +114,31 @@ class ContinualLearner(ReplicatedLearner):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
+        if self.rates and not self.found_rate:
+            self._find_rate()
         if self.learned and self.trainer.is_global_zero:
             print(self.learned.words, flush=True)
+
+    def _find_rate(self) -> None:
+        """Tries the rates on every process alike, and takes the one that the first process found."""
+        found = find_rate(self._build, self.trainer.datamodule, self.rates, self.views[0], next(self.parameters()))
+        self.found_rate = self.trainer.strategy.broadcast(found)
+        self.method.take_rate(self.found_rate["chosen"])
+        if self.trainer.is_global_zero:
+            print(in_words(self.found_rate), flush=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         if self.learned:
             checkpoint["meta_learned"] = self.learned.facts
+        if self.found_rate:
+            checkpoint["rate"] = self.found_rate
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.found_rate = checkpoint.get("rate")
+        if self.found_rate:  # what it decided of the weights and the optimiser is in the state, which is loaded next
+            self.method.take_rate(self.found_rate["chosen"])
 
     def new_optimizer(self) -> torch.optim.Optimizer:
         optimizer = self.method.make_optimizer()

@@ -50,7 +50,10 @@ def build_stream(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]
             method, backbone = learned.method(method), learned.backbone(backbone)
         with weights_of_checkpoint("state_dict" in checkpoint):
             net = (backbone or DEFAULT_BACKBONE)(stream.input_shape, stream.output_size)
-        return (method or FineTuning)(net, stream)
+        made = (method or FineTuning)(net, stream)
+        if found := checkpoint.get("rate"):
+            made.take_rate(found["chosen"])
+        return made
 
     algorithm = StreamAlgorithm(build, checkpoint["stream"])
     if "state_dict" in checkpoint:

@@ -69,6 +69,12 @@ class LookAheadMethod(ContinualMethod):
     def starting_state(self) -> dict[str, Tensor]:
         return {f"rates.{name}": torch.ones_like(rate) * self.alpha for name, rate in self.rates.named_parameters()}
 
+    def take_rate(self, rate: float) -> None:
+        self.alpha = rate
+        with torch.no_grad():
+            for own in self.rates:
+                own.fill_(rate)
+
     def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         for glance in range(self.glances):
             order = permutation(len(batch.y), generator, batch.y.device)

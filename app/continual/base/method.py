@@ -1,6 +1,6 @@
 """How a learner goes through a stream: the protocol of all continual methods."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import ClassVar, Literal
 
@@ -136,6 +136,20 @@ class ContinualMethod(nn.Module):
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The optimiser of the weights, all of them unless the method chooses."""
         return self._optimizer(self.net.parameters())
+
+    def take_rate(self, rate: float) -> None:
+        """Takes steps of this size, before the first batch, instead of those that were given."""
+        made = self._optimizer
+
+        def at_rate(params: Iterable[Tensor]) -> torch.optim.Optimizer:
+            optimizer = made(params)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            return optimizer
+
+        self._optimizer = at_rate
+        for group in self.optimizer.param_groups if self.optimizer else ():
+            group["lr"] = rate
 
     def logits(self, x: Tensor, task: Tensor) -> Tensor:
         """Logits; with task ids those of other experiences' classes are minus infinity."""

@@ -49,6 +49,10 @@ class MER(ContinualMethod):
         self.replay, self.num_batches, self.lr, self.beta, self.gamma = replay, num_batches, lr, beta, gamma
         self.closed_form = isinstance(net, MLP) and len(list(net.parameters())) >= 4
 
+    def take_rate(self, rate: float) -> None:
+        super().take_rate(rate)
+        self.lr = rate
+
     def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         total = batch.x.new_zeros(())
         weights = list(self.net.parameters())

@@ -39,6 +39,7 @@ STREAMS = {  # under a beta of `replay` each replayed picture weighs as much as 
 CONVOLUTIONS = Section(  # one sample after the other: norms keep pictures with a bright ground from deciding everything
     "app.backbones.Conv4", {"width": Word("32"), "downsample": Word("max_pool"), "num_halvings": Word("3")}
 )
+SIDE = "28"  # of pictures from a folder: on the features of larger ones La-MAML ended at chance
 
 
 def suited(given: Section, configs: Section, say: Callable[[str], None]) -> Section:
@@ -72,6 +73,8 @@ def suited(given: Section, configs: Section, say: Callable[[str], None]) -> Sect
             chosen["data"] = GLYPHS
         if method.short == "LaMAML" and "backbone" not in model.options and "encoder" not in data.options:
             chosen["model"]["backbone"] = CONVOLUTIONS
+            if words.plain(data.options.get("source")) == "image_folder" and not of_config["data"]:
+                chosen["data"] = {"image_size": SIDE}
     if of_config["model"]:
         chosen["model"] = {}
     layer, told = {}, []

@@ -58,6 +58,8 @@ def test_replay_on_a_stream_of_few_pictures():
     assert options("fit --data SplitMNIST --model.method ER")[2] == []
     model, _, said = options("fit --data ClassStream --model.method LaMAML")
     assert as_section(model["backbone"]).short == "Conv4" and "--model.backbone Conv4" in said[0]
+    folder = "fit --data ClassStream --data.source image_folder --data.path x --model.method"
+    assert options(f"{folder} LaMAML")[1]["image_size"] == "28" and "image_size" not in options(f"{folder} ER")[1]
     assert "MLP" in str(options("fit --data ClassStream --model.method LaMAML --model.backbone MLP")[0]["backbone"])
 
 

@@ -85,7 +85,7 @@ class Row:
         group: whose table it stands in.
         method: as the table calls it.
         config: name of the file in configs/experiment.
-        options: of the training, and so of the test.
+        options: of the training, and so of the test; DIR in them stands for the folder of the data's files.
         test: options of the test alone.
         of: name of the row whose training this is, too; null for one of its own.
         published: a number for each score of the group, null where there is none; empty where nothing is published.
@@ -116,7 +116,8 @@ class Row:
     def fit(self, data_dir: str) -> list[str]:
         """Arguments of train.py; with `--ckpt_path last` they go on with what was broken off."""
         where = ["--trainer.default_root_dir", f"runs/rows/{self.training}", *self._data(data_dir)]
-        return ["fit", "--config", str(self._config), "--trainer", str(TRAINER), *shlex.split(self.options), *where]
+        options = [word.replace("DIR", data_dir) for word in shlex.split(self.options)]
+        return ["fit", "--config", str(self._config), "--trainer", str(TRAINER), *options, *where]
 
     def tested(self, data_dir: str, checkpoint: str) -> list[str]:
         """Arguments of train.py for the test of a checkpoint of the training."""

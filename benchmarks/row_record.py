@@ -11,7 +11,7 @@ from benchmarks.measure import describe_machine
 from benchmarks.row import Number, Row, Score
 from benchmarks.row_progress import RUNS, Fit, read_fit, validated
 
-PATHS = ("default_root_dir", "data_dir", "cache_dir", "save_dir", "ckpt_path")
+PATHS = ("default_root_dir", "data_dir", "cache_dir", "save_dir", "ckpt_path", "weights")
 
 
 def record_of(row: Row) -> dict[str, Any]:

@@ -59,8 +59,16 @@ SMALL = {
 }
 SMALL_WHERE_GIVEN = {"train_ways": 6}  # elsewhere it is null
 SMALL_GRID = {"model.grid_range": [-5, 5], "model.points_per_unit": 4}
-SMALL_PRETRAINED = {"model.backbone.name": NAME, "model.backbone.size": 32}
-NAMES = {*SMALL_PRETRAINED, *SHORT, *SMALL_GRID, *(f"data.{name}" for name in SMALL | SMALL_WHERE_GIVEN)}
+SMALL_PRETRAINED = {
+    "backbones.Pretrained": {"model.backbone.name": NAME, "model.backbone.size": 32},
+    "encoder.Encoder": {"data.encoder.name": NAME, "data.encoder.size": 32},
+}
+NAMES = {
+    *(name for small in SMALL_PRETRAINED.values() for name in small),
+    *SHORT,
+    *SMALL_GRID,
+    *(f"data.{name}" for name in SMALL | SMALL_WHERE_GIVEN),
+}
 CLASSES, IMAGES = 50, 48
 
 
@@ -169,9 +177,11 @@ def command_line(path: Path, folder: Path) -> list[Any]:
         args.append("--model=OML")
     if "ConvCNP" in path.read_text():
         args += [f"--{name}={value}" for name, value in SMALL_GRID.items()]
-    if "backbones.Pretrained" in path.read_text():
-        weights = write_weights(Path("weights.safetensors").absolute())
-        args += [f"--model.backbone.weights={weights}", *(f"--{name}={value}" for name, value in SMALL_PRETRAINED.items())]
+    for network, small in SMALL_PRETRAINED.items():
+        if network in path.read_text():
+            weights = write_weights(Path("weights.safetensors").absolute())
+            where = next(iter(small)).removesuffix(".name")
+            args += [f"--{where}.weights={weights}", *(f"--{name}={value}" for name, value in small.items())]
     return ["fit", OPTION[path.parent.name], path, *args, "--trainer.default_root_dir", folder]
 
 

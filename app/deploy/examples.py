@@ -86,7 +86,7 @@ def answers_in_tasks(learner: LivingLearner, query: Table, task: str | None) -> 
 
 
 def given_examples(path: str, predictor: Predictor) -> tuple[Any, ...]:
-    """The examples that are to be forgotten: pictures of a folder, an archive or a list, or the rows of a table."""
+    """The examples that are to be forgotten, as `forget_examples` takes them: of a folder, an archive, a list or a table."""
     option, place, reading = "--forget_files", Path(path).expanduser(), predictor.reading
     if isinstance(reading, FeatureColumns):
         return (read_feature_rows(path, option, reading.x).values,)
@@ -99,7 +99,7 @@ def given_examples(path: str, predictor: Predictor) -> tuple[Any, ...]:
         files = PictureFiles(place, remedy)
         if not files.pictures:
             raise InputError(f"{option} {path} holds no pictures; give a folder, a .zip, or a list of pictures")
-        return (read_pictures(files.pictures, reading, remedy),)
+        return read_pictures(files.pictures, reading, remedy), None, list(map(str, files.pictures))
     try:
         lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeError) as error:
@@ -107,4 +107,5 @@ def given_examples(path: str, predictor: Predictor) -> tuple[Any, ...]:
         raise InputError(f"{option} {path} cannot be read ({reason}); give a folder, a .zip, or a list of pictures") from error
     if not lines:
         raise InputError(f"{option} {path} names no picture; give the path of one in each line")
-    return ([str(place.parent / line) for line in lines],)
+    paths = [str(place.parent / line) for line in lines]
+    return paths, None, paths

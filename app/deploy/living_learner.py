@@ -103,12 +103,13 @@ class LivingLearner:
         self._enter("forgot", gone)
         return gone
 
-    def forget_examples(self, x: Any, y: Any = None) -> dict[Name, int]:
+    def forget_examples(self, x: Any, y: Any = None, names: list[str] | None = None) -> dict[Name, int]:
         """Forgets single examples, as if they had never been seen, under whatever name; returns how many of each name.
 
         Args:
             x: the same pictures or rows that were learned.
             y: of a regression, their targets.
+            names: what a message calls them; null for the number of the row.
 
         Raises:
             InputError: one of them was never learned; nothing was forgotten.
@@ -118,11 +119,9 @@ class LivingLearner:
         targets = None if self.is_classification else self.predictor.reading.targets(y, "y")
         digests = digests_of(inputs, targets)
         if unknown := [row for row, digest in enumerate(digests) if not self.ledger.times(digest)]:
-            first = f"{x[unknown[0]]}" if isinstance(x, list | tuple) and isinstance(x[0], str | Path) else f"row {unknown[0]}"
-            raise InputError(
-                f"--forget_files: {len(unknown)} of {len(digests)} examples were never learned, the first is {first}; "
-                "leave them out"
-            )
+            first = names[unknown[0]] if names else f"row {unknown[0] + 1}"
+            many = f"{len(unknown)} of {len(digests)} examples were never learned"
+            raise InputError(f"--forget_files: {many}, the first is {first}; leave them out")
         rows: dict[Name, list[int]] = {}
         for row, digest in enumerate(digests):
             if digest not in digests[:row]:  # a picture that is given twice is one

@@ -179,7 +179,7 @@ def test_tasks_of_a_regression(checkpoints, tmp_path):
     ("args", "wrong"),
     [
         (["--forget=bird z"], "it knows no such class; it knows bird a, bird b, bird c, bird d"),
-        (["--forget_files={birds}/second"], "8 of 8 examples were never learned"),
+        (["--forget_files={birds}/second"], "8 of 8 examples were never learned, the first is {birds}/second/bird a/"),
         (["--merge={birds}/absent.learner"], "does not exist"),
         (["--merge={birds}/birds.learner"], "is the learner itself"),
         (["--support={birds}/first", "--forget=bird a"], "give one of them a call"),
@@ -202,7 +202,7 @@ def test_bad_input(args, wrong, checkpoints, birds):
     shutil.copy(checkpoints["ProtoNet"], birds / "ckpt.learner")
     before = file.read_bytes()
     outcome = learn(birds, *(arg.format(birds=birds, ckpt=checkpoints["ProtoNet"]) for arg in args))
-    assert outcome.status == 1 and wrong in outcome.err and outcome.err.count("\n") == 1, outcome
+    assert outcome.status == 1 and wrong.format(birds=birds) in outcome.err and outcome.err.count("\n") == 1, outcome
     assert file.read_bytes() == before and not (birds / "absent").exists()
 
 

@@ -65,7 +65,7 @@ def test_rows_of_a_table(method, tmp_path):
         (["--support", tmp_path / "blank.csv"], "has 1 rows without a kind; remove them"),
         (["--support", tmp_path / "narrow.csv"], "has no column a, there are b"),
         (["--support", tmp_path / "second.csv", "--task", "a"], "the learner classifies rows; leave it out"),
-        (["--forget_files", tmp_path / "second.csv"], "20 of 20 examples were never learned, the first is row 0"),
+        (["--forget_files", tmp_path / "second.csv"], "20 of 20 examples were never learned, the first is row 1"),
     ):
         outcome = train("learn", *map(str, [*learner, *args]))
         assert outcome.status == 1 and wrong in outcome.err and outcome.err.count("\n") == 1, outcome.err

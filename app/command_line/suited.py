@@ -27,7 +27,9 @@ PHOTOGRAPHS = {  # as in the published settings for 84x84, by algorithm
     "MetaCurvature": {"inner_lr": "0.05", "inner_steps": "5", "eval_inner_steps": "10"},
     "MAMLPP": {"inner_lr": "0.01"},
     "ALFA": {"inner_lr": "0.01"},
+    "NeuralStatistician": {"context_size": "64", "hidden_size": "128", "width": "16"},  # as on glyphs: many steps in minutes
 }
+SIDES = {"NeuralStatistician": "28"}  # of photographs, as published: it draws them, and few large ones are drawn in minutes
 TABLES = {"MAML": {"inner_lr": "0.1", "inner_steps": "10"}, "MetaCurvature": {"inner_lr": "0.05", "inner_steps": "5"}}
 ADAM = Section("torch.optim.Adam", {"lr": Word("0.0003")})
 GLYPHS = {"num_classes": "50", "train_images": "8", "test_images": "4"}  # of a stream: few characters have 20 faces
@@ -56,11 +58,14 @@ def suited(given: Section, configs: Section, say: Callable[[str], None]) -> Sect
     pictures = {cls.__name__: cls for cls in concrete_subclasses(ImageEpisodes)}
     why = ""
     if data.short in pictures and not _has_vectors(pictures[data.short], data):
-        shape = _shape(pictures[data.short], data)
+        cls, side = pictures[data.short], {}
+        if model.short in SIDES and "image_size" in options_of(cls) and not of_config["data"]:
+            side = {"image_size": SIDES[model.short]} if prod(_shape(cls, data)) > SMALL else {}
+        shape = _shape(cls, Section(data.name, {name: Word(value) for name, value in side.items()} | data.options))
         kind = "gpu" if _has_gpu(given) else "cpu"
         why = f"pictures of {'x'.join(map(str, shape))} on the {kind.upper()}"
         if not of_config["data"]:
-            chosen["data"] = _sizes(pictures[data.short], data, shape, kind, given)
+            chosen["data"] = side | _sizes(cls, data, shape, kind, given)
         if prod(shape) > SMALL:
             chosen["model"] = PHOTOGRAPHS.get(model.short, {})
     elif data.short == CsvRegression.__name__:

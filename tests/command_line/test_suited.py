@@ -26,6 +26,15 @@ def test_photographs_take_small_steps_and_few_tasks():
     assert len(said) == 1 and "pictures of 3x84x84 on the CPU" in said[0] and "--model.inner_lr 0.05" in said[0]
 
 
+def test_photographs_are_drawn_small():
+    model, data, said = options("fit --model NeuralStatistician --data ImageFolder --data.path x")
+    assert (data["image_size"], model["width"], model["context_size"]) == ("28", "16", "64")
+    assert "pictures of 3x28x28" in said[0] and data["meta_batch_size"] != "2"
+    given = options("fit --model NeuralStatistician --data ImageFolder --data.path x --data.image_size 64")
+    assert given[1]["image_size"] == "64" and "pictures of 3x64x64" in given[2][0]
+    assert "image_size" not in options("fit --model NeuralStatistician --data Omniglot")[1]
+
+
 @pytest.mark.parametrize(
     "line",
     [

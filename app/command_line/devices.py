@@ -60,5 +60,6 @@ def processes_of_blocks(block_size: int, data: LightningDataModule) -> int:
             data.check_processes(number, block_size)
         except InputError:
             continue
+        print(f"--trainer.devices auto: {number} processes of one thread share the blocks of a step")
         return number
     return 1

@@ -19,8 +19,9 @@ def asked(**given) -> SimpleNamespace:
     return SimpleNamespace(**{"accelerator": "cpu", "devices": "auto", "num_nodes": 1, "strategy": "auto"} | given)
 
 
-def test_blocks_are_shared_by_as_many_processes_as_there_are_cores(data, monkeypatch):
+def test_blocks_are_shared_by_as_many_processes_as_there_are_cores(data, monkeypatch, capsys):
     assert devices(asked(), 1, data) == {"accelerator": "cpu", "devices": 6}  # 12 blocks
+    assert "6 processes of one thread" in capsys.readouterr().out
     assert devices(asked(), 3, data)["devices"] == 4
     assert devices(asked(), 12, data)["devices"] == 1
     monkeypatch.setenv("LOCAL_RANK", "1")

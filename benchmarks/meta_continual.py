@@ -47,8 +47,9 @@ STEPS = (
 
 def rows_of(stream: str, method: str, short: Short, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each way to the numbers of a method, the one by hand first."""
-    base, commit = [], git_commit()  # before the record is written, which is a change
-    for name, search in searches(STREAMS[stream], METHODS[method], short, options):
+    kept = hand_on_record(stream, method, options) if options.keep_hand else None
+    base, commit = kept["accuracies"] if kept else [], git_commit()  # before the record is written, which is a change
+    for name, search in searches(STREAMS[stream], METHODS[method], short, options, bool(kept)):
         found = deploy(STREAMS[stream], search.method, options.orders, "test", options.images, options.data_dir)
         base = base or found.accuracies
         less = mean_and_interval([own - hand for own, hand in zip(found.accuracies, base, strict=True)])
@@ -74,10 +75,23 @@ def rows_of(stream: str, method: str, short: Short, options: argparse.Namespace)
         }
 
 
-def searches(stream: Stream, candidate: Candidate, short: Short, options: argparse.Namespace) -> Iterator[tuple[str, Search]]:
+def hand_on_record(stream: str, method: str, options: argparse.Namespace) -> dict[str, Any] | None:
+    """The row by hand of the same sizes; null where there is none."""
+    for row in (read_record(NAME) or {"rows": []})["rows"]:
+        same = tuple(row[key] for key in KEY) == (stream, options.source, method, HAND)
+        same = same and (row["images"], len(row["accuracies"])) == (options.images, options.orders)
+        if same and f"--validation {options.validation} " in row["command"]:
+            return row
+    return None
+
+
+def searches(
+    stream: Stream, candidate: Candidate, short: Short, options: argparse.Namespace, only_gradients: bool
+) -> Iterator[tuple[str, Search]]:
     """Each way to the numbers, with what it found."""
     count, sizes = options.validation, (options.images, options.data_dir)
-    yield HAND, by_hand(candidate, count, lambda method: deploy(stream, method, count, "val", *sizes))
+    if not only_gradients:
+        yield HAND, by_hand(candidate, count, lambda method: deploy(stream, method, count, "val", *sizes))
     for name in (LEARNED, INITIALISED):
         yield name, by_gradients(stream, candidate, short, name == INITIALISED, options.data_dir)
 
@@ -137,6 +151,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--streams", type=int, default=4, help="short streams of an outer step (default 4)")
     parser.add_argument(
         "--outer_steps", type=int, default=10, help="of meta-learning; an initialisation has twice as many (default 10)"
+    )
+    parser.add_argument(
+        "--keep_hand", action="store_true", help="take the numbers by hand, and what came of them, from the record"
     )
     parser.add_argument("--record", action="store_true", help=f"put the rows on record, in results/{NAME}.json")
     options = parser.parse_args(argv)

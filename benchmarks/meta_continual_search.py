@@ -31,7 +31,7 @@ from datamodules.class_stream import ClassStream
 from datamodules.rotated_mnist import RotatedMNIST
 from datamodules.split_mnist import SplitMNIST
 
-BATCH, SHORT, FIRST_SHORT = 10, 5, 100_000  # images of a step; experiences of a short stream; number of the first of these
+BATCH, FIRST_SHORT = 10, 100_000  # images of a step; number of the first short stream
 START, OUTER_LR = 0.03, 0.3  # the learning rate that meta-learning begins with, and that of the logarithms, which ends at 0
 BESIDE_WEIGHTS, WEIGHTS_FACTOR = 0.1, 0.03  # the same beside initial weights, where it stays, and how much of it is theirs
 
@@ -45,6 +45,7 @@ class Stream(NamedTuple):
         per: classes of an experience.
         tests: test images of an experience; null for all.
         batch: images of a step.
+        short: experiences of a short stream.
     """
 
     make: Callable[..., StreamDataModule]
@@ -52,11 +53,12 @@ class Stream(NamedTuple):
     per: int
     tests: int | None
     batch: int = BATCH
+    short: int = 5
 
 
 STREAMS = {
     "split_mnist": Stream(partial(SplitMNIST, shuffle_classes=True), "class", 2, None),
-    "rotated_mnist": Stream(RotatedMNIST, "domain", 10, 200),
+    "rotated_mnist": Stream(RotatedMNIST, "domain", 10, 200, short=20),  # fewer would be further from each other
 }
 
 
@@ -188,11 +190,14 @@ class Short(NamedTuple):
     def read(self, stream: Stream, data_dir: Path) -> StreamDataModule:
         """The first of them; each replica is another one."""
         if self.source == "digits":
-            shorter = {} if stream.scenario == "class" else {"num_experiences": SHORT}
             sizes = {"train_images": self.images, "test_images": 40}
-            data = stream.make(data_dir=data_dir, evaluate_on="val", seed=FIRST_SHORT, **sizes, **shorter)
+            data = stream.make(data_dir=data_dir, evaluate_on="val", seed=FIRST_SHORT, **sizes)
         else:
-            classes = {"num_classes": SHORT * stream.per, "classes_per_experience": stream.per, "scenario": stream.scenario}
+            classes = {
+                "num_classes": stream.short * stream.per,
+                "classes_per_experience": stream.per,
+                "scenario": stream.scenario,
+            }
             sizes = {"train_images": 15, "test_images": 5} if self.source == "omniglot" else {"train_images": 8, "test_images": 4}
             data = ClassStream(self.source, data_dir=data_dir, seed=FIRST_SHORT, split="train", **classes, **sizes)
         data.prepare_data()
@@ -220,7 +225,7 @@ def by_gradients(stream: Stream, candidate: Candidate, short: Short, initialisat
     adam = partial(torch.optim.Adam, lr=BESIDE_WEIGHTS if initialisation else OUTER_LR)
     meta = MetaContinual(
         (1, 28, 28),
-        SHORT * stream.per,
+        stream.short * stream.per,
         method=candidate.made(START),
         meta_learn=tuple(learn),
         optimizer=adam,
@@ -239,7 +244,7 @@ def by_gradients(stream: Stream, candidate: Candidate, short: Short, initialisat
             parameter.grad = gradient[name]
         optimizer.step()
         schedule.step()
-        once = -(-len(drawn[0].support_y) // (SHORT * stream.batch)) * SHORT * short.passes  # of a stream
+        once = -(-len(drawn[0].support_y) // (stream.short * stream.batch)) * stream.short * short.passes  # of a stream
         steps += short.streams * once * (len(learn) if meta.mode == "forward" else 2)  # for each number, or computed again
     learned = LearnedNumbers(meta.learned() | {"classes": [], "parts": {}}, "the search")
     method = learned.method(partial(candidate.kind, **candidate.options))

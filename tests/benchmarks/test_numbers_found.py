@@ -28,16 +28,17 @@ def few_digits(monkeypatch):
     monkeypatch.setattr(MNIST, "read_files", read_files)
 
 
-@pytest.mark.parametrize(("name", "labels"), [("split_mnist", 10), ("rotated_mnist", 50)])
+@pytest.mark.parametrize(("name", "labels"), [("split_mnist", 10), ("rotated_mnist", 200)])
 def test_short_streams_have_orders_of_their_own(name: str, labels: int, tmp_path):
     short = Short("digits", 20, 2, 1)
     data = short.read(STREAMS[name], tmp_path)
     one, other, again = (short.draw(STREAMS[name], data, number) for number in (0, 1, 0))
     assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
     assert not torch.equal(one.support_x, other.support_x)
-    assert len(one.support_y) == 100 and len(one.query_y) == 200
-    assert (one.query_y.view(5, 40) // (labels // 5)).tolist() == [[at] * 40 for at in range(5)]
-    assert (one.support_y.view(5, 20) // (labels // 5)).tolist() == [[at] * 20 for at in range(5)]  # experience by experience
+    count, per = STREAMS[name].short, labels // STREAMS[name].short
+    assert len(one.support_y) == 20 * count and len(one.query_y) == 40 * count
+    assert (one.query_y.view(count, 40) // per).tolist() == [[at] * 40 for at in range(count)]
+    assert (one.support_y.view(count, 20) // per).tolist() == [[at] * 20 for at in range(count)]  # experience by experience
     if name == "split_mnist":  # a label stands for one digit; what is held out is of the last training images
         digit = {int(label): {int(v) for v in one.support_x[one.support_y == label][:, 0, 14, 14] * 255} for label in range(10)}
         assert sorted(len(values) for values in digit.values()) == [1] * 10 and len(set.union(*digit.values())) == 10

@@ -222,13 +222,12 @@ def by_gradients(stream: Stream, candidate: Candidate, short: Short, initialisat
     began, learn = time.process_time(), ["lr", *candidate.kind.meta_parameters, *["initialisation"] * initialisation]
     shape = {"scenario": stream.scenario, "classes_per_experience": stream.per, "batch_size": stream.batch}
     torch.manual_seed(0)
-    adam = partial(torch.optim.Adam, lr=BESIDE_WEIGHTS if initialisation else OUTER_LR)
     meta = MetaContinual(
         (1, 28, 28),
         stream.short * stream.per,
         method=candidate.made(START),
         meta_learn=tuple(learn),
-        optimizer=adam,
+        optimizer=partial(torch.optim.Adam, lr=BESIDE_WEIGHTS if initialisation else OUTER_LR),
         initialisation_lr_factor=WEIGHTS_FACTOR,
         passes=short.passes,
         **shape,

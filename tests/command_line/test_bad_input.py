@@ -17,7 +17,7 @@ CSV = ["fit", "--data=CsvRegression", "--data.path=t.csv", "--data.task=t", "--d
 
 WRONG = {
     "model": ([*FIT, "--model=MMAL"], ["--model MMAL", "did you mean MAML", "MAML, ", "MetaSGD, ", "Reptile"]),
-    "data": ([*FIT, "--data", "Sinsoid"], ["--data Sinsoid", "did you mean Sinusoid", "Glyphs, Image"]),
+    "data": ([*FIT, "--data", "Sinsoid"], ["--data Sinsoid", "did you mean Sinusoid", "Glyphs, "]),
     "base of models": (["fit", "--model=DeployedAlgorithm", *QUIET], ["--model DeployedAlgorithm", "others", "GeMCL, ", "OML, "]),
     "base of data": (["fit", "--data=EpisodicDataModule", *QUIET], ["--data EpisodicDataModule", "not say draw, ", "Glyphs, "]),
     "optimizer": ([*FIT, "--model.optimizer=Adem"], ["--model.optimizer Adem", "did you mean Adam"]),

@@ -106,7 +106,7 @@ def record_of(stream: str, points: list[dict[str, Any]], options: argparse.Names
     """What goes on record."""
     text = (
         f"{stream.removesuffix('_mnist').capitalize()} MNIST, {options.images} images an experience, {options.orders} unseen "
-        "orders that are learned at once, each method with its meta-learned numbers of the table above, which were found with a "
+        "orders that are learned at once, each method with its meta-learned numbers as the table above prints them, found with a "
         "memory of 200 images. The seconds are of the processor, with the images and the tests, shared by all streams. "
         "[The picture](docs/pictures/frontier.png) shows the same."
     )

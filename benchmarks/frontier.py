@@ -6,18 +6,14 @@ The numbers of each method are those that `benchmarks.meta_continual` has on rec
 """
 
 import argparse
-import logging
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from app.continual.metrics import mean_and_interval
 from app.errors import InputError
 from benchmarks.markdown import number
-from benchmarks.measure import describe_machine, print_table
+from benchmarks.measure import describe_machine, one_quiet_thread, print_table
 from benchmarks.meta_continual import LEARNED
 from benchmarks.meta_continual import NAME as SEARCHED
 from benchmarks.meta_continual_search import METHODS, STREAMS, Candidate, deploy
@@ -134,9 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, least in (("images", options.images), ("orders", options.orders), ("memories", min(options.memories))):
         if least < 1:
             parser.error(f"--{name} is {least}; give at least 1")
-    torch.set_num_threads(1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")  # of Lightning, about loggers that are left out
+    one_quiet_thread()
     commit, points = git_commit(), []
     try:
         for method in options.methods:

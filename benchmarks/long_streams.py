@@ -6,9 +6,7 @@ Beside them stand the numbers of a grid on validation streams of 50 classes, and
 """
 
 import argparse
-import logging
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from app.continual.references import RAW, references
 from app.errors import InputError
 from benchmarks.continual_tuning import FIRST_STREAM
 from benchmarks.markdown import number
-from benchmarks.measure import describe_machine, print_table
+from benchmarks.measure import describe_machine, one_quiet_thread, print_table
 from benchmarks.meta_continual_search import METHODS, Search, Short, Stream, by_gradients, by_hand, learn
 from benchmarks.records import write_record
 from callbacks.run_identity import git_commit
@@ -153,9 +151,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, count in least.items():
         if (given := min(options.classes) if name == "classes" else getattr(options, name)) < count:
             parser.error(f"--{name} is {given}; give at least {count}")
-    torch.set_num_threads(1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")  # of Lightning, about loggers that are left out
+    one_quiet_thread()
     commit, rows = git_commit(), []
     try:
         for row in all_rows(options):

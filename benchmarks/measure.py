@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import logging
 import os
 import platform
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -36,6 +38,13 @@ class Timing:
     def __str__(self) -> str:
         digits = 1 if self.median >= 0.1 else 2
         return f"{1e3 * self.median:,.{digits}f} [{1e3 * self.low:,.{digits}f}, {1e3 * self.high:,.{digits}f}]"
+
+
+def one_quiet_thread() -> None:
+    """For benchmarks of many short runs: one thread of torch, and no word of Lightning's about what they leave out."""
+    torch.set_num_threads(1)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
 
 
 def timing(seconds: list[float]) -> Timing:

@@ -7,19 +7,15 @@ the same steps. One thread, processor seconds: what else the machine does counts
 """
 
 import argparse
-import logging
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from app.continual.metrics import mean_and_interval
 from app.errors import InputError
 from benchmarks.markdown import number
-from benchmarks.measure import describe_machine, print_table
+from benchmarks.measure import describe_machine, one_quiet_thread, print_table
 from benchmarks.meta_continual_search import METHODS, STREAMS, Candidate, Search, Short, Stream, by_gradients, by_hand, deploy
 from benchmarks.records import RECORDS, read_record, write_record
 from callbacks.run_identity import git_commit
@@ -160,9 +156,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("images", "orders", "validation", "short_images", "streams", "outer_steps"):
         if (count := getattr(options, name)) < 1:
             parser.error(f"--{name} is {count}; give at least 1")
-    torch.set_num_threads(1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")  # of Lightning, about loggers that are left out
+    one_quiet_thread()
     short, rows = Short(options.source, options.short_images, options.streams, options.outer_steps), []
     try:
         for method in options.methods:

@@ -54,7 +54,7 @@ def processes_of_blocks(block_size: int, data: LightningDataModule) -> int:
         data: says how many processes can share a step.
     """
     if "LOCAL_RANK" in os.environ:  # another process has counted, and started this one
-        return int(os.environ["WORLD_SIZE"])
+        return int(os.environ.get("WORLD_SIZE", "1"))
     for number in range(torch.get_num_threads(), 1, -1):
         try:
             data.check_processes(number, block_size)

@@ -61,13 +61,16 @@ LEARNING = {
     },
 }
 OF_METHOD = {
-    # A trajectory of single images teaches less than a task does.
-    "ANML": {"optimizer": partial(torch.optim.Adam, lr=0.03), "inner_lr": 0.1},
-    "OML": {"optimizer": partial(torch.optim.Adam, lr=0.02)},
+    # A trajectory of single images teaches less than a task does: more images, longer steps of the head.
+    "ANML": {"optimizer": partial(torch.optim.Adam, lr=0.02), "inner_lr": 0.1, "deployment_lrs": (5.0,)},
+    "OML": {"optimizer": partial(torch.optim.Adam, lr=0.02), "deployment_lrs": (2.0,)},
+    "Pretraining": {"deployment_lrs": (2.0,)},
     "Baseline": {"eval_inner_steps": 30},
     "BaselinePP": {"eval_inner_steps": 30},
 }
-LEAST_STEPS = {"ANML": 50, "OML": 40, "MAML": 30, "MetaCurvature": 30, "Pretraining": 30}
+DATA_OF_METHOD = {method: {"shots": 4} for method in ("ANML", "OML", "Pretraining")}
+# On other processors other roundings lead elsewhere: so many steps that the least gain is far from what is asked for.
+LEAST_STEPS = {"OML": 40, "MAML": 50, "MAMLPP": 40, "MetaCurvature": 40, "Pretraining": 30, "Reptile": 50}
 
 each_method = pytest.mark.parametrize("method", METHODS)
 each_base = pytest.mark.parametrize("method", ONE_OF_EACH_BASE)
@@ -88,7 +91,7 @@ def scores_of(algorithm, data):
 @pytest.mark.slow
 @each_method_on_a_task
 def test_learns(method, task):
-    data = LEARNING[task]["data"]()
+    data = LEARNING[task]["data"](**DATA_OF_METHOD.get(method, {}))
     algorithm = method_for(method, data, **LEARNING[task]["options"] | OF_METHOD.get(method, {}))
     untrained = scores_of(algorithm, data)[-1]
     trainer(max(LEAST_STEPS.get(method, 0), LEARNING[task]["max_steps"]), gradient_clip_val=1.0).fit(algorithm, data)

@@ -68,6 +68,9 @@ def class_means(features: Tensor, members: Tensor) -> Tensor:
 
 
 def squared_distances(points: Tensor, others: Tensor) -> Tensor:
-    """Squared Euclidean distances, of shape (..., points, others), of rows of shape (..., points, d) and (..., others, d)."""
-    lengths, other_lengths = (torch.linalg.vecdot(rows, rows) for rows in (points, others))
+    """Squared Euclidean distances, of shape (..., points, others), of rows of shape (..., points, d) and (..., others, d).
+
+    For a softmax over `others`: what all of them have in common is no matter to it, so the lengths of `points` have no gradient.
+    """
+    lengths, other_lengths = (torch.linalg.vecdot(rows, rows) for rows in (points.detach(), others))
     return lengths[..., None] + other_lengths[..., None, :] - 2 * (points @ others.mT)

@@ -35,6 +35,11 @@ def test_photographs_are_drawn_small():
     assert "image_size" not in options("fit --model NeuralStatistician --data Omniglot")[1]
 
 
+def test_cavia_sees_many_small_photographs_and_takes_small_steps():
+    model, data, _ = options("fit --model CAVIA --data ImageFolder --data.path x")
+    assert (model["inner_lr"], data["image_size"], data["meta_batch_size"]) == ("0.1", "28", "16")
+
+
 @pytest.mark.parametrize(
     "line",
     [

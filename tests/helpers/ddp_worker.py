@@ -25,10 +25,11 @@ from callbacks.step_seed import StepSeed
 from datamodules.base.episodic import EpisodicDataModule
 from datamodules.gaussian_process import GaussianProcess
 from datamodules.sinusoid import Sinusoid
-from helpers.small import ALGORITHMS, SMALL_METHODS, Blots, algorithm_for
+from helpers.small import ALGORITHMS, ONE_OF_EACH_BASE, SMALL_METHODS, Blots, algorithm_for
 
 STEPS = {"64-true": 6, "32-true": 3}
-OPTIONS = {"inner_lr": 0.01, "inner_steps": 2, "inner_batch_size": 4, "step_size_range": (0.01, 0.02)}
+OPTIONS = {"inner_lr": 0.01, "inner_steps": 2, "eval_inner_steps": 2, "inner_batch_size": 4, "step_size_range": (0.01, 0.02)}
+OWN = {"chunks", "evaluate_tasks", "losses", "outer_gradient"}  # what processes share out, and bring together
 DATA = {
     "Sinusoid": lambda: Sinusoid(shots=5, queries=5, meta_batch_size=4, val_episodes=5, test_episodes=9),
     "Blots": lambda: Blots(ways=3, shots=2, queries=2, meta_batch_size=4, val_episodes=5, test_episodes=9),
@@ -60,8 +61,10 @@ class Case(NamedTuple):
 
 
 def cases() -> Iterator[Case]:
-    """Every algorithm on what it is for at first, one on data of each kind, and three in float32 as well."""
+    """Every algorithm with bases, a step or an evaluation of its own, one on data of each kind, and three in float32 as well."""
     for algorithm in ALGORITHMS:
+        if not (algorithm.__name__ in (*ONE_OF_EACH_BASE, "MAML", "ProtoNet") or vars(algorithm).keys() & OWN):
+            continue
         data = "Blots" if "classification" in algorithm.task_types else "Sinusoid"
         for name in DATA if algorithm is MAML else (data,):
             yield Case(algorithm, name, "64-true")

@@ -243,6 +243,20 @@ def typed_options() -> None:
     assert found == {"sized.size": (int, True, None), "sized.name": (str | None, False, None)}
 
 
+def parsed() -> None:
+    """Values become what their types say; whether all are there is not asked."""
+    from jsonargparse import ArgumentParser, Namespace
+
+    from app.jsonargparse_internals import parsed
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--rate", type=float, default=0.5)
+    assert parsed(parser, {"rate": 1}) == Namespace(size=None, rate=1.0)
+    with pytest.raises(Exception, match="rate"):
+        parsed(parser, {"rate": "fast"})
+
+
 CASES: dict[Callable[[], None], str] = {
     **dict.fromkeys(
         (
@@ -260,7 +274,7 @@ CASES: dict[Callable[[], None], str] = {
         "torch",
     ),
     **dict.fromkeys((steps_of_a_fit, never_anonymous, methods_of_the_command_line), "lightning"),
-    typed_options: "jsonargparse",
+    **dict.fromkeys((typed_options, parsed), "jsonargparse"),
 }
 
 

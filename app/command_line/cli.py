@@ -30,6 +30,7 @@ from app.command_line.parser import MetaParser
 from app.command_line.rules import TASK, shown_defaults
 from app.command_line.summary import print_summary
 from app.errors import InputError
+from app.jsonargparse_internals import parsed
 from app.learners.initial_weights import begin_elsewhere
 from app.learners.learner import Learner
 from app.learners.suitability import check_suits
@@ -108,7 +109,7 @@ class MetaCLI(LightningCLI):
         if self.command.help:
             parser.parse_args(self.command.for_help())
         of_verb = self._parser(verb)  # the parser above it would check everything once more
-        self.config = Namespace({"subcommand": verb, verb: of_verb.parse_object(options_of_run(self.command, of_verb))})
+        self.config = Namespace({"subcommand": verb, verb: parsed(of_verb, options_of_run(self.command, of_verb))})
         if self.command.prints_config:
             print(of_verb.dump(self.config[verb], skip_unset=False), end="")
             raise SystemExit(0)

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from math import isclose, isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from lightning import LightningModule
 from torch import Tensor, nn
@@ -149,9 +150,14 @@ def subclasses(base: type) -> list[type]:
     return [cls for child in base.__subclasses__() for cls in (child, *subclasses(child))]
 
 
+_UNWRITTEN: WeakKeyDictionary[type, list[str]] = WeakKeyDictionary()  # a class has hundreds of names, and is asked often
+
+
 def unwritten(cls: type) -> list[str]:
     """What a class leaves to be written by those that are made of it."""
-    return [name for name in dir(cls) if getattr(getattr(cls, name, None), "__isabstractmethod__", False)]
+    if cls not in _UNWRITTEN:
+        _UNWRITTEN[cls] = [name for name in dir(cls) if getattr(getattr(cls, name, None), "__isabstractmethod__", False)]
+    return _UNWRITTEN[cls]
 
 
 def is_concrete(cls: type) -> bool:

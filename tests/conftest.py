@@ -4,6 +4,8 @@ import gc
 import os
 import warnings
 from collections import Counter
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # Lightning 2.6 calls what jsonargparse has renamed
 ROOT = Path(__file__).parent.parent
 os.fsync = lambda _: None  # no test cuts the power, and a flush waits for the disk
+metadata.entry_points = cache(metadata.entry_points)  # which each trainer asks for, and the files of all packages are read
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,6 +27,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """All libraries are imported: no collection walks their objects again, a quarter of a second each."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else every step of an optimiser looks for a GPU: Lightning asks for that
     gc.collect()
     gc.freeze()
 

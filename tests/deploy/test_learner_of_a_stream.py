@@ -1,5 +1,8 @@
 """Learners of streams: the checkpoint of a stream goes on, new classes grow the head."""
 
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +17,13 @@ ADAM = ["optimizer=Adam", "optimizer.lr=0.01"]
 OPTIONS = {"LaMAML": ["glances=2"], "GDumb": [*ADAM, "epochs=20"], "RanPAC": ["projection_size=50"]}
 
 
-def checkpoint(folder, method: str, experiences: int, *more: str):
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Trains a method on so many experiences, once."""
+    return cache(lambda *wanted: trained(tmp_path_factory.mktemp("run"), *wanted))
+
+
+def trained(folder: Path, method: str, experiences: int, *more: str) -> str:
     options = [f"--model.method.{option}" for option in OPTIONS.get(method, ADAM)]
     named = [f"--model.method={METHODS[method].__module__}.{method}", *options]
     network = ["--model.backbone=MLP", "--model.backbone.hidden_sizes=[16,16]"]
@@ -33,8 +42,8 @@ def part(number: int, split: str):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["ER", "LaMAML", "EWC", "LwF", "GDumb", "RanPAC"])
-def test_it_goes_on(method, tmp_path):
-    learner = app.load(checkpoint(tmp_path / "run", method, 2), device="cpu").learner()
+def test_it_goes_on(method, checkpoint, tmp_path):
+    learner = app.load(checkpoint(method, 2), device="cpu").learner()
     assert learner.classes == ["0", "1", "2", "3"] and learner.kept.kind == "stream"
     before = learner.score(*part(0, "test"))
     other = learner.predictor.learner()
@@ -55,10 +64,10 @@ def test_it_goes_on(method, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_stream_and_a_learner_that_goes_on_are_one(tmp_path):
+def test_one_stream_and_a_learner_that_goes_on_are_one(checkpoint):
     """The outputs are there from the start where the stream was stopped: then nothing is grown, and nothing differs."""
-    whole = app.load(checkpoint(tmp_path / "whole", "ER", 3), device="cpu").learner()
-    stopped = checkpoint(tmp_path / "stopped", "ER", 3, "--trainer.max_steps=64")
+    whole = app.load(checkpoint("ER", 3), device="cpu").learner()
+    stopped = checkpoint("ER", 3, "--trainer.max_steps=64")
     learner = app.load(stopped, device="cpu").learner()
     assert learner.classes == ["0", "1", "2", "3"]
     images, names = part(2, "train")
@@ -71,8 +80,8 @@ def test_one_stream_and_a_learner_that_goes_on_are_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_bad_input(tmp_path):
-    path = checkpoint(tmp_path / "run", "ER", 2)
+def test_bad_input(checkpoint):
+    path = checkpoint("ER", 2)
     learner: LivingLearner = app.load(path, device="cpu").learner()
     images, names = part(0, "train")
     with pytest.raises(InputError, match="cannot take back"):
@@ -83,7 +92,7 @@ def test_bad_input(tmp_path):
         app.load(path, device="cpu").adapt(images, names)
     with pytest.raises(InputError, match="no single example fades"):
         app.load(path, device="cpu").learner(memory=3)
-    joint = app.load(checkpoint(tmp_path / "joint", "Joint", 2), device="cpu").learner()
+    joint = app.load(checkpoint("Joint", 2), device="cpu").learner()
     before = joint.predict(images).probabilities
     with pytest.raises(InputError, match="which no learner keeps"):
         joint.learn(images, names)
@@ -91,8 +100,8 @@ def test_bad_input(tmp_path):
 
 
 @pytest.mark.slow
-def test_export(tmp_path):
-    learner = app.load(checkpoint(tmp_path / "run", "ER", 2), device="cpu").learner()
+def test_export(checkpoint, tmp_path):
+    learner = app.load(checkpoint("ER", 2), device="cpu").learner()
     learner.learn(*part(2, "train"))
     queries, _ = part(2, "test")
     learner.adapted().export(str(tmp_path / "it.pt2"), queries)

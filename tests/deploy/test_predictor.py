@@ -238,7 +238,6 @@ def test_wrong_examples(change, words):
 
 
 EXPORTED = {
-    "MAML": {},
     "MAML, each query by itself": {"transductive": False},
     "CAVIA, of a table": {"task": "regression"},
     "GeMCL": {},

@@ -42,12 +42,11 @@ SHORT = [
     *(option for option in QUIET if "logger" not in option),
     "--trainer.devices=1",
     "--trainer.strategy=auto",
-    "--trainer.max_steps=2",
-    "--trainer.val_check_interval=2",
     "--trainer.limit_val_batches=1",
     "--trainer.limit_test_batches=1",
 ]
 SMALL = {  # of the data sets that have them
+    "queries": 2,
     "meta_batch_size": 2,
     "val_episodes": 2,
     "test_episodes": 2,
@@ -115,7 +114,8 @@ def shortened(words: list[str]) -> list[str]:
     given = {word.split("=")[0] for word in words}
     if words[:1] in (["predict"], ["learn"], ["embed"]) or any("help" in name for name in given):
         return words
-    added = list(SHORT)
+    steps = 2 if "--ckpt_path" in given else 1  # RUN has taken one
+    added = [*SHORT, f"--trainer.max_steps={steps}", f"--trainer.val_check_interval={steps}"]
     if "--trainer.logger" not in given:
         added.append("--trainer.logger=false")
     if "--ckpt_path" in given:  # what the run was trained on is small

@@ -6,9 +6,15 @@ from functools import partial
 import pytest
 import torch
 from helpers.small import METHODS, SaveAt, flat, options, relative_error, small_run, trainer
+from torch import Tensor, nn
 from torch._inductor import config
+from torch._inductor.cpu_vec_isa import pick_vec_isa
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from app.backbones.conv4 import GlobalMean
 from app.backbones.mlp import MLP
+from app.backbones.task_batch_norm import TaskBatchNorm
+from app.backbones.task_conv import TaskConv2d
 from app.episode import Episode
 from app.errors import InputError
 from app.inner_loop.gradient_descent import INNER_GRADIENT_NORM
@@ -18,6 +24,21 @@ from app.learners import compiled_gradient
 
 SOON = {"backbone": partial(MLP, hidden_sizes=(6, 6, 6, 6), norms=True)}  # convolutions take long to trace
 COMPILED = [name for name, (cls, _) in METHODS.items() if "compile" in options(cls)]
+
+
+class Convolution(nn.Module):
+    """One block of Conv4, whose others are like it."""
+
+    def __init__(self, input_shape: tuple[int, ...], output_size: int):
+        super().__init__()
+        block = TaskConv2d(input_shape[0], 4, 3, stride=2, padding=1, bias=False), TaskBatchNorm(4), nn.ReLU(), GlobalMean()
+        self.body, self.head = nn.Sequential(*block), nn.Linear(4, output_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
+CONVOLUTION = {"backbone": Convolution}
 
 
 @pytest.fixture
@@ -57,9 +78,9 @@ def test_the_traced_step_is_the_same(traced, method, task):
 @pytest.mark.parametrize(
     ("how", "option"),
     [
-        (None, {}),
-        ("patches", {}),
-        ("off", {}),
+        (None, CONVOLUTION),
+        ("patches", CONVOLUTION),
+        ("off", CONVOLUTION),
         (None, SOON | {"transductive": False}),
         (None, SOON | {"inner_optimizer": "adam"}),
     ],
@@ -73,7 +94,9 @@ def test_so_it_is_in_each_variant(traced, how, option):
 def test_it_is_traced_once(traced, precision):
     ends = []
     for compile in (False, True):
-        algorithm, data = small_run("MAML", "regression", compile=compile)
+        algorithm, data = small_run(
+            "MAML", "regression", compile=compile, inner_steps=1, backbone=partial(MLP, hidden_sizes=(6,))
+        )
         trainer(3, precision=precision).fit(algorithm, data)
         ends.append(dict(algorithm.named_parameters()))
     assert len(traced) == 1
@@ -84,6 +107,7 @@ def test_it_is_traced_once(traced, precision):
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler: install g++")
 def test_the_compiler_changes_nothing(tmp_path, monkeypatch, capsys):
     """Nor do a resumed run's bits depend on when it compiled."""
+    pick_vec_isa()  # what the compiler can is tried out once on a machine: in a new folder again, by processes that import torch
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     new = partial(small_run, "MAML", "regression", inner_steps=1, backbone=partial(MLP, hidden_sizes=(6,)))
     (plain, data), (whole, its_data), (resumed, last_data) = new(), new(compile=True), new(compile=True)
@@ -95,26 +119,30 @@ def test_the_compiler_changes_nothing(tmp_path, monkeypatch, capsys):
     assert "compiling the training step" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_a_compiler_is_needed(tmp_path, monkeypatch):
+@pytest.fixture
+def graph(tmp_path, monkeypatch) -> tuple:
+    """A program of one kernel, and what it is compiled for."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    algorithm, data = small_run("MAML", "regression", inner_steps=1, compile=True, backbone=partial(MLP, hidden_sizes=(5,)))
+    tensors = [torch.zeros(5)]
+    return make_fx(lambda x: [x.sin() + x], tracing_mode="fake")(*tensors), tensors, "cpu"
+
+
+@pytest.mark.slow
+def test_a_compiler_is_needed(graph):
     wanted = r"--model.compile true needs a C\+\+ compiler; install g\+\+"
     with config.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.raises(InputError, match=wanted):
-        trainer(1).fit(algorithm, data)
+        compiled_gradient.compile_graph(*graph)
 
 
 @pytest.mark.slow
-def test_what_a_compiler_misses_is_said(tmp_path, monkeypatch):
+def test_what_a_compiler_misses_is_said(graph, tmp_path):
     compiler = tmp_path / "g++"
     missing = "x.h:1: fatal error: Python.h: No such file"
     compiler.write_text(f'#!/bin/sh\ncase "$*" in *--version*) echo "g++ 12.2";; *) echo "{missing}" >&2; exit 1;; esac\n')
     compiler.chmod(0o755)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    algorithm, data = small_run("MAML", "regression", inner_steps=1, compile=True, backbone=partial(MLP, hidden_sizes=(4,)))
     wanted = rf"--model.compile true: the C\+\+ compiler fails \({missing}\); install"
     with config.patch({"cpp.cxx": (str(compiler),)}), pytest.raises(InputError, match=wanted):
-        trainer(1).fit(algorithm, data)
+        compiled_gradient.compile_graph(*graph)
 
 
 def test_only_a_gradient_of_tensors_alone_is_compiled():

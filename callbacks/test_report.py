@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.errors import InputError
+from app.scores.temperature import told_of_intervals
 from app.shown import only_shown
 from callbacks.progress_lines import has_terminal
 
@@ -173,6 +174,8 @@ def table(results: dict[str, Any]) -> Table:
 
 
 def _calibration(results: dict[str, Any]) -> str | None:
+    if of_intervals := results.get("intervals"):
+        return told_of_intervals(of_intervals["factor"], of_intervals["validation_tasks"])
     if "calibration" not in results:
         return None
     found = results["calibration"]

@@ -35,6 +35,7 @@ from app.deploy.predictor import Predictor
 from app.deploy.table import read_table
 from app.deploy.verb import Verb, without_model
 from app.errors import InputError
+from app.scores.temperature import told_of_intervals
 from app.shown import drawing
 
 if TYPE_CHECKING:
@@ -182,6 +183,8 @@ class Predict:
         draw = curves if len(reading.x) == 1 else values
         counted = f"{len(support.x)} support rows, {len(query.x)} queries"
         title, checked = f"{_name(predictor)}: {counted}", list(held_out_rows(predictor, support.x, support.y))
+        if found.interval() and (groups := predictor.algorithm.validated_groups):
+            checked.append(("intervals", told_of_intervals(adapted.temperature, groups)))
         self.write([*query.names, *header], rows, partial(draw, adapted, support, query, found, title))
         self.say(adapted, counted, score, query.x, checked)
         return 0

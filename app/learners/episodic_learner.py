@@ -22,7 +22,7 @@ from app.scores.tally import StageScores, Tally
 from app.scores.temperature import NUM_TASKS, Claims
 from datamodules.base.episodic import EpisodicDataModule
 
-OF_VALIDATION = ("temperature", "nonconformity", "validated_on")  # what a checkpoint keeps of it
+OF_VALIDATION = ("temperature", "nonconformity", "validated_on", "validated_groups")  # what a checkpoint keeps of it
 
 # Scores of a stack of tasks at each stage of the adaptation, and the outputs of the queries after the last one, or null.
 Evaluated = tuple[StageScores, Tensor | None]
@@ -45,6 +45,7 @@ class EpisodicLearner(Learner):
             probabilities are divided by, or the standard deviations multiplied by; null where there was none.
         nonconformity: of these queries, by which sets of classes are made; null where there are none.
         validated_on: number of classes, and of examples of each, in the tasks of these queries; null where there are none.
+        validated_groups: of a regression: number of different tasks that chose the temperature; null where there were none.
     """
 
     task_type: str
@@ -55,6 +56,7 @@ class EpisodicLearner(Learner):
     temperature: float | None = None
     nonconformity: Tensor | None = None
     validated_on: tuple[int, int] | None = None
+    validated_groups: int | None = None
 
     def __init__(self):
         super().__init__()
@@ -157,7 +159,7 @@ class EpisodicLearner(Learner):
     def on_validation_epoch_end(self) -> None:
         self._report(self._tally)
         if self.trainer.state.fn == "fit":  # the checkpoint that is written next has it
-            self.temperature, self.nonconformity = self._claims.corrections()
+            self.temperature, self.nonconformity, self.validated_groups = self._claims.corrections()
             self.validated_on = self._claims.task
 
     def on_test_epoch_start(self) -> None:

@@ -189,6 +189,7 @@ def test_a_table(runs, tmp_path):
     assert means == pytest.approx(found.mean[:, 0].tolist(), rel=1e-6)
     assert [float(row["price_low95"]) for row in rows] == pytest.approx((found.mean - 1.96 * found.std)[:, 0].tolist(), rel=1e-6)
     assert f"of the 1 queries with a target: price {abs(means[0] - 5500):.4g}" in outcome.out
+    assert "too few to promise 95 % of one more task" in outcome.out
 
 
 def test_predictions_of_an_earlier_run_are_replaced(runs, tmp_path):

@@ -32,7 +32,20 @@ def test_few_groups_make_intervals_wider():
         claims = Claims()
         claims.add(torch.linspace(-3, 3, 999), torch.zeros(0), range(groups))
         factors.append(claims.temperature())
-    assert factors[0] / factors[2] == pytest.approx(4.303 / 1.961, rel=1e-3) and factors[0] > factors[1] > factors[2]
+    assert factors[0] / factors[2] == pytest.approx(2.447 / 1.960, rel=1e-3) and factors[0] > factors[1] > factors[2]
+
+
+@pytest.mark.parametrize("groups", [2, 3, 5, 10])
+def test_intervals_hold_95_percent_on_average_over_choices_of_groups(groups):
+    """Where the mean squared errors of groups vary as much as they are large."""
+    generator, covered = torch.Generator().manual_seed(groups), []
+    for _ in range(200):
+        scales = torch.empty(groups + 100).exponential_(generator=generator).sqrt()
+        errors = scales[:, None] * torch.randn(len(scales), 20, generator=generator)
+        claims = Claims()
+        claims.add(errors[:groups].flatten(), torch.zeros(0), range(groups))
+        covered.append((errors[groups:].abs() <= 1.96 * claims.temperature()).double().mean())
+    assert 0.93 < torch.stack(covered).mean() < 0.97
 
 
 def test_nothing_finite_was_said():

@@ -88,6 +88,10 @@ class NeuralProcess(StackedAlgorithm):
     def monitor(self) -> tuple[str, str]:
         return f"val/{self.score_name}", "max"
 
+    def describe_algorithm(self) -> dict[str, Any]:
+        chosen = {"intervals": {"factor": self.temperature, "validation_tasks": self.validated_groups}}
+        return super().describe_algorithm() | (chosen if self.temperature and self.validated_groups else {})
+
 
 class LatentNeuralProcess(NeuralProcess):
     """Base of the neural processes with a latent variable z, one for all targets of a task (Garnelo et al. 2018).

@@ -1,5 +1,6 @@
 """Neural processes against torch.distributions, their symmetries, and the bound of the latent ones."""
 
+import json
 import math
 
 import pytest
@@ -19,6 +20,7 @@ from app.algorithms.model_based.np import NP
 from app.algorithms.model_based.tnp import TNPD
 from app.episode import Episode
 from app.errors import InputError
+from callbacks.test_report import TestReport
 from datamodules.sinusoid import Sinusoid
 
 ALL = sorted((cls for cls, _ in METHODS.values() if issubclass(cls, NeuralProcess)), key=lambda cls: cls.__name__)
@@ -112,6 +114,25 @@ def test_loss_and_scores_of_the_conditional_ones(cls, dims):
     assert scores.keys() == expected.keys()
     for name, value in expected.items():
         assert_close(scores[name], value)
+
+
+def test_a_test_says_how_many_validation_tasks_chose_its_intervals(tmp_path, capsys):
+    data = Sinusoid(queries=5, meta_batch_size=4, val_episodes=8, test_episodes=8)
+    algorithm = algorithm_for(CNP, data)
+    run = trainer(2, val_check_interval=2, check_val_every_n_epoch=None, limit_val_batches=1.0)
+    run.fit(algorithm, datamodule=data)
+    run.save_checkpoint(tmp_path / "one.ckpt")
+    other = algorithm_for(CNP, data)
+    other.on_load_checkpoint(torch.load(tmp_path / "one.ckpt", weights_only=True))
+    assert other.validated_groups == 8 and other.temperature == algorithm.temperature
+    trainer(callbacks=[TestReport()], default_root_dir=tmp_path).test(other, datamodule=data, verbose=False)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["intervals"] == {"factor": other.temperature, "validation_tasks": 8}
+    assert "by 8 validation tasks: too few to promise 95 % of one more task, which takes 19" in capsys.readouterr().out
+    other.validated_groups = 19
+    trainer(callbacks=[TestReport()], default_root_dir=tmp_path).test(other, datamodule=data, verbose=False)
+    told = capsys.readouterr().out
+    assert "by 19 validation tasks" in told and "too few" not in told
 
 
 @each_latent

@@ -112,11 +112,12 @@ def confidence(adapted: Adapted, labels: list[str], probabilities: np.ndarray) -
     """How sure the answers are, and whether anything has checked that."""
     best = probabilities.max(1)
     unsure = int((best < UNSURE).sum())
-    text = f"{100 * best.mean():.0f} % on average, so about {best.sum():.0f} of {len(best)} should be right"
+    if_alike = "" if adapted.held_out else " if these are like those of training"
+    text = f"{100 * best.mean():.0f} % on average, so about {best.sum():.0f} of {len(best)} should be right{if_alike}"
     text += f"; {unsure} below {100 * UNSURE:.0f} %"
     text += f"; {labels.count(OTHER)} are {OTHER!r}" if OTHER in labels else ""
-    if not adapted.held_out and (harder := harder_than_validation(adapted)):
-        text += f"; not checked: {harder}"
+    if not adapted.held_out:
+        text += f"; not checked: {harder_than_validation(adapted) or 'no example could be left out'}"
     yield "confidence", text
 
 

@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -109,14 +110,25 @@ def chosen(patterns: list[str] | None) -> list[Row | StreamRow]:
     return [row for row in rows if not patterns or any(fnmatch(row.name, pattern) for pattern in patterns)]
 
 
+@contextmanager
+def signals_noted() -> Iterator[list[int]]:
+    """Inside, the signals that end a program are only noted, in this list."""
+    noted: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    before = [signal.signal(number, lambda number, _: noted.append(number)) for number in numbers]
+    try:
+        yield noted
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
 def run(queue: Queue, hours: float | None) -> int:
     """Works until everything is done, the hours are over or a signal comes; the exit status."""
     end = time.monotonic() + 3600 * hours if hours is not None else float("inf")
     console, printed = Console(), 0.0
-    stopped: list[int] = []
-    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(signum, lambda number, _: stopped.append(number))
-    with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
+    shown = Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext()
+    with signals_noted() as stopped, shown as live:
         while True:
             # Before it is seen that a Ctrl-C has reached the trainings too, which would look like a failure.
             going_on = not stopped and queue.poll()

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -86,7 +87,8 @@ def place(tmp_path, commands, monkeypatch) -> Path:
 
 def test_rows_are_trained_tested_and_recorded(place, commands, capsys):
     write_record("one", {"kind": "transcribed", "row": "one"})  # which makes room
-    assert rows.main(["--processes", "1"]) == 0
+    handler = signal.getsignal(signal.SIGTERM)
+    assert rows.main(["--processes", "1"]) == 0 and signal.getsignal(signal.SIGTERM) is handler
     assert [command[0] for command in commands] == ["fit", "test", "test"]  # two rows of one training
     record = read_record("one")
     assert record["steps"] == record["budget"] == 12 and record["ended"] == "after its last step"

@@ -53,8 +53,8 @@ SMALL = {  # of the data sets that have them
     "image_size": 36,
     "val_num_classes": [2],
     "test_num_classes": [2],
-    "train_images": 6,
-    "test_images": 4,
+    "train_images": 3,
+    "test_images": 2,
 }
 LAUNCHERS = {"uv", "run", "srun", "bench"}  # with their options they stand before the program
 

@@ -26,19 +26,21 @@ SOON = {"backbone": partial(MLP, hidden_sizes=(6, 6, 6, 6), norms=True)}  # conv
 COMPILED = [name for name, (cls, _) in METHODS.items() if "compile" in options(cls)]
 
 
-class Convolution(nn.Module):
-    """One block of Conv4, whose others are like it."""
+class Convolutions(nn.Module):
+    """The first two blocks of Conv4, the second of which has a gradient in its inputs; the others are like it."""
 
     def __init__(self, input_shape: tuple[int, ...], output_size: int):
         super().__init__()
-        block = TaskConv2d(input_shape[0], 4, 3, stride=2, padding=1, bias=False), TaskBatchNorm(4), nn.ReLU(), GlobalMean()
-        self.body, self.head = nn.Sequential(*block), nn.Linear(4, output_size)
+        blocks: list[nn.Module] = []
+        for channels in (input_shape[0], 4):
+            blocks += [TaskConv2d(channels, 4, 3, stride=2, padding=1, bias=False), TaskBatchNorm(4), nn.ReLU()]
+        self.body, self.head = nn.Sequential(*blocks, GlobalMean()), nn.Linear(4, output_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(x))
 
 
-CONVOLUTION = {"backbone": Convolution}
+CONVOLUTIONS = {"backbone": Convolutions}
 
 
 @pytest.fixture
@@ -78,9 +80,9 @@ def test_the_traced_step_is_the_same(traced, method, task):
 @pytest.mark.parametrize(
     ("how", "option"),
     [
-        (None, CONVOLUTION),
-        ("patches", CONVOLUTION),
-        ("off", CONVOLUTION),
+        (None, CONVOLUTIONS),
+        ("patches", CONVOLUTIONS),
+        ("off", CONVOLUTIONS),
         (None, SOON | {"transductive": False}),
         (None, SOON | {"inner_optimizer": "adam"}),
     ],

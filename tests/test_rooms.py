@@ -54,7 +54,7 @@ ROOMS: dict[str, set[str]] = {
         "app.backbones",
         "app.pretrained",
     },
-    "callbacks": {"callbacks.pictures", "app.continual", "app.learners", "app.runs", "datamodules.base"},
+    "callbacks": {"callbacks.pictures", "app.continual", "app.learners", "app.runs", "app.scores", "datamodules.base"},
     "callbacks.pictures": {"app.learners", "datamodules.base"},
     "app.report": {"app.runs"},
     "app.continual.meta_learned": {"app.continual", "app.continual.methods", "app.continual.base", "app.runs", *METHODS},

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
-from rich.markup import escape
 from rich.table import Table
 
 from app.continual import references
@@ -202,7 +201,7 @@ def tables(results: dict[str, Any]) -> list[Table]:
     def add(name: str, formula: str, *values: dict[str, Any]) -> None:
         reasons = dict.fromkeys(value["undefined"] for value in values if value["mean"] is None)
         others = [""] * (max(len(results["views"]), 1) - len(values))
-        scores.add_row(name, *map(_cell, values), *others, escape(formula + "".join(f"; undefined: {why}" for why in reasons)))
+        scores.add_row(name, *map(_cell, values), *others, formula + "".join(f"; undefined: {why}" for why in reasons))
 
     for name in NAMES if results["views"] else ():
         add(name, FORMULAS[name], *(view[name] for view in results["views"].values()))

@@ -22,6 +22,7 @@ from app.backbones.rows import Rows
 from app.continual.learner import ContinualLearner
 from app.continual.methods import er, gdumb, joint
 from callbacks.stream_report import StreamReport, tables
+from callbacks.test_report import print_table
 
 RUN = [*QUIET, "--model=ContinualLearner", "--data=helpers.streams.Patterns"]
 DOUBLE = "--trainer.precision=64-true"
@@ -153,7 +154,7 @@ def test_a_method_that_learns_at_the_end_has_its_last_row_alone(anytime_every):
         ("domain", {"evaluate_every": 2}, dict.fromkeys(("LA", "BWT", "FWT", "AAA", "WC-ACC"), "evaluate_every 2 leaves out")),
     ],
 )
-def test_an_undefined_metric_says_why(scenario, options, reasons):
+def test_an_undefined_metric_says_why(scenario, options, reasons, capsys):
     stream = Patterns(scenario)
     learner = ContinualLearner(stream, **options)
     trainer(max_steps=-1).fit(learner, datamodule=stream)
@@ -164,6 +165,8 @@ def test_an_undefined_metric_says_why(scenario, options, reasons):
     undefined = {name for name, score in results["views"][scenario].items() if score["mean"] is None}
     assert undefined >= set(reasons) if options else undefined == set(reasons)
     assert [*tables(results)[0].columns[1].cells].count("-") == len(undefined)
+    print_table(tables(results)[0])
+    assert "mean_j R[j,j] (Riemer" in capsys.readouterr().out
 
 
 def test_training_from_scratch_for_an_evaluation_is_part_of_the_cost(monkeypatch):

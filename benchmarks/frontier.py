@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from app.continual.metrics import mean_and_interval
 from app.errors import InputError
+from benchmarks.continual_candidates import METHODS, Candidate
 from benchmarks.markdown import number
 from benchmarks.measure import describe_machine, one_quiet_thread, print_table
 from benchmarks.meta_continual import LEARNED
 from benchmarks.meta_continual import NAME as SEARCHED
-from benchmarks.meta_continual_search import METHODS, STREAMS, Candidate, deploy
+from benchmarks.meta_continual_search import STREAMS, deploy
 from benchmarks.records import RECORDS, read_record, write_record
 from callbacks.run_identity import git_commit
 

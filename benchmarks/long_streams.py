@@ -17,10 +17,11 @@ from torch import nn
 from app.continual.metrics import mean_and_interval
 from app.continual.references import RAW, references
 from app.errors import InputError
+from benchmarks.continual_candidates import METHODS
 from benchmarks.continual_tuning import FIRST_STREAM
 from benchmarks.markdown import number
 from benchmarks.measure import describe_machine, one_quiet_thread, print_table
-from benchmarks.meta_continual_search import METHODS, Search, Short, Stream, by_gradients, by_hand, learn
+from benchmarks.meta_continual_search import Search, Short, Stream, by_gradients, by_hand, learn
 from benchmarks.records import write_record
 from callbacks.run_identity import git_commit
 from datamodules.class_stream import ClassStream

@@ -14,9 +14,10 @@ from typing import Any
 
 from app.continual.metrics import mean_and_interval
 from app.errors import InputError
+from benchmarks.continual_candidates import METHODS, Candidate
 from benchmarks.markdown import number
 from benchmarks.measure import describe_machine, one_quiet_thread, print_table
-from benchmarks.meta_continual_search import METHODS, STREAMS, Candidate, Search, Short, Stream, by_gradients, by_hand, deploy
+from benchmarks.meta_continual_search import STREAMS, Search, Short, Stream, by_gradients, by_hand, deploy
 from benchmarks.records import RECORDS, read_record, write_record
 from callbacks.run_identity import git_commit
 
@@ -37,7 +38,8 @@ SHARED = {
 
 STEPS = (
     "A step of a search is one of a single stream, on a batch; forward mode takes as many as there are numbers, each with a "
-    "tangent, and for an initialisation, which has twice the outer steps, every step is taken twice and gone back through."
+    "tangent, and for an initialisation, which has twice the outer steps, every step is taken twice and gone back through. "
+    "For EWC it begins with a strength of 1: with its default of 100 the steps run off."
 )
 
 

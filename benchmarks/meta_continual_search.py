@@ -6,23 +6,18 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from lightning import Trainer
-from torch.optim import SGD
 
-from app.continual.base.method import ContinualMethod, MethodCallable
+from app.continual.base.method import MethodCallable
 from app.continual.learned_numbers import LearnedNumbers
 from app.continual.learner import ContinualLearner
 from app.continual.meta_learned.meta_continual import MetaContinual
-from app.continual.methods.agem import AGEM
-from app.continual.methods.derpp import DERPP
-from app.continual.methods.er import ER
-from app.continual.methods.ewc import EWC
-from app.continual.methods.fine_tuning import FineTuning
-from app.continual.methods.si import SI
 from app.episode import Episode
+from app.errors import InputError
+from benchmarks.continual_candidates import Candidate
 from benchmarks.continual_tuning import DESCENT, FIRST_STREAM
 from callbacks.step_seed import StepSeed
 from datamodules.base.inputs import as_inputs
@@ -59,34 +54,6 @@ class Stream(NamedTuple):
 STREAMS = {
     "split_mnist": Stream(partial(SplitMNIST, shuffle_classes=True), "class", 2, None),
     "rotated_mnist": Stream(RotatedMNIST, "domain", 10, 200, short=20),  # fewer would be further from each other
-}
-
-
-class Candidate(NamedTuple):
-    """A method.
-
-    Attributes:
-        kind: its class.
-        options: that are no matter of search.
-        grid: values that a person would try of each number, beside the learning rates.
-    """
-
-    kind: type[ContinualMethod]
-    options: dict[str, Any]
-    grid: dict[str, tuple[float, ...]]
-
-    def made(self, lr: float, **numbers: float) -> MethodCallable:
-        """The method with these numbers."""
-        return partial(self.kind, optimizer=partial(SGD, lr=lr), **self.options, **numbers)
-
-
-METHODS = {
-    "fine-tuning": Candidate(FineTuning, {}, {}),
-    "ER": Candidate(ER, {"memory": 200, "replay": 10}, {"replay_weight": (0.3, 1.0, 3.0)}),
-    "DER++": Candidate(DERPP, {"memory": 200, "replay": 10}, {"alpha": (0.2, 0.5, 1.0), "beta": (0.5, 1.0)}),
-    "A-GEM": Candidate(AGEM, {"memory": 200}, {}),
-    "EWC": Candidate(EWC, {}, {"strength": (1.0, 10.0, 100.0, 1000.0)}),
-    "SI": Candidate(SI, {}, {"strength": (0.1, 1.0, 10.0)}),
 }
 
 
@@ -225,7 +192,7 @@ def by_gradients(stream: Stream, candidate: Candidate, short: Short, initialisat
     meta = MetaContinual(
         (1, 28, 28),
         stream.short * stream.per,
-        method=candidate.made(START),
+        method=candidate.made(START, **candidate.start),
         meta_learn=tuple(learn),
         optimizer=partial(torch.optim.Adam, lr=BESIDE_WEIGHTS if initialisation else OUTER_LR),
         initialisation_lr_factor=WEIGHTS_FACTOR,
@@ -239,6 +206,9 @@ def by_gradients(stream: Stream, candidate: Candidate, short: Short, initialisat
         drawn = [short.draw(stream, data, number * short.streams + own) for own in range(short.streams)]
         batch = Episode(*(torch.stack(part) for part in zip(*drawn, strict=True)))
         gradient, _ = meta.outer_gradient(params, batch, number * short.streams)
+        if not all(part.isfinite().all() for part in gradient.values()):
+            numbers = ", ".join(f"{name} {value:.3g}" for name, value in meta.outer.numbers().items())
+            raise InputError(f"{candidate.kind.__name__} runs off with {numbers}; begin with smaller ones")
         for name, parameter in params.items():
             parameter.grad = gradient[name]
         optimizer.step()

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import frontier
-from benchmarks.meta_continual_search import METHODS, Deployed
+from benchmarks.continual_candidates import METHODS
+from benchmarks.meta_continual_search import Deployed
 
 LINE = {
     "stream": "split_mnist",

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from app.errors import InputError
 from benchmarks import meta_continual, meta_continual_search
-from benchmarks.meta_continual_search import STREAMS, Short
+from benchmarks.continual_candidates import METHODS
+from benchmarks.meta_continual_search import STREAMS, Short, by_gradients
 from datamodules.files.labelled_images import labelled
 from datamodules.files.mnist import MNIST
 
@@ -74,3 +76,9 @@ def test_what_cannot_be(tmp_path, capsys):
         with pytest.raises(SystemExit):
             meta_continual.main(["--stream=split_mnist", option])
         assert message in capsys.readouterr().err
+
+
+def test_a_method_that_runs_off_is_named(tmp_path):
+    candidate = METHODS["EWC"]._replace(start={"strength": 1e30})
+    with pytest.raises(InputError, match=r"EWC runs off with lr 0.03, strength 1e\+30; begin with smaller ones"):
+        by_gradients(STREAMS["split_mnist"], candidate, Short("digits", 10, 1, 1), False, tmp_path)

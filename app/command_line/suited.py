@@ -32,7 +32,10 @@ PHOTOGRAPHS = {  # as in the published settings for 84x84, by algorithm
 }
 # Of photographs: few large ones are drawn in minutes, and CAVIA, whose tasks share the head, needs more tasks than they leave.
 SIDES = {"NeuralStatistician": "28", "CAVIA": "28"}
-TABLES = {"MAML": {"inner_lr": "0.1", "inner_steps": "10"}, "MetaCurvature": {"inner_lr": "0.05", "inner_steps": "5"}}
+TABLES = {  # a group may have numbers far from those of the others
+    "MAML": {"inner_lr": "0.1", "inner_steps": "10", "backtracks": "true"},
+    "MetaCurvature": {"inner_lr": "0.05", "inner_steps": "5", "backtracks": "true"},
+}
 ADAM = Section("torch.optim.Adam", {"lr": Word("0.0003")})
 GLYPHS = {"num_classes": "50", "train_images": "8", "test_images": "4"}  # of a stream: few characters have 20 faces
 STREAMS = {  # under a beta of `replay` each replayed picture weighs as much as the one that arrives

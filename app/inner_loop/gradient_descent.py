@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from app.inner_loop.backtracking import shortened
 from app.inner_loop.inner_optimizers import GradientDescent, InnerOptimizer
 from app.inner_loop.mixed_mode import MixedStep, Moments
 from app.inner_loop.observation import observe
@@ -91,6 +92,7 @@ class InnerLoop:
         mixed: the outer gradient takes one product with a Hessian a step, and keeps nothing but its weights until then; under the
             one vmap over tasks, elsewhere as without.
         precision: of the loss and its gradient, whose matrix products are autocast as well.
+        backtracks: a step that does not lower the loss is shortened, as `shortened` says; no outer gradient passes through it.
     """
 
     loss: Callable[[Params, Any, int], Tensor]
@@ -100,6 +102,7 @@ class InnerLoop:
     recompute: bool = False
     mixed: bool = False
     precision: AbstractContextManager = field(default_factory=nullcontext)
+    backtracks: bool = False
 
     def states(
         self, weights: Params, num_steps: int, shared: Any = (), rule_params: Params | None = None
@@ -133,7 +136,10 @@ class InnerLoop:
                 tasks, weights, moments, shared, rule_params
             )
         gradient, loss = self._gradient(step, weights, shared, first_order=self.first_order)
-        return *self._update(step, device, weights, moments, gradient, rule_params), loss
+        after, moments = self._update(step, device, weights, moments, gradient, rule_params)
+        if self.backtracks:
+            after = shortened(lambda tried: self._loss(step, tried, shared), weights, after, loss)
+        return after, moments, loss
 
     def _loss(self, step: int, weights: Params, shared: Any) -> Tensor:
         with self.precision:

@@ -40,6 +40,11 @@ def test_cavia_sees_many_small_photographs_and_takes_small_steps():
     assert (model["inner_lr"], data["image_size"], data["meta_batch_size"]) == ("0.1", "28", "16")
 
 
+def test_on_tables_steps_that_lower_no_loss_are_shortened():
+    model, _, said = options("fit --model MAML --data CsvRegression --data.path x")
+    assert model == {"inner_lr": "0.1", "inner_steps": "10", "backtracks": "true"} and "--model.backtracks true" in said[0]
+
+
 @pytest.mark.parametrize(
     "line",
     [

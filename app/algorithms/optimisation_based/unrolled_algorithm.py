@@ -46,6 +46,8 @@ class UnrolledAlgorithm(InnerLoopAlgorithm):
         hypergradient: how the outer gradient passes through the inner loop: unrolled, by a graph of all its steps; or mixed, by
             one product with a Hessian a step, of forward and reverse mode together (Kemaev et al. 2025, MixFlow-MG), which keeps
             the weights of each step alone: the same gradient, about the memory of one step, a fifth to two thirds more time.
+        backtracks: at evaluation a step that does not lower the support loss is shortened, down to none, so that no task diverges
+            whose numbers are far from those of training.
         compile: the gradient of a chunk of tasks becomes one compiled program, on a GPU a CUDA graph; the first step then takes a
             C++ compiler and up to minutes. On the CPU it pays for small networks without convolutions, whose step takes a
             quarter of the time; for convolutional ones it is experimental: from a tenth faster to a tenth slower.
@@ -63,6 +65,7 @@ class UnrolledAlgorithm(InnerLoopAlgorithm):
         inner_momentum: float = 0.9,
         checkpoint_inner_steps: bool = False,
         hypergradient: Literal["unrolled", "mixed"] = "unrolled",
+        backtracks: bool = False,
         compile: bool = False,
         **kwargs,
     ):
@@ -72,7 +75,7 @@ class UnrolledAlgorithm(InnerLoopAlgorithm):
                 "--model.checkpoint_inner_steps true computes twice what --model.compile true computes once; leave one out"
             )
         self.first_order, self.checkpoint_inner_steps = first_order, checkpoint_inner_steps
-        self.hypergradient = hypergradient
+        self.hypergradient, self.backtracks = hypergradient, backtracks
         if hypergradient == "mixed":
             self._check_mixed(compile)
         self.inner_optimizer = optimizer_of(inner_optimizer, inner_momentum)
@@ -137,6 +140,7 @@ class UnrolledAlgorithm(InnerLoopAlgorithm):
             recompute=self.checkpoint_inner_steps and self.training,
             mixed=self.hypergradient == "mixed" and self.training and not self.first_order,
             precision=self.inner_autocast(),
+            backtracks=self.backtracks and not self.training,
         )
 
     def support_loss(self, weights: Params, support: Support, step: int) -> Tensor:

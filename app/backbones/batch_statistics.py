@@ -54,6 +54,8 @@ class _Gradient(Function):
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse_deviation: Tensor, eps: float) -> tuple:
+        if g.stride() != x.stride():  # torch's kernel takes up to twenty times as long where the orders in memory differ
+            g = torch.empty_like(x).copy_(g)
         of_x, of_weight, of_bias = _gradients(g, x, weight, None, None, mean, inverse_deviation, True, eps, [True] * 3)
         ctx.save_for_backward(g, x, weight, mean, inverse_deviation, of_weight, of_bias)
         ctx.eps = eps
@@ -69,7 +71,7 @@ class _Gradient(Function):
             r = ((x - _channels(mean, x)).square().mean(dims) + ctx.eps).rsqrt()
         by_g, sum_vz, sum_v = _Gradient.apply(v, x, weight, mean, r, ctx.eps)
         mean_vz, mean_v, mean_gz, mean_g = sum_vz / rows, sum_v / rows, of_weight / rows, of_bias / rows
-        covariance = (v * g).sum(dims) / rows - mean_v * mean_g - mean_vz * mean_gz
+        covariance = _centred_products(v, g, mean_g) / rows - mean_vz * mean_gz
         by_g = by_g + _linear(v_bias - v_weight * r * mean, (x, v_weight * r))
         # The derivative by x is linear in v, g and z, with coefficients for each channel.
         scale = weight * r
@@ -80,11 +82,21 @@ class _Gradient(Function):
         return by_g, by_x, rows * r * covariance, None, None, None
 
 
+def _centred_products(v: Tensor, g: Tensor, mean: Tensor) -> Tensor:
+    """The sum over each channel of v (g - mean)."""
+    if torch.is_grad_enabled() or v.stride() != g.stride():
+        return (v * (g - _channels(mean, g))).sum((0, *range(2, g.ndim)))
+    ones = torch.ones_like(mean)  # with a deviation of 1, the gradient for the weight
+    return _gradients(v, g, ones, None, None, mean, ones, True, 0.0, [False, True, False])[1]
+
+
 def _linear(constant: Tensor, *terms: tuple[Tensor, Tensor]) -> Tensor:
     """The constant of each channel plus the sum of tensors, each times a factor of each channel."""
-    total = _channels(constant, terms[0][0])
-    for tensor, factor in terms:
-        total = torch.addcmul(total, tensor, _channels(factor, tensor))
+    (tensor, factor), *others = terms
+    total = torch.addcmul(_channels(constant, tensor), tensor, _channels(factor, tensor))
+    add = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_
+    for tensor, factor in others:
+        total = add(total, tensor, _channels(factor, tensor))
     return total
 
 

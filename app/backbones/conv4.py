@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from app.backbones.task_batch_norm import TaskBatchNorm
 from app.backbones.task_conv import TaskConv2d
 from app.backbones.task_pool import TaskMaxPool2d
+from app.backbones.task_rectifier import TaskRectifier
 from app.errors import InputError
 
 Init = Literal["xavier", "normal_head", "wide", "he", "torch"]
@@ -99,7 +100,7 @@ class Conv4(nn.Module):
             if halves and downsample == "max_pool":
                 blocks.append(TaskMaxPool2d(2))  # before the rectifier, with which it commutes and which then has a quarter to do
                 size = [side // 2 for side in size]
-            blocks.append(nn.LeakyReLU(negative_slope) if negative_slope else nn.ReLU())
+            blocks.append(TaskRectifier(negative_slope))
             channels = width
             if min(size) < 1:
                 raise InputError(

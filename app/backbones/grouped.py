@@ -6,7 +6,7 @@ from torch import Tensor
 
 from app.backbones import patches
 from app.backbones.patches import Geometry
-from app.inner_loop.task_stack import packed
+from app.inner_loop.task_stack import packed, unset
 
 
 def convolve(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
@@ -16,14 +16,14 @@ def convolve(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
 
 def input_gradient(g: Tensor, weight: Tensor, size: tuple[int, int], geometry: Geometry) -> Tensor:
     """As `patches.input_gradient`."""
-    return _gradient(0, g, _unset(g, len(g), geometry.groups * weight.shape[1], *size), weight, geometry)
+    return _gradient(0, g, unset(g, len(g), geometry.groups * weight.shape[1], *size), weight, geometry)
 
 
 def filter_gradient(g: Tensor, x: Tensor, kernel: tuple[int, int], geometry: Geometry) -> Tensor:
     """As `patches.filter_gradient`."""
     if g.dtype == torch.bfloat16 and min(x.shape[2:]) < max(kernel):
         return patches.filter_gradient(g, x, kernel, geometry)  # oneDNN leaves what no pixel reaches unset
-    return _gradient(1, g, x, _unset(g, g.shape[1], x.shape[1] // geometry.groups, *kernel), geometry)
+    return _gradient(1, g, x, unset(g, g.shape[1], x.shape[1] // geometry.groups, *kernel), geometry)
 
 
 def _gradient(of: int, g: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
@@ -31,8 +31,3 @@ def _gradient(of: int, g: Tensor, x: Tensor, weight: Tensor, geometry: Geometry)
     wanted = [of == 0, of == 1, False]
     backward = torch.ops.aten.convolution_backward
     return backward(packed(g), packed(x), packed(weight), None, stride, padding, dilation, False, (0, 0), groups, wanted)[of]
-
-
-def _unset(like: Tensor, *shape: int) -> Tensor:
-    """A tensor of which only the shape, the dtype and the order in memory are read."""
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)

@@ -7,6 +7,7 @@ from app.backbones.drop_block import DropBlock
 from app.backbones.task_batch_norm import TaskBatchNorm
 from app.backbones.task_conv import TaskConv2d
 from app.backbones.task_pool import TaskMaxPool2d
+from app.backbones.task_rectifier import TaskRectifier
 from app.errors import InputError
 
 SLOPE = 0.1
@@ -79,4 +80,4 @@ def _block(channels: int, width: int, stride: int, drop: nn.Module) -> nn.Sequen
     # No bias before a norm: its gradient is pure rounding, which Adam turns into steps.
     convolution = TaskConv2d(channels, width, 3, padding=1, bias=False)
     # The rectifier commutes with the maximum, and then has less to do.
-    return nn.Sequential(convolution, TaskBatchNorm(width), TaskMaxPool2d(2, stride=stride), nn.LeakyReLU(SLOPE), drop)
+    return nn.Sequential(convolution, TaskBatchNorm(width), TaskMaxPool2d(2, stride=stride), TaskRectifier(SLOPE), drop)

@@ -7,6 +7,7 @@ from app.backbones.drop_block import DropBlock
 from app.backbones.task_batch_norm import TaskBatchNorm
 from app.backbones.task_conv import TaskConv2d
 from app.backbones.task_pool import TaskMaxPool2d
+from app.backbones.task_rectifier import TaskRectifier
 from app.errors import InputError, check_at_least
 
 
@@ -24,11 +25,11 @@ class ResidualBlock(nn.Module):
         layers: list[nn.Module] = []
         for fan_in in (channels, width, width):
             # No bias before a norm: its gradient is pure rounding, which Adam turns into steps.
-            layers += [TaskConv2d(fan_in, width, 3, padding=1, bias=False), TaskBatchNorm(width), nn.LeakyReLU(0.1)]
+            layers += [TaskConv2d(fan_in, width, 3, padding=1, bias=False), TaskBatchNorm(width), TaskRectifier(0.1)]
         self.residual = nn.Sequential(*layers[:-1])
         self.shortcut = nn.Sequential(TaskConv2d(channels, width, 1, bias=False), TaskBatchNorm(width))
         # The rectifier commutes with the maximum, and then has a quarter to do.
-        self.end = nn.Sequential(TaskMaxPool2d(2), nn.LeakyReLU(0.1), drop)
+        self.end = nn.Sequential(TaskMaxPool2d(2), TaskRectifier(0.1), drop)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.end(self.residual(x) + self.shortcut(x))

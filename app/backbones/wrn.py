@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from app.backbones.conv4 import GlobalMean
 from app.backbones.task_batch_norm import TaskBatchNorm
 from app.backbones.task_conv import TaskConv2d
+from app.backbones.task_rectifier import TaskRectifier
 from app.errors import InputError, check_at_least
 
 STEM = 16
@@ -23,11 +24,11 @@ class WideBlock(nn.Module):
 
     def __init__(self, channels: int, width: int, stride: int):
         super().__init__()
-        self.start = nn.Sequential(TaskBatchNorm(channels), nn.ReLU())
+        self.start = nn.Sequential(TaskBatchNorm(channels), TaskRectifier())
         self.residual = nn.Sequential(
             TaskConv2d(channels, width, 3, stride=stride, padding=1, bias=False),
             TaskBatchNorm(width),
-            nn.ReLU(),
+            TaskRectifier(),
             TaskConv2d(width, width, 3, padding=1, bias=False),
         )
         changes = channels != width or stride != 1
@@ -67,7 +68,7 @@ class WRN(nn.Module):
                 layers.append(WideBlock(fan_out if block else fan_in, fan_out, 2 if group and not block else 1))
         self.num_features = widths[-1]
         self.map_shape = (self.num_features, -(-height // 4), -(-side // 4))  # a strided convolution rounds up
-        self.body = nn.Sequential(*layers, TaskBatchNorm(self.num_features), nn.ReLU(), GlobalMean())
+        self.body = nn.Sequential(*layers, TaskBatchNorm(self.num_features), TaskRectifier(), GlobalMean())
         self.head = nn.Linear(self.num_features, output_size) if output_size else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -147,6 +147,11 @@ def packed(x: Tensor) -> Tensor:
     return x if x.stride() == strides else x.clone(memory_format=torch.channels_last)
 
 
+def unset(like: Tensor, *shape: int) -> Tensor:
+    """A tensor of which only the shape, the dtype and the order in memory are read."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
 def _leaf(stack: Tensor) -> Tensor:
     if stack.ndim == 5:  # filters of a convolution, channels last too
         stack = stack.movedim(2, 4).contiguous().movedim(4, 2)

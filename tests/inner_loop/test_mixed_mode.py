@@ -19,6 +19,8 @@ from app.backbones import grouped, patches
 from app.backbones.batch_statistics import normalise
 from app.backbones.patches import Geometry
 from app.backbones.task_conv import _Convolution
+from app.backbones.task_pool import _MaxPool
+from app.backbones.task_rectifier import _Rectified
 from app.errors import InputError
 from app.inner_loop.gradient_descent import INNER_GRADIENT_NORM
 from app.inner_loop.observation import observing
@@ -240,6 +242,13 @@ def test_slopes_of_a_normalisation(float64, shape):
     check_slopes(lambda *inputs: normalise(*inputs, 1e-2), torch.randn(shape), torch.rand(3) + 0.5, torch.randn(3))
     weight, bias = torch.rand(3) + 0.5, torch.randn(3)  # that the inner loop leaves alone
     check_slopes(lambda x: normalise(x, weight, bias, 1e-2), torch.randn(shape))
+
+
+def test_slopes_of_pooling_and_rectifier(float64):
+    torch.manual_seed(0)
+    x = torch.randperm(32).double().view(1, 2, 4, 4) / 16 - 0.99  # no two pixels are alike
+    check_slopes(lambda x: _MaxPool.apply(x, ((2, 2), (1, 1), (0, 0), (1, 1), False))[0].square(), x)
+    check_slopes(lambda x: _Rectified.apply(x, 0.1).square(), x)
 
 
 LABELS = torch.tensor([0, 3, 1])

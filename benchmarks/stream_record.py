@@ -43,7 +43,8 @@ def show_stream(record: dict[str, Any], elsewhere: dict[str, dict[str, Any]]) ->
         lines = [[row["method"], *_cells(row), str(others.get(row["method"], ""))] for row in rows]
         parts.append(table(["method", *SCORES.values(), *COSTS, "rate", "measured elsewhere, ACC"], lines))
         rules = dict.fromkeys(row.get("rates", CONFIGS_OWN) for row in rows)
-        parts.append(paragraph(" ".join(rules) + " Not all rows follow one rule." * (len(rules) > 1)))
+        of_rows = {rule: "Rows without a rate: " if rule == CONFIGS_OWN else "Rows with a rate: " for rule in rules}
+        parts.append(paragraph(" ".join(start * (len(rules) > 1) + rule for rule, start in of_rows.items())))
     return [*parts, commands(dict.fromkeys(row["command"] for row in record["rows"]))]
 
 

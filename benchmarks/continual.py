@@ -25,7 +25,7 @@ from benchmarks.continual_together import run_seeds
 from benchmarks.continual_tuning import in_words, tune
 from benchmarks.stream_record import seeds_of, write_stream_record
 
-STREAMS = ("glyphs_stream", "omniglot_stream", "osaka", "permuted_mnist", "rotated_mnist", "split_mnist")
+STREAMS = ("glyphs_stream", "many_permuted_mnist", "omniglot_stream", "osaka", "permuted_mnist", "rotated_mnist", "split_mnist")
 SCENARIOS = {"split_mnist": ("class", "task", "domain")}
 PREQUENTIAL = "prequential accuracy"
 SHOWN = ("ACC", "LA", "BWT", "forgetting", "FWT", PREQUENTIAL)

@@ -8,6 +8,7 @@ rows out of the file, and what is computed of them. Nothing of timm is needed. O
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -54,7 +55,9 @@ class RandomFeatures(FeatureTable):
 
 def tasks_per_second(data: FeatureTable, seconds: float, is_training: bool) -> tuple[float, float]:
     """Tasks a second of the clock, and of processor time, with their draw: outer steps, or the answers to their queries."""
-    algorithm = ProtoNet(input_shape=data.input_shape, output_size=data.ways, backbone=Identity).train(is_training)
+    backbone = partial(Identity, scale=None)
+    algorithm = ProtoNet(input_shape=data.input_shape, output_size=data.ways, backbone=backbone, scale=9.0, learns_scale=True)
+    algorithm.train(is_training)
     optimizer, tasks = torch.optim.Adam(algorithm.parameters()), data.meta_batch_size
     params, step = dict(algorithm.named_parameters()), 0
     started, used = time.monotonic(), time.process_time()

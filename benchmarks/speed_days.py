@@ -54,20 +54,26 @@ def add_run(machine: dict[str, Any], rows: list[dict[str, Any]], folder: Path = 
 
 
 def content(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The table of all runs on machines like that of the last, as `benchmarks.results` takes it."""
-    machine = (runs[-1]["device"], runs[-1]["cores"])
-    alike = [run for run in runs if (run["device"], run["cores"]) == machine]
-    days = sorted({run["day"] for run in alike})
+    """A table for each kind of machine, that of the last run first, as `benchmarks.results` takes it."""
+    alike: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for run in reversed(runs):
+        alike.setdefault((run["device"], run["cores"]), []).insert(0, run)
+    return [{"text": TEXT}, *(part for own in alike.values() for part in _of_machine(own)), {"commands": [COMMAND]}]
+
+
+def _of_machine(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The table of runs on one kind of machine, below a line that says which."""
     table = []
-    for setting in alike[-1]["seconds"]:
-        found = [run["seconds"][setting] for run in alike if setting in run["seconds"]]
+    for setting in runs[-1]["seconds"]:
+        found = [run["seconds"][setting] for run in runs if setting in run["seconds"]]
         for by in found[-1]:
             times = [run[by] for run in found if by in run]
             ratios = [_times(found, by, rival) if by != rival else "" for rival in ("learn2learn", AS_ITS_USERS_RUN_IT)]
             table.append([setting, by, f"{timing(times)}" if len(times) > 1 else f"{1e3 * times[0]:,.1f}", *ratios])
     columns = ["shape", "by", "ms", "times as fast as learn2learn", "as learn2learn with memory left to glibc"]
-    where = f"Runs: {len(alike)}, on {', '.join(days)}; {machine[1]} cores of {machine[0]}"
-    return [{"text": f"{TEXT} {where}."}, {"columns": columns, "rows": table}, {"commands": [COMMAND]}]
+    days = ", ".join(sorted({run["day"] for run in runs}))
+    where = f"{runs[-1]['cores']} cores of {runs[-1]['device']}; runs: {len(runs)}, on {days}."
+    return [{"text": where}, {"columns": columns, "rows": table}]
 
 
 def _times(found: list[dict[str, float]], by: str, rival: str) -> str:

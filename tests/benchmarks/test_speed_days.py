@@ -21,8 +21,9 @@ def test_the_median_and_the_spread_of_the_runs_of_such_a_machine(tmp_path):
         add_run(MACHINE, rows(ours, theirs), tmp_path)
     add_run(MACHINE | {"device": "another"}, rows(1, 1), tmp_path)
     path = add_run(MACHINE, rows(130, 390), tmp_path)
-    text, table, _ = json.loads(path.read_text())["content"]
-    assert "Runs: 4, on " in text["text"] and "; 2 cores of a processor" in text["text"]
+    _, where, table, elsewhere, other_table, _ = json.loads(path.read_text())["content"]
+    assert where["text"].startswith("2 cores of a processor; runs: 4, on ")
+    assert elsewhere["text"].startswith("2 cores of another; runs: 1, on ") and len(other_table["rows"]) == 3
     assert table["rows"] == [
         ["a second order, 32", "ours", "115.0 [100.0, 130.0]", "2.8 [2.0, 3.0]", "5.5 [4.0, 6.0]"],
         ["a second order, 32", "learn2learn", "287.5 [240.0, 390.0]", "", "2.0 [2.0, 2.0]"],

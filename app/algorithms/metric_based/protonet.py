@@ -19,22 +19,25 @@ class ProtoNet(KeepsSums, EmbeddingAlgorithm):
 
     Args:
         distance: squared Euclidean, or cosine.
-        scale: of the logits under the cosine, whose range of -1 to 1 leaves the softmax flat; under the distance it is 1.
+        scale: of the logits; null for 10 under the cosine, whose range of -1 to 1 leaves the softmax flat, and for 1 under the
+            distance, where it stays 1 unless it is learned.
         learns_scale: the scale is learned, from there on (Meta-Baseline, Chen et al. 2021); else it stays.
     """
 
     def __init__(
         self,
         distance: Literal["euclidean", "cosine"] = "euclidean",
-        scale: float = 10.0,
+        scale: float | None = None,
         learns_scale: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if scale is None:
+            scale = 10.0 if distance == "cosine" else 1.0
         if not (isfinite(scale) and scale > 0):
             raise InputError(f"--model.scale is {scale}; give a number above 0")
         self.distance = distance
-        start = torch.tensor(float(scale) if distance == "cosine" else 1.0)
+        start = torch.tensor(float(scale) if distance == "cosine" or learns_scale else 1.0)
         if learns_scale:
             self.scale = nn.Parameter(start)
         else:

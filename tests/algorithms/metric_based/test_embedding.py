@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
 from app.algorithms.metric_based.protonet import ProtoNet
-from app.backbones import Conv4
+from app.backbones import Conv4, Identity
 from app.backbones.task_batch_norm import TaskBatchNorm
 from app.episode import Episode
 
@@ -148,3 +148,16 @@ def test_a_scale_that_is_learned():
         outputs = algorithm.query_outputs(params, batch)
         assert_close(outputs, fixed.query_outputs(params, batch))
         assert_close(algorithm.query_outputs(params | {"scale": torch.tensor(3.0)}, batch), outputs * 3 / start)
+
+
+def test_a_scale_at_the_answers_is_that_of_the_features_squared(float64):
+    scaled = build("ProtoNet", backbone=partial(Identity, scale=3.0))
+    plain = build("ProtoNet", backbone=partial(Identity, scale=None), scale=9.0, learns_scale=True)
+    params, batch = dict(plain.named_parameters()), random_tasks()
+    assert list(params) == ["scale"]
+    outputs = scaled.query_outputs(dict(scaled.named_parameters()), batch)
+    probabilities = plain.query_outputs(params, batch).softmax(-1)
+    assert_close(outputs.softmax(-1), probabilities)
+    (slope,) = plain.outer_gradient(params, batch)[0].values()
+    (slope_of_features,) = scaled.outer_gradient(dict(scaled.named_parameters()), batch)[0].values()
+    assert_close(slope_of_features, 2 * 3.0 * slope)

@@ -90,7 +90,7 @@ def searches(
     count, sizes = options.validation, (options.images, options.data_dir)
     if not only_gradients:
         yield HAND, by_hand(candidate, count, lambda method: deploy(stream, method, count, "val", *sizes))
-    for name in (LEARNED, INITIALISED):
+    for name in [way for way in (LEARNED, INITIALISED) if way in options.ways]:
         yield name, by_gradients(stream, candidate, short, name == INITIALISED, options.data_dir)
 
 
@@ -152,6 +152,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--keep_hand", action="store_true", help="take the numbers by hand, and what came of them, from the record"
+    )
+    parser.add_argument(
+        "--ways", nargs="+", choices=(LEARNED, INITIALISED), default=[LEARNED, INITIALISED], help="beside by hand (default: both)"
     )
     parser.add_argument("--record", action="store_true", help=f"put the rows on record, in results/{NAME}.json")
     options = parser.parse_args(argv)

@@ -9,7 +9,7 @@ import torch
 from app.errors import InputError
 from benchmarks import meta_continual, meta_continual_search
 from benchmarks.continual_candidates import METHODS
-from benchmarks.meta_continual_search import STREAMS, Short, by_gradients
+from benchmarks.meta_continual_search import STREAMS, Deployed, Search, Short, by_gradients
 from datamodules.files.labelled_images import labelled
 from datamodules.files.mnist import MNIST
 
@@ -69,6 +69,18 @@ def test_the_table_of_a_method(tmp_path, monkeypatch, capsys):
     meta_continual.write([{**hand, "found": "lr 7"}, {**hand, "method": "SI"}])
     rows = json.loads((tmp_path / "meta_continual.json").read_text())["rows"]
     assert [row["found"] for row in rows][::3] == ["lr 7", hand["found"]] and rows[3]["method"] == "SI"
+
+
+def test_only_the_ways_that_are_asked_for(tmp_path, monkeypatch):
+    searched = []
+    monkeypatch.setattr(meta_continual, "by_hand", lambda *given: Search(None, {"lr": 0.1}, 1.0, 5))
+    monkeypatch.setattr(
+        meta_continual, "by_gradients", lambda *given: searched.append(given[3]) or Search(None, {"lr": 0.2}, 1.0, 5)
+    )
+    monkeypatch.setattr(meta_continual, "deploy", lambda *given: Deployed([0.5, 0.6], 0, 10, 10, 1.0))
+    options = ["--stream=split_mnist", "--methods=ER", f"--data_dir={tmp_path}"]
+    assert meta_continual.main([*options, "--ways", "meta-learned"]) == 0 and searched == [False]
+    assert meta_continual.main(options) == 0 and searched == [False, False, True]
 
 
 def test_what_cannot_be(tmp_path, capsys):

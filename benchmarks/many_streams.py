@@ -8,11 +8,9 @@ little. How long the network itself takes is told by the same run with one of a 
 """
 
 import argparse
-import logging
 import statistics
 import sys
 import time
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +24,7 @@ from app.backbones.mlp import MLP
 from app.continual.base.method import ContinualMethod, goes_abreast
 from app.continual.learner import ContinualLearner
 from app.learners.learner import concrete_subclasses
-from benchmarks.measure import arguments, describe_machine, print_table, write_json
+from benchmarks.measure import arguments, describe_machine, one_quiet_thread, print_table, write_json
 from callbacks.step_seed import StepSeed
 from datamodules.base.stream import Experience, StreamDataModule
 
@@ -119,9 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, least in (("streams", 2), ("steps", 2), ("repeats", 1)):
         if (count := getattr(options, name)) < least:
             parser.error(f"--{name} is {count}; give at least {least}")
-    torch.set_num_threads(1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")  # of Lightning, about data and loggers that are left out
+    one_quiet_thread()
     machine, rows = describe_machine(), []
     fit(METHODS[options.methods[0]], 2, options.steps, UNITS)  # what is loaded at the first step is not counted
     for name in options.methods:

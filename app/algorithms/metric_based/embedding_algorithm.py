@@ -84,18 +84,24 @@ class EmbeddingAlgorithm(StackedAlgorithm):
         """Inside, matrix products are in the precision of their factors, whatever surrounds them."""
         return torch.autocast(self.device.type, enabled=False)
 
-    def embed(self, params: Params, images: Tensor, first_episode: int = 0) -> Tensor:
-        """Features of images of shape (tasks, rows, *input), of shape (tasks, rows, *features)."""
+    def rows_of(self, num_tasks: int, first_episode: int = 0) -> Rows:
+        """What the network's layers have to know of the rows of these tasks; its noise goes on from one use to the next."""
         trainer = attached_trainer(self)
         step = trainer.datamodule.cursor if self.training and trainer else 0
-        noise = self.generators(len(images), first_episode)
-        with Rows(num_tasks=1 if self.pools else len(images), step=step, generators=noise):
+        noise = self.generators(num_tasks, first_episode)
+        return Rows(num_tasks=1 if self.pools else num_tasks, step=step, generators=noise)
+
+    def embed(self, params: Params, images: Tensor, first_episode: int = 0, rows: Rows | None = None) -> Tensor:
+        """Features of images of shape (tasks, rows, *input), of shape (tasks, rows, *features)."""
+        with rows or self.rows_of(len(images), first_episode):
             return self.network(self.net_params(params), images.flatten(0, 1)).unflatten(0, (len(images), -1))
 
     def embed_both(self, params: Params, support_x: Tensor, query_x: Tensor, first_episode: int = 0) -> tuple[Tensor, Tensor]:
         """Features of support sets and of queries that are encoded together, each as `embed` gives them."""
-        if self.training and self.norm_statistics == "halves":
-            return self.embed(params, support_x, first_episode), self.embed(params, query_x, first_episode)
+        alone = next(self.net.parameters(), None) is None  # nothing is learned or normalised: the rows do not meet
+        if alone or (self.training and self.norm_statistics == "halves"):
+            rows = self.rows_of(len(support_x), first_episode)
+            return self.embed(params, support_x, rows=rows), self.embed(params, query_x, rows=rows)
         features = self.embed(params, torch.cat([support_x, query_x], 1), first_episode)
         return features.split([support_x.shape[1], query_x.shape[1]], 1)
 

@@ -75,5 +75,6 @@ def squared_distances(points: Tensor, others: Tensor) -> Tensor:
 
     For a softmax over `others`: what all of them have in common is no matter to it, so the lengths of `points` have no gradient.
     """
-    lengths, other_lengths = (torch.linalg.vecdot(rows, rows) for rows in (points.detach(), others))
+    lengths = torch.linalg.vector_norm(points.detach(), dim=-1).square()  # `vecdot` writes all products down first
+    other_lengths = torch.linalg.vecdot(others, others)
     return lengths[..., None] + other_lengths[..., None, :] - 2 * (points @ others.mT)

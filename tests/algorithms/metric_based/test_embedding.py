@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from app.algorithms.metric_based.embedding_algorithm import EmbeddingAlgorithm
 from app.algorithms.metric_based.protonet import ProtoNet
-from app.backbones import Conv4, Identity
+from app.backbones import Conv4, Identity, ResNet12
 from app.backbones.task_batch_norm import TaskBatchNorm
 from app.episode import Episode
 
@@ -161,3 +161,13 @@ def test_a_scale_at_the_answers_is_that_of_the_features_squared(float64):
     (slope,) = plain.outer_gradient(params, batch)[0].values()
     (slope_of_features,) = scaled.outer_gradient(dict(scaled.named_parameters()), batch)[0].values()
     assert_close(slope_of_features, 2 * 3.0 * slope)
+
+
+def test_what_is_dropped_of_queries_is_not_what_is_dropped_of_the_support_set():
+    network = partial(ResNet12, width=4, drop_rate=0.5)
+    algorithm, batch = build("ProtoNet", backbone=network, norm_statistics="halves"), random_tasks()
+    support, queries = algorithm.embed_both(dict(algorithm.named_parameters()), batch.support_x, batch.support_x)
+    assert not torch.equal(support, queries)
+    algorithm.eval()
+    support, queries = algorithm.embed_both(dict(algorithm.named_parameters()), batch.support_x, batch.support_x)
+    assert_close(support, queries)

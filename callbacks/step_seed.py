@@ -23,13 +23,15 @@ class StepSeed(Callback):
 
     def __init__(self, seed: int = 0):
         self.seed = seed
+        # Without an accelerator torch's own walks up the stack at every call, for devices that may come later.
+        self._seed_torch = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         digest = sha256(f"{self.seed}:{trainer.datamodule.cursor}".encode()).digest()
         seed = int.from_bytes(digest[:4], "big")
         random.seed(seed)
         np.random.seed(seed)
-        torch.manual_seed(seed)
+        self._seed_torch(seed)
         # The step that loggers get. Lightning adds one on resuming, which is one too many where a fit had ended or not begun.
         set_logged_step(trainer, trainer.datamodule.cursor)
 

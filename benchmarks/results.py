@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from benchmarks.markdown import commands, number, paragraph, table
 from benchmarks.records import RECORDS, is_short, read_records
 from benchmarks.row import LIST, Group, Row, read_rows
+from benchmarks.row_time import HOURS
 from benchmarks.stream_record import read_elsewhere, show_stream
 from benchmarks.stream_row import StreamRow
 
@@ -59,7 +60,7 @@ class Results:
             if isinstance(row, Row) and row.group == group and row.name not in whole and row.name not in written
         ]
         if waiting:
-            parts += [paragraph(f"Waiting to be trained: {'; '.join(_waiting(row) for row in waiting)}.")]
+            parts += [paragraph(f"Waiting to be trained: {'; '.join(self._waiting(row) for row in waiting)}.")]
         return "\n\n".join(parts)
 
     def _table(self, group: Group, found: dict[str, dict[str, Any]], compared: bool = True) -> str:
@@ -114,6 +115,25 @@ class Results:
             else:
                 parts.append(table(part["columns"], part["rows"]))
         return "\n\n".join(parts)
+
+    def _waiting(self, row: Row) -> str:
+        """A row that has no record, with the published number and the hours of a training."""
+        published = " / ".join("-" if one is None else as_published(*one) for one in row.published)
+        hours = self.records.get(HOURS, {"hours": {}})["hours"].get(row.training)
+        said = ", ".join(part for part in (published, f"{hours:.2g} h" if hours else "") if part)
+        return row.name + (f" ({said})" if said else "") + (f", not here: {row.why_not}" if row.why_not else "")
+
+    def hours(self) -> str:
+        """Of which machine the hours of the waiting rows are."""
+        if HOURS not in self.records:
+            return "A row that waits has not been trained to its end yet."
+        self.shown.add(HOURS)
+        found = self.records[HOURS]
+        cores = f"{found['threads']} core{'s' * (found['threads'] > 1)}"
+        return paragraph(
+            "A row that waits is one whose training takes longer than was to be had: its hours stand beside it, those of "
+            f"{cores} of {found['device']}, by a few measured steps and its whole budget."
+        )
 
     def stream(self, name: str) -> str:
         """The tables of a stream: those of the program, then what was written down before there were records."""
@@ -181,11 +201,6 @@ def _time(record: dict[str, Any]) -> str:
     )
 
 
-def _waiting(row: Row) -> str:
-    published = " / ".join("-" if one is None else as_published(*one) for one in row.published)
-    return row.name + (f" ({published})" if published else "") + (f", not here: {row.why_not}" if row.why_not else "")
-
-
 def _notes(found: dict[str, dict[str, Any]]) -> list[str]:
     return [paragraph(f"{name}: {record['note']}") for name, record in found.items() if record.get("note")]
 
@@ -200,7 +215,8 @@ def write(rows: list[Row | StreamRow], records: dict[str, dict[str, Any]], outli
     environment = Environment(
         loader=FileSystemLoader(outline.parent), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
     )
-    text = environment.get_template(outline.name).render(group=results.group, record=results.record, stream=results.stream)
+    asked = {"group": results.group, "record": results.record, "stream": results.stream, "hours": results.hours}
+    text = environment.get_template(outline.name).render(asked)
     if unseen := sorted(records.keys() - results.shown):
         raise ValueError(f"{outline} shows no record {', '.join(unseen)}; name it there, or its group")
     return text

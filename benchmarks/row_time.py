@@ -13,12 +13,14 @@ from typing import NamedTuple
 import yaml
 from rich.console import Console
 
+from benchmarks.measure import describe_machine
+from benchmarks.records import RECORDS, read_record, write_record
 from benchmarks.row import Row
 from benchmarks.row_progress import RUNS
 from benchmarks.stream_row import StreamRow
 
 STEPS, WARM_UP = 12, 4
-MEASURED = "measured.json"
+MEASURED, HOURS = "measured.json", "hours"
 
 
 class Seconds(NamedTuple):
@@ -83,6 +85,16 @@ def _measured(row: Row, data_dir: str, threads: int) -> Seconds:
     episodes = config["data"]["init_args"]["val_episodes"]
     interval = row.settings["trainer"]["val_check_interval"]
     return Seconds(row.training_recipe, threads, step, max(0.0, last - step) / episodes, episodes, interval, os.getloadavg()[0])
+
+
+def record_hours(rows: list[Row | StreamRow], times: dict[str, Seconds], folder: Path = RECORDS) -> Path:
+    """Puts on record what each training takes on this machine, for the rows that wait."""
+    hours = {row.training: hours_of(row, times[row.training]) for row in rows if row.training in times}
+    threads = {times[name].threads for name in hours}
+    old = read_record(HOURS, folder) or {"hours": {}}
+    machine = {name: describe_machine()[name] for name in ("device", "cores")}
+    found = {"kind": "hours", **machine, "threads": max(threads, default=1), "hours": old["hours"] | hours}
+    return write_record(HOURS, found, folder)
 
 
 def hours_of(row: Row | StreamRow, seconds: Seconds | None) -> float | None:

@@ -26,7 +26,7 @@ from benchmarks.row_lock import RowLock
 from benchmarks.row_progress import RUNS, read_fit
 from benchmarks.row_run import Work
 from benchmarks.row_table import Shown, lines, table
-from benchmarks.row_time import MEASURED, hours_of, measure
+from benchmarks.row_time import MEASURED, hours_of, measure, record_hours
 from benchmarks.stream_row import StreamRow
 
 POLL_SECONDS, LINE_SECONDS = 1.0, 60.0
@@ -157,6 +157,7 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", nargs="+", metavar="PATTERN", help="names, * for any characters (default: all)")
     parser.add_argument("--list", action="store_true", help="print the hours that each takes on this machine, and stop")
+    parser.add_argument("--record", action="store_true", help="with --list: put the hours on record, for RESULTS.md")
     parser.add_argument(
         "--interim", action="store_true", help="train nothing; test what was broken off and record it as short runs"
     )
@@ -178,6 +179,9 @@ def main(args: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if options.record and not options.list:
+        print("error: --record is for --list; a row that is trained is always put on record", file=sys.stderr)
+        return 1
     data_dir = str(Path(options.data_dir).expanduser().absolute())
     if options.list:
         console = Console()
@@ -189,6 +193,8 @@ def main(args: list[str] | None = None) -> int:
             console.print(
                 f"the load was up to {max(measured):.0f} on {cores} cores: at rest it takes less; delete {RUNS / MEASURED}"
             )
+        if options.record:
+            print(record_hours(rows, times))
         return 0
     return run(Queue(rows, data_dir, processes, threads, not options.interim), options.hours)
 

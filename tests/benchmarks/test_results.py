@@ -36,10 +36,11 @@ def record(name: str, mean: float | None, **other: Any) -> dict[str, Any]:
 @pytest.fixture
 def outline(tmp_path) -> Path:
     path = tmp_path / "outline.j2"
-    path.write_text('# Results\n\n{{ group("waves") }}\n\n{{ record("speed") }}\n')
+    path.write_text('# Results\n\n{{ hours() }}\n\n{{ group("waves") }}\n\n{{ record("speed") }}\n')
     return path
 
 
+HOURS = {"kind": "hours", "device": "a processor", "cores": 2, "threads": 1, "hours": {"d": 1.25}}
 SPEED = {
     "kind": "benchmark",
     "content": [{"text": "Fast."}, {"columns": ["a", "none"], "rows": [["1 | 2", ""]]}, {"commands": ["x"]}],
@@ -53,12 +54,12 @@ def test_the_page_is_what_the_records_give(monkeypatch, capsys):
 
 def test_comparable_rows_stand_together_and_misses_are_shown(outline):
     other = record("c", 0.1, protocol={"shots": 10})
-    records = {"a": record("a", 0.7), "b": record("b", 0.6), "c": other, "e": record("e", None), "speed": SPEED}
+    records = {"a": record("a", 0.7), "b": record("b", 0.6), "c": other, "e": record("e", None), "speed": SPEED, "hours": HOURS}
     text = write(ROWS, records, outline)
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     assert [line.split(" | ")[0] for line in lines[2:6]] == ["| B", "| A", "| E", "| C"]
     assert "reached" in lines[2] and "**short by 0.20**" in lines[3] and "0.5 ± 0.1 (a paper)" in lines[3]
-    assert "Waiting to be trained: d (0.5 ± 0.1)." in text
+    assert "Waiting to be trained: d (0.5 ± 0.1, 1.2 h)." in text and "those of 1 core of a processor" in text
     assert text.endswith("Fast.\n\n| a |\n| --- |\n| 1 \\| 2 |\n\n```\nx\n```\n")
 
 
@@ -69,6 +70,7 @@ def test_short_runs_and_transcribed_numbers_stand_apart(outline):
         "c": record("c", 0.7, kind="transcribed"),
         "d": record("d", 0.7, kind="transcribed", steps=None, note="Steps were not counted."),
         "speed": SPEED,
+        "hours": HOURS,
     }
     text = write(ROWS, records, outline)
     parts = text.split("#### ")
@@ -81,7 +83,7 @@ def test_short_runs_and_transcribed_numbers_stand_apart(outline):
 
 def test_a_record_that_is_nowhere_shown_is_named(outline):
     with pytest.raises(ValueError, match="shows no record lost"):
-        write(ROWS, {"lost": SPEED, "speed": SPEED}, outline)
+        write(ROWS, {"lost": SPEED, "speed": SPEED, "hours": HOURS}, outline)
 
 
 def test_a_row_is_short_below_both_intervals():

@@ -165,7 +165,9 @@ def test_hours_are_those_of_measured_steps_and_kept(place, monkeypatch, capsys):
     assert shown.count("1.25") == 2 and "the load was up to 9" in shown  # 12 steps and 3 validations
     assert rows.main(["--list", "--rows", "one"]) == 0 and measured == ["one"]
     Path("configs/experiment/small.yaml").write_text(CONFIG.replace("inner_lr: 0.01", "inner_lr: 0.02"))
-    assert rows.main(["--list", "--rows", "one"]) == 0 and measured == ["one", "one"]
+    assert rows.main(["--list", "--rows", "one", "--record"]) == 0 and measured == ["one", "one"]
+    assert read_record("hours")["hours"] == {"one": 1.25} and read_record("hours")["threads"] == 1
+    assert rows.main(["--record"]) == 1 and "error: --record is for --list" in capsys.readouterr().err
 
 
 HOLD = """

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import yaml
 from rich.progress import Progress
 
+from benchmarks.with_parent import end_with_parent
+
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = ROOT / "configs" / "experiment"
 DIVERGED = "became NaN or infinite"  # of a loss
@@ -57,7 +59,8 @@ class Cell(NamedTuple):
 def code_version() -> str:
     """A hash of all that a run is computed by, so that no cell of other code is taken for one of this."""
     digest = sha256()
-    for path in sorted(path for folder in ("app", "callbacks", "datamodules") for path in (ROOT / folder).rglob("*.py")):
+    code = (path for folder in ("app", "callbacks", "datamodules") for path in (ROOT / folder).rglob("*.py"))
+    for path in (ROOT / "configs" / "default.yaml", *sorted(code)):
         digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -125,7 +128,7 @@ def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict
     chosen = {name: value for name, value in cell._asdict().items() if value not in (None, False)}
     config = (EXPERIMENTS / f"{stream}_{cell.method}.yaml").read_text()
     made_of = sha256(f"{config}{chosen}{code_version()}".encode()).hexdigest()
-    if folder.exists() and recipe.exists() and recipe.read_text() != made_of:
+    if folder.exists() and not (recipe.exists() and recipe.read_text() == made_of):
         shutil.rmtree(folder)  # its config or the code has changed since
     folder.mkdir(parents=True, exist_ok=True)
     recipe.write_text(made_of)
@@ -160,6 +163,7 @@ def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict
 
 def begin() -> None:
     """Prepares a process that runs many cells: libraries are imported once, and runs side by side have a thread each."""
+    end_with_parent()
     import torch
 
     torch.set_num_threads(1)

@@ -13,6 +13,7 @@ from app.command_line.allocator import keep_freed_memory
 from app.episode import Episode
 from benchmarks.maml_shapes import Shape, our_step, ours, plain, random_tasks, their_step
 from benchmarks.measure import interleaved
+from benchmarks.with_parent import end_with_parent
 
 
 def peak_memory(shape: Shape, rival: str | None, device: str, **options: Any) -> float:
@@ -24,7 +25,7 @@ def peak_memory(shape: Shape, rival: str | None, device: str, **options: Any) ->
         device: cpu or cuda.
         options: of our method.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, end_with_parent) as pool:
         return pool.apply(_peak_memory, (shape, rival, device, options))
 
 
@@ -51,7 +52,7 @@ def _high_water() -> float:
 
 def as_it_comes(shape: Shape, repeats: int) -> float:
     """Median seconds of learn2learn's outer step in a process whose memory is left to glibc, as its users run it."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, end_with_parent) as pool:
         return pool.apply(_as_it_comes, (shape, repeats))
 
 
@@ -77,13 +78,19 @@ def measured_by_all(num: int, measure: Callable[..., None], shape: Shape, repeat
     """
     context = multiprocessing.get_context("spawn")
     results, port = context.Queue(), _free_port()
-    processes = [context.Process(target=measure, args=(rank, num, shape, port, repeats, results)) for rank in range(num)]
+    given = [(rank, num, shape, port, repeats, results) for rank in range(num)]
+    processes = [context.Process(target=_of_parent, args=(measure, *one)) for one in given]
     for process in processes:
         process.start()
     found = results.get(timeout=600)
     for process in processes:
         process.join()
     return found
+
+
+def _of_parent(measure: Callable[..., None], *args: Any) -> None:
+    end_with_parent()
+    measure(*args)
 
 
 def _share(rank: int, num: int, shape: Shape, port: int, repeats: int, results: Any) -> None:

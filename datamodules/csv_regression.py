@@ -13,7 +13,7 @@ from datamodules.base import mixed_effects
 from datamodules.base.episodic import choose
 from datamodules.base.regression import RegressionEpisodes, check_sizes
 from datamodules.base.split import check_fractions, deal
-from datamodules.files.csv_table import read_table
+from datamodules.files.csv_table import columns_given, read_table
 
 VALIDATION = 64  # episodes that choose the degree of the mixed-effects model
 
@@ -69,7 +69,7 @@ class CsvRegression(RegressionEpisodes):
     ):
         super().__init__(meta_batch_size, val_episodes, test_episodes, num_workers, seed)
         self.path = Path(path).expanduser()
-        self.task, self.x, self.y = task, [x] if isinstance(x, str) else list(x), [y] if isinstance(y, str) else list(y)
+        self.task, self.x, self.y = task, columns_given(self.path, x), columns_given(self.path, y)
         for option, columns in (("x", self.x), ("y", self.y)):
             if not columns:
                 raise InputError(f"--data.{option} names no column; give at least one")

@@ -12,6 +12,7 @@ CORE = {
     "app.errors",
     "app.discovery",
     "app.csv_files",
+    "app.given_names",
     "app.shown",
     "app.jsonargparse_internals",
     "app.lightning_internals",

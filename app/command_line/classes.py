@@ -4,6 +4,7 @@ import inspect
 import sys
 from collections import abc
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache
 from pkgutil import resolve_name
@@ -20,6 +21,8 @@ from app.command_line.words import Word
 from app.errors import UsageError
 from app.jsonargparse_internals import typed_options
 from app.learners.learner import concrete_subclasses, is_concrete, subclasses, unwritten
+
+OWN = ("app.", "callbacks.", "datamodules.")
 
 
 class Option(NamedTuple):
@@ -136,6 +139,8 @@ def find_class(name: str, hint: Any, place: str) -> tuple[str, Any]:
     bases = list(classes_in(hint))
     known = {} if "." in name else _known(bases)
     paths = [str(name)] if "." in name else known.get(name, [])
+    if name.startswith(OWN) and not _is_there(name):  # it has another place than when the config was written
+        paths = _known(bases).get(short(name), paths)
     paths = [path for path in paths if path in map(full_name, bases)] or paths
     if len(paths) > 1:
         raise UsageError(f"--{place} {name} is ambiguous; give one of {', '.join(paths)}")
@@ -152,6 +157,13 @@ def find_class(name: str, hint: Any, place: str) -> tuple[str, Any]:
     if inspect.isclass(found) and (kind := _unfit(found, bases)):
         raise UsageError(f"--{place} {name} is {kind}; give one of {', '.join(sorted(_known(bases)))}")
     return next(iter(paths), name), found
+
+
+def _is_there(name: str) -> bool:
+    with suppress(ImportError, AttributeError, ValueError):
+        resolve_name(name)
+        return True
+    return False
 
 
 def _unfit(found: type, bases: list[type]) -> str | None:

@@ -13,6 +13,7 @@ from app.deploy.living_learner import LivingLearner
 from app.deploy.names import listed, method_name
 from app.deploy.verb import Verb, without_model
 from app.errors import InputError
+from app.given_names import given_names
 from app.runs.learner_file import held, read_learner
 
 
@@ -119,7 +120,7 @@ class Learn:
             lines = [line for lesson in lessons for line in lesson_lines("learned", lesson, learner)]
             return lines + [line for part in parts for line in turned(learner.predictor.reading, "--support", part.x)]
         if self.forget is not None:
-            names = [self.forget] if isinstance(self.forget, str) else self.forget
+            names = given_names(self.forget, list(map(str, learner.classes)))
             return [("forgot", counted(learner.forget(*names)))]
         if self.forget_files:
             gone = learner.forget_examples(*given_examples(self.forget_files, learner.predictor))

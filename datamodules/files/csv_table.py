@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import sha256
 from math import isfinite, nan
 from pathlib import Path
@@ -11,9 +12,23 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from app.csv_files import read_rows
 from app.errors import InputError
+from app.given_names import given_names
 
 Tasks = dict[str, np.ndarray]
 EMPTY = ("", "na", "n/a", "nan", "null", "none")  # what stands for no number
+
+
+def columns_given(path: Path, given: list[str] | str) -> list[str]:
+    """The columns that an option names, one or several; a file that cannot be read is told of later, by `read_table`."""
+    names: list[str] = []
+    if isinstance(given, str):
+        with suppress(OSError, UnicodeError, csv.Error), path.open(newline="", encoding="utf-8-sig") as file:
+            names = _header(read_rows(file))
+    return given_names(given, names)
+
+
+def _header(lines: Iterator[tuple[int, list[str]]]) -> list[str]:
+    return [name.strip() for name in next(lines, (1, []))[1]]  # as `predict` does
 
 
 def read_table(path: Path, task: str, columns: list[str], drop_incomplete: bool = False) -> tuple[Tasks, str]:
@@ -43,11 +58,11 @@ def read_table(path: Path, task: str, columns: list[str], drop_incomplete: bool 
 
 
 def _tasks(lines: Iterator[tuple[int, list[str]]], path: Path, task: str, columns: list[str], drop_incomplete: bool) -> Tasks:
-    names = [name.strip() for name in next(lines, (1, []))[1]]  # as `predict` does
+    names = _header(lines)
     if missing := [name for name in (task, *columns) if name not in names]:
         raise InputError(
             f"--data.path {path} has no column {', '.join(missing)}, there are {', '.join(names) or 'none'}; change --data.task, "
-            "--data.x or --data.y, or separate the columns by commas"
+            "--data.x or --data.y; give several columns as [a,b]"
         )
     if twice := [name for name in (task, *columns) if names.count(name) > 1]:
         raise InputError(f"--data.path {path} has {names.count(twice[0])} columns {twice[0]}; rename all but one")

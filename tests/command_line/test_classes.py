@@ -34,6 +34,14 @@ def test_a_full_name_is_imported():
     assert full_name(SGD) == "torch.optim.SGD" and full_name(type("Made", (SGD,), {})) is None
 
 
+def test_a_class_of_ours_is_found_where_it_stands_today():
+    """A config of last year names the file in which it stood."""
+    assert find_class("app.streams.er.ER", ContinualMethod, "model.method") == ("app.continual.methods.er.ER", ER)
+    for name in ("elsewhere.er.ER", "app.streams.er.Nobody"):
+        with pytest.raises(UsageError, match=f"unknown --model.method {name}"):
+            find_class(name, ContinualMethod, "model.method")
+
+
 def test_what_only_others_are_made_of():
     assert all(map(is_base, (Learner, EpisodicLearner, FromScratch))) and not is_base(ER)
     for name in ("FromScratch", "app.continual.base.from_scratch.FromScratch"):

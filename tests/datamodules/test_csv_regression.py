@@ -106,6 +106,14 @@ def test_several_columns(tmp_path):
     assert [part.shape[1] for part in data.draw("val", 0)] == [2, 1, 2, 1]
 
 
+def test_one_column_in_brackets_is_a_list_unless_it_is_called_so(tmp_path):
+    path = write(tmp_path / "table.csv", [["a", 1.0, 2.0, 3.0]], ("site", "dose", "[age]", "age"))
+    columns = {given: CsvRegression(path, "site", given, "age").x for given in ("[dose]", "[ dose ]", "dose", "[age]", "[none]")}
+    assert columns == {given: ["dose"] for given in ("[dose]", "[ dose ]", "dose")} | {"[age]": ["[age]"], "[none]": ["[none]"]}
+    with pytest.raises(InputError, match=r"has no column \[none\], effect, there are site, .*; give several columns as \[a,b\]"):
+        ready(path, x="[none]")
+
+
 def test_references_equal_numpy(tmp_path):
     data = ready(write(tmp_path / "table.csv", rows_of()))
     for index in range(10):

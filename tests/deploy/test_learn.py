@@ -178,6 +178,7 @@ def test_tasks_of_a_regression(checkpoints, tmp_path):
 @pytest.mark.parametrize(
     ("args", "wrong"),
     [
+        (["--forget=[bird z]"], "it knows no such class; it knows bird a, bird b, bird c, bird d"),
         (["--forget=bird z"], "it knows no such class; it knows bird a, bird b, bird c, bird d"),
         (["--forget_files={birds}/second"], "8 of 8 examples were never learned, the first is {birds}/second/bird a/"),
         (["--merge={birds}/absent.learner"], "does not exist"),
@@ -215,7 +216,7 @@ def test_one_writer_at_a_time(checkpoints, birds):
     process.kill()
     process.join()
     assert outcome.status == 1 and "is being written by another process" in outcome.err
-    assert learn(birds, "--forget=bird a").status == 0  # the system has freed it
+    assert learn(birds, "--forget=[bird a]").status == 0  # the system has freed it
 
 
 def _hold(file: Path) -> None:

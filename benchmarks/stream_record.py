@@ -1,5 +1,6 @@
 """The record of a stream: the table of all methods that went through it, over several seeds."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from callbacks.run_identity import git_commit
 ELSEWHERE = Path("benchmarks") / "elsewhere.yaml"
 SCORES = {"ACC": "ACC", "LA": "LA", "BWT": "BWT", "forgetting": "forgetting", "prequential accuracy": "prequential"}
 SEEDS_TO_RANK = 5
+SEARCH = re.compile(r"(?P<rule>.*): (?P<runs>[\d,]+) runs, (?P<seconds>[\d,]+) s of learning\.")
 CONFIGS_OWN = "Learning rates are those of the configs, which were not all chosen by one rule."
 COSTS = ("memory (KiB)", "samples", "gradients a sample", "seconds")
 
@@ -42,10 +44,21 @@ def show_stream(record: dict[str, Any], elsewhere: dict[str, dict[str, Any]]) ->
         others = elsewhere.get(view, {})
         lines = [[row["method"], *_cells(row), str(others.get(row["method"], ""))] for row in rows]
         parts.append(table(["method", *SCORES.values(), *COSTS, "rate", "measured elsewhere, ACC"], lines))
-        rules = dict.fromkeys(row.get("rates", CONFIGS_OWN) for row in rows)
+        rules = rules_of(rows)
         of_rows = {rule: "Rows without a rate: " if rule == CONFIGS_OWN else "Rows with a rate: " for rule in rules}
         parts.append(paragraph(" ".join(start * (len(rules) > 1) + rule for rule, start in of_rows.items())))
     return [*parts, commands(dict.fromkeys(row["command"] for row in record["rows"]))]
+
+
+def rules_of(rows: list[dict[str, Any]]) -> list[str]:
+    """By which the rates of the rows were chosen; the costs of searches by the same rule are those of all together."""
+    costs: dict[str, list[int]] = {}
+    for text in sorted({row.get("rates", CONFIGS_OWN) for row in rows}):
+        found = SEARCH.fullmatch(text)
+        runs = costs.setdefault(found["rule"] if found else text, [0, 0])
+        for place, name in enumerate(("runs", "seconds") if found else ()):
+            runs[place] += int(found[name].replace(",", ""))
+    return [f"{rule}: {runs} runs, {seconds:,} s of learning." if runs else rule for rule, (runs, seconds) in costs.items()]
 
 
 def seeds_of(rows: list[dict[str, Any]]) -> str:

@@ -119,3 +119,14 @@ def test_a_stream_keeps_the_rows_of_other_methods(tmp_path, monkeypatch):
     text = "\n".join(show_stream(record, {"domain-incremental": {"er": "68.5 ± 0.7"}}))
     assert "| er | 70.0 ± 1.0 | 2 | 10 | 5 | 3 | 68.5 ± 0.7 |\n| finetune | 40.0 ± 1.0 |" in text
     assert text.endswith("```\nall of them\none of them\n```")
+
+
+def test_searches_of_one_rule_are_counted_together():
+    rule = "Every rate is the best of 2: {} runs, {} s of learning."
+    costs = [rule.format(2, "1,000"), rule.format(2, "1,000"), rule.format(3, "20")]  # the first two rows shared a search
+    rows = [stream_row(f"{number}", 0.5, rates=rates, command="x") for number, rates in enumerate(costs)]
+    *_, said, _ = show_stream({"rows": [*rows, stream_row("er", 0.4, command="x")]}, {})
+    assert said.replace("\n", " ") == (
+        "Rows with a rate: Every rate is the best of 2: 5 runs, 1,020 s of learning. Rows without a rate: Learning rates are those of "
+        "the configs, which were not all chosen by one rule."
+    )

@@ -127,6 +127,6 @@ def test_searches_of_one_rule_are_counted_together():
     rows = [stream_row(f"{number}", 0.5, rates=rates, command="x") for number, rates in enumerate(costs)]
     *_, said, _ = show_stream({"rows": [*rows, stream_row("er", 0.4, command="x")]}, {})
     assert said.replace("\n", " ") == (
-        "Rows with a rate: Every rate is the best of 2: 5 runs, 1,020 s of learning. Rows without a rate: Learning rates are those of "
-        "the configs, which were not all chosen by one rule."
+        "Rows with a rate: Every rate is the best of 2: 5 runs, 1,020 s of learning. "
+        "Rows without a rate: Learning rates are those of the configs, which were not all chosen by one rule."
     )

@@ -6,7 +6,8 @@ import pytest
 
 from app.csv_files import read_rows, write_csv
 
-NAMES = ["=HYPERLINK(0)", "+1+1", "@SUM(A1)", "-x", "\tx", "'=1", "''=1", "'plain", "plain", "-0.5", "a,b", 'say "so"', "", " a "]
+NAMES = ["=HYPERLINK(0)", "+1+1", "@SUM(A1)", "-x", "\tx", "\n=1", "＝1+1", "'=1", "''=1"]
+NAMES += ["'plain", "plain", "-0.5", "a,b", 'say "so"', "", " a "]
 
 
 def test_what_goes_in_comes_back(tmp_path):
@@ -19,7 +20,7 @@ def test_no_cell_is_a_formula(tmp_path):
     write_csv(tmp_path / "table.csv", [[*NAMES, -0.25, -3]])
     with (tmp_path / "table.csv").open(newline="") as file:
         (row,) = csv.reader(file)
-    assert [cell for cell in row if cell[:1] in tuple("=+-@\t\r")] == ["-0.5", "-0.25", "-3"]
+    assert [cell for cell in row if cell[:1] in tuple("=+-@\t\r\n＝＋－＠")] == ["-0.5", "-0.25", "-3"]
 
 
 def test_a_table_that_cannot_be_finished_leaves_the_old_one(tmp_path):

@@ -59,6 +59,12 @@ def unpack(archive: Path, folder: Path) -> None:
         raise DamagedFile(archive, f"is not a whole archive ({' '.join(str(error).split())})") from error
 
 
+def is_outside(name: str) -> bool:
+    """Whether a file of an archive says that it belongs elsewhere than below the folder where the archive is unpacked."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts
+
+
 def _of_zip(entry: zipfile.ZipInfo) -> _Member:
     kind = stat.S_IFMT(entry.external_attr >> 16)
     return _Member(entry.filename, entry.file_size, kind in (0, stat.S_IFREG, stat.S_IFDIR), entry)
@@ -74,7 +80,7 @@ def _checked(archive: Path, folder: Path, members: Iterator[_Member]) -> Iterato
     free, total = shutil.disk_usage(folder).free, 0
     for member in members:
         path, shown = PurePosixPath(member.name.replace("\\", "/")), repr(member.name[:60])
-        if path.is_absolute() or ".." in path.parts:
+        if is_outside(member.name):
             raise InputError(f"{archive} holds {shown}, which lies outside of it; do not trust it, get it from its publisher")
         if any(len(part.encode(errors="surrogateescape")) > LONGEST for part in path.parts):
             raise InputError(f"{archive} holds a name of {len(member.name)} characters, {shown}...; give shorter names")

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from app.errors import InputError
+from datamodules.files.archives import is_outside
 
 # By these endings a file is a picture without a look at it, so that a folder of many is listed fast.
 SUFFIXES = (
@@ -66,7 +67,7 @@ class PictureFiles:
         others: relative paths of the files that are no pictures, sorted.
 
     Raises:
-        InputError: it cannot be read, is no archive, or is an archive that was cut short.
+        InputError: it cannot be read, is no archive, or is an archive that was cut short or names files outside of it.
     """
 
     def __init__(self, path: Path, remedy: str):
@@ -80,6 +81,10 @@ class PictureFiles:
                 self.archive = zipfile.ZipFile(path)
                 # Some programs for Windows write backslashes.
                 self._entries = {entry.filename.replace("\\", "/"): entry for entry in self.archive.infolist()}
+                if outside := next((name for name in self._entries if is_outside(name)), None):
+                    raise InputError(
+                        f"{path} holds {printable(outside)[:60]!r}, which lies outside of it; do not trust it, {remedy}"
+                    )
                 entries = {name: f"{entry.file_size} {entry.CRC:08x}" for name, entry in self._entries.items()}
         except zipfile.BadZipFile as error:
             with path.open("rb") as file:

@@ -297,6 +297,14 @@ def test_archive_cut_short(tmp_path):
     assert f"{archive} (1,000 bytes) is a .zip archive cut short" in fault(archive)
 
 
+@pytest.mark.parametrize("name", ["../../out.png", "/out.png", "a/../../out.png", "..\\out.png"])
+def test_archive_that_names_files_outside_of_it(tmp_path, name):
+    archive = pack(fill(tmp_path / "data"), tmp_path / "data.zip")
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr(name, b"")
+    assert "which lies outside of it; do not trust it, replace or remove it, or change --data.path" in fault(archive)
+
+
 def test_archive_with_a_damaged_picture(tmp_path):
     archive = pack(fill(tmp_path / "data"), tmp_path / "data.zip")
     data = bytearray(archive.read_bytes())

@@ -125,6 +125,21 @@ def test_kernels_equal_torch(double, kernel, geometry):
         assert torch.allclose(kernel.filter_gradient(g, x, weight.shape[2:], geometry), of_weight)
 
 
+@pytest.mark.parametrize("rows", [2, 40])
+def test_gradients_with_many_channels_and_few_or_many_positions(double, rows):
+    """Few are computed as products of matrices, many by torch's own kernel."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(rows, 2 * 16, 7, 6, requires_grad=True), torch.randn(2 * 3, 16, 3, 3, requires_grad=True)
+    geometry = Geometry((2, 2), (1, 1), (1, 1), 2)
+    expected = F.conv2d(x, weight, None, *geometry)
+    g = torch.randn_like(expected)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        given, read = (tensor.detach().contiguous(memory_format=memory_format) for tensor in (g, x))
+        of_x = grouped.input_gradient(given, weight.detach(), x.shape[2:], geometry)
+        of_weight = grouped.filter_gradient(given, read, weight.shape[2:], geometry)
+        torch.testing.assert_close((of_x, of_weight), torch.autograd.grad(expected, (x, weight), g, retain_graph=True))
+
+
 @pytest.mark.parametrize("kernel", [grouped, patches])
 def test_kernels_read_one_row_of_any_stride(double, kernel):
     """torch's own gradient for the filters is wrong where the stride of the one row is not the product of the others."""

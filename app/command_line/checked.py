@@ -100,10 +100,7 @@ class Checked:
         try:
             return value_of(value, option.hint, lambda section: self._chosen(place, section, option.hint, option.default))
         except Elsewhere:
-            raise UsageError(
-                f"--{place} is {shown(value)}, and all files are read and written on this machine; give a path, such as where it "
-                "is mounted"
-            ) from None
+            raise UsageError(f"--{place} is {shown(value)}, {Elsewhere.SAID}") from None
         except Mismatch:
             if isinstance(value, Section) and value.options:
                 self._unknown(f"{place}.{next(iter(value.options))}", [*self.known, place])

@@ -9,6 +9,7 @@ import yaml
 
 from app.command_line import words
 from app.command_line.section import CLASSES, Section, from_mapping, group, on_top, unpacked
+from app.command_line.values import URL, Elsewhere
 from app.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -66,6 +67,8 @@ def _mapping(name: str, option: str) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read as a mapping.
     """
+    if URL.match(name):
+        raise InputError(f"{option} is {name}, {Elsewhere.SAID}")
     path = Path(name).expanduser()
     try:
         content = words.load(path.read_text(encoding="utf-8"))

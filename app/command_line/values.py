@@ -31,6 +31,8 @@ class Mismatch(Exception):
 class Elsewhere(Mismatch):
     """A path is a URL, and all files are read and written on this machine."""
 
+    SAID = "and all files are read and written on this machine; give a path, such as where it is mounted"
+
 
 def parts_of(hint: Any) -> tuple[Any, ...]:
     """The alternatives of a type; itself where there is one."""

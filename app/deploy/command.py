@@ -68,11 +68,11 @@ class Predict:
 
     def __init__(
         self,
-        ckpt_path: str,
-        support: str,
-        query: str,
-        out: str = "predictions.csv",
-        export: str | None = None,
+        ckpt_path: Path | str,
+        support: Path | str,
+        query: Path | str,
+        out: Path | str = "predictions.csv",
+        export: Path | str | None = None,
         threshold: float | None = None,
         coverage: float | None = None,
         top: int | None = None,
@@ -80,7 +80,7 @@ class Predict:
         transductive: bool = False,
         polarity: Polarity = "auto",
         device: str | None = None,
-        encoder_weights: str | None = None,
+        encoder_weights: Path | str | None = None,
     ):
         self.ckpt_path, self.support, self.query, self.out = ckpt_path, support, query, Path(out).expanduser()
         self.export, self.threshold, self.device = export and str(Path(export).expanduser()), threshold, device
@@ -90,7 +90,7 @@ class Predict:
             raise InputError(f"--top is {top}; give at least 1")
         if threshold is not None and not 0 < threshold < 1:
             raise InputError(f"--threshold is {threshold}; give a probability between 0 and 1")
-        if export is not None and not export.endswith(".pt2"):
+        if export is not None and not str(export).endswith(".pt2"):
             raise InputError(f"--export {export} does not end in .pt2; give a file that does")
         # Any other ending may be that of what is read: a checkpoint, an archive, a picture.
         if self.out.suffix.lower() != ".csv" or self.out.is_dir():

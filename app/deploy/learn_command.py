@@ -47,13 +47,13 @@ class Learn:
 
     def __init__(
         self,
-        learner: str,
-        ckpt_path: str | None = None,
-        support: str | None = None,
+        learner: Path | str,
+        ckpt_path: Path | str | None = None,
+        support: Path | str | None = None,
         forget: str | list[str] | None = None,
-        forget_files: str | None = None,
-        merge: str | None = None,
-        held_out: str | None = None,
+        forget_files: Path | str | None = None,
+        merge: Path | str | None = None,
+        held_out: Path | str | None = None,
         task: str | None = None,
         memory: int | None = None,
         keep: Literal["all", "first", "random", "nearest"] = "all",
@@ -62,7 +62,7 @@ class Learn:
         seed: int = 0,
         polarity: Polarity = "auto",
         device: str | None = None,
-        encoder_weights: str | None = None,
+        encoder_weights: Path | str | None = None,
     ):
         self.path = Path(learner).expanduser()
         if self.path.suffix != ".learner":

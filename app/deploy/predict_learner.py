@@ -1,6 +1,7 @@
 """The verb `predict` with a learner, which has its examples already."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,16 +41,16 @@ class PredictLearner(Predict):
 
     def __init__(
         self,
-        learner: str,
-        query: str,
-        out: str = "predictions.csv",
-        export: str | None = None,
+        learner: Path | str,
+        query: Path | str,
+        out: Path | str = "predictions.csv",
+        export: Path | str | None = None,
         threshold: float | None = None,
         coverage: float | None = None,
         top: int | None = None,
         task: str | None = None,
         device: str | None = None,
-        encoder_weights: str | None = None,
+        encoder_weights: Path | str | None = None,
     ):
         super().__init__(
             learner, query, query, out, export, threshold, coverage, top, device=device, encoder_weights=encoder_weights

@@ -16,8 +16,8 @@ from app.report.recorded_run import read_runs
 def main(args: list[str] | None = None) -> int:
     """Writes the page and says where it lies."""
     parser = argparse.ArgumentParser("python -m app.report", description="Runs side by side, as one HTML page.")
-    parser.add_argument("run_dir", nargs="+", type=Path, metavar="RUN_DIR", help="folder of a run; or a learner, alone")
-    parser.add_argument("--out", type=Path, help="the page; report.html in the folder of a single run, of several here")
+    parser.add_argument("run_dir", nargs="+", type=_path, metavar="RUN_DIR", help="folder of a run; or a learner, alone")
+    parser.add_argument("--out", type=_path, help="the page; report.html in the folder of a single run, of several here")
     options = parser.parse_args(args)
     try:
         if len(options.run_dir) == 1 and options.run_dir[0].suffix == ".learner":
@@ -33,6 +33,10 @@ def main(args: list[str] | None = None) -> int:
         return 1
     print(f"{out} ({out.stat().st_size / 2**20:.1f} MiB): {', '.join(run.label for run in runs)}")
     return 0
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
 
 
 def _write(out: Path, text: str) -> None:

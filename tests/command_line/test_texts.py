@@ -82,3 +82,20 @@ def test_paths_are_of_this_machine(data, monkeypatch):
         assert place == "/home/me/a b", name
         refused = train("fit", f"--data={data}", *paths, *needed, f"--{name}=s3://bucket/x")
         assert refused.status == 2 and f"--{name} is s3://bucket/x" in refused.err and refused.err.count("\n") == 1
+
+
+OF_VERBS = {
+    "predict": ("ckpt_path", "support", "query", "out", "export", "encoder_weights"),
+    "predict --learner=a.learner": ("query", "out", "export", "encoder_weights"),
+    "learn": ("learner", "ckpt_path", "support", "forget_files", "merge", "held_out", "encoder_weights"),
+    "embed": ("pictures", "out", "cache_dir"),
+    "fit": ("config",),
+}
+
+
+@pytest.mark.parametrize(("verb", "name"), [(verb, name) for verb, names in OF_VERBS.items() for name in names])
+def test_no_verb_takes_a_place_elsewhere_for_a_path_here(verb, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused = train(*verb.split(), f"--{name}=s3://bucket/x")
+    assert refused.status and f"--{name} is s3://bucket/x, and all files are" in refused.err and refused.err.count("\n") == 1
+    assert not any(tmp_path.iterdir())

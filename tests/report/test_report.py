@@ -195,6 +195,14 @@ def test_a_page_that_cannot_be_written_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: --out")
 
 
+def test_the_home_folder_is_found(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert (
+        main(["~/absent", "--out=~/page.html"]) == 1
+        and f"RUN_DIR {tmp_path / 'absent'} does not exist" in capsys.readouterr().err
+    )
+
+
 def test_a_chart_spans_its_values():
     def heights(values: list[float]) -> list[float]:
         (curve,) = line_chart("loss", [Line("run", 0, list(enumerate(values)))]).curves

@@ -19,6 +19,7 @@ from benchmarks.with_parent import end_with_parent
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = ROOT / "configs" / "experiment"
+WITHOUT_FILES = ("glyphs_stream", "sine_stream")
 DIVERGED = "became NaN or infinite"  # of a loss
 QUIET = ("--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 
@@ -87,6 +88,7 @@ def repetitions(stream: str, method: str) -> str | None:
         "GDumb": "epochs",
         "Joint": "epochs",
         "NearestClassMean": None,
+        "BayesianLinear": None,
     }.get(name, "glances")
 
 
@@ -105,7 +107,7 @@ def validation_of(stream: str) -> tuple[list[str], str]:
     """The options that make a validation stream, and what it is in words."""
     if stream.endswith("mnist"):
         return ["--data.evaluate_on=val"], "scored on training images that are held out"
-    if stream.endswith("_stream"):
+    if stream.endswith("_stream") and stream != "sine_stream":
         return ["--data.split=val"], "of validation classes"
     return [], "of other draws"
 
@@ -134,7 +136,7 @@ def run(cell: Cell, stream: str, root: Path, data_dir: str, *extra: str) -> dict
     recipe.write_text(made_of)
     if not results.exists():
         options = [*QUIET, "--trainer.callbacks=[]", "--trainer.accelerator=cpu", f"--trainer.default_root_dir={folder}", *extra]
-        options += [f"--data.data_dir={data_dir}"] * (stream != "glyphs_stream")
+        options += [f"--data.data_dir={data_dir}"] * (stream not in WITHOUT_FILES)
         options += [f"--seed_everything={cell.seed}"]
         options += [f"--model.num_streams={cell.streams}"] if cell.streams > 1 else []
         options += [f"--data.scenario={cell.scenario}"] if cell.scenario else []

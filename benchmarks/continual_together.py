@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import Any
 
+from app.continual.metrics import measure_of
 from benchmarks.continual_runs import Cell, model_options, run_all
 
 AT_ONCE = 20  # streams in one program at most
@@ -55,4 +56,5 @@ def of_stream(results: dict[str, Any], number: int) -> dict[str, Any]:
         return score if score["mean"] is None else {"mean": score["of_streams"][number], "ci95": None}
 
     views = {view: {name: own(score) for name, score in scores.items()} for view, scores in results["views"].items()}
-    return {**results, "streams": 1, "views": views, "prequential accuracy": own(results["prequential accuracy"])}
+    prequential = measure_of(results).prequential
+    return {**results, "streams": 1, "views": views, prequential: own(results[prequential])}

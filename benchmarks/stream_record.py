@@ -6,13 +6,14 @@ from typing import Any
 
 import yaml
 
-from benchmarks.markdown import commands, number, paragraph, table
+from app.continual.metrics import Measure, measure_of
+from benchmarks.markdown import commands, paragraph, table
 from benchmarks.measure import describe_machine
 from benchmarks.records import read_record, write_record
 from callbacks.run_identity import git_commit
 
 ELSEWHERE = Path("benchmarks") / "elsewhere.yaml"
-SCORES = {"ACC": "ACC", "LA": "LA", "BWT": "BWT", "forgetting": "forgetting", "prequential accuracy": "prequential"}
+PLACES = (0, 1, 2, 5)  # of the metrics that are shown, in the order of a measure's
 SEEDS_TO_RANK = 5
 SEARCH = re.compile(r"(?P<rule>.*): (?P<runs>[\d,]+) runs, (?P<seconds>[\d,]+) s of learning\.")
 CONFIGS_OWN = "Learning rates are those of the configs, which were not all chosen by one rule."
@@ -31,7 +32,7 @@ def write_stream_record(stream: str, rows: list[dict[str, Any]], command: str) -
 
 
 def show_stream(record: dict[str, Any], elsewhere: dict[str, dict[str, Any]]) -> list[str]:
-    """A table for each view, the best accuracy first, and the commands.
+    """A table for each view, the best score first, and the commands.
 
     Args:
         record: of the stream.
@@ -42,8 +43,10 @@ def show_stream(record: dict[str, Any], elsewhere: dict[str, dict[str, Any]]) ->
         rows = sorted((row for row in record["rows"] if row["view"] == view), key=_place)
         parts.append(paragraph(f"{view.capitalize()}, {seeds_of(rows)}:"))
         others = elsewhere.get(view, {})
-        lines = [[row["method"], *_cells(row), str(others.get(row["method"], ""))] for row in rows]
-        parts.append(table(["method", *SCORES.values(), *COSTS, "rate", "measured elsewhere, ACC"], lines))
+        measure = measure_of(rows[0])
+        names = [*(measure.names[place] for place in PLACES), "prequential"]
+        lines = [[row["method"], *_cells(row, measure), str(others.get(row["method"], ""))] for row in rows]
+        parts.append(table(["method", *names, *COSTS, "rate", f"measured elsewhere, {names[0]}"], lines))
         rules = rules_of(rows)
         of_rows = {rule: "Rows without a rate: " if rule == CONFIGS_OWN else "Rows with a rate: " for rule in rules}
         parts.append(paragraph(" ".join(start * (len(rules) > 1) + rule for rule, start in of_rows.items())))
@@ -69,13 +72,14 @@ def seeds_of(rows: list[dict[str, Any]]) -> str:
 
 
 def _place(row: dict[str, Any]) -> tuple[float, str]:
-    mean, _ = row["scores"].get("ACC") or row["scores"]["prequential accuracy"]
-    return -mean, row["method"]
+    measure = measure_of(row)
+    mean, _ = row["scores"].get(measure.names[0]) or row["scores"][measure.prequential]
+    return -measure.sign * mean, row["method"]
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    scores = [row["scores"].get(name) for name in SCORES]
-    found = [number([None if value is None else 100 * value for value in score], 1) if score else "" for score in scores]
+def _cells(row: dict[str, Any], measure: Measure) -> list[str]:
+    scores = [row["scores"].get(name) for name in (*(measure.names[place] for place in PLACES), measure.prequential)]
+    found = [" ± ".join(measure.number(value, 1) for value in score if value is not None) if score else "" for score in scores]
     cost = row["cost"]
     found += [f"{cost['memory_bytes'] / 1024:,.0f}", f"{cost['samples']:,.0f}"]
     found += [f"{cost['gradients'] / cost['samples']:,.0f}", f"{cost['seconds']:,.0f}"]

@@ -11,18 +11,15 @@ from lightning import Callback, LightningModule, Trainer
 from rich.table import Table
 
 from app.continual import references
-from app.continual.metrics import ANYTIME, METRICS, NAMES, PREQUENTIAL, mean_and_interval
-from app.csv_files import write_csv
+from app.continual.metrics import ACCURACY, Measure, mean_and_interval, measure_of
 from app.shown import drawing, only_shown
 from callbacks.pictures.picture import save_and_log
+from callbacks.pictures.r_matrix import heat_map, write_matrix
 from callbacks.test_report import print_table, write_results
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from app.continual.learner import ContinualLearner
 
-FORMULAS = {metric.name: metric.formula for metric in METRICS} | ANYTIME | {"prequential accuracy": PREQUENTIAL}
 TITLES = {"class": "class-incremental", "task": "task-incremental", "domain": "domain-incremental"}
 
 
@@ -58,7 +55,8 @@ class StreamReport(Callback):
             with only_shown(f"r_matrix_{view}.csv"):
                 write_matrix(Path(trainer.default_root_dir) / f"r_matrix_{view}.csv", R, before, titles(trainer))
             seen = R[number, : number + 1]
-            logged |= {f"stream/accuracy_seen_{view}": seen.mean(), f"stream/accuracy_new_{view}": seen[-1]}
+            score = pl_module.measure.score
+            logged |= {f"stream/{score}_seen_{view}": seen.mean(), f"stream/{score}_new_{view}": seen[-1]}
         for logger in trainer.loggers:
             logger.log_metrics({name: float(value) for name, value in logged.items()}, step=trainer.global_step)
 
@@ -68,7 +66,8 @@ class StreamReport(Callback):
             for view, (R, _) in mean_matrices(pl_module).items():
                 if not np.isnan(R).all():  # else stopped before the end of the first experience
                     with drawing(f"the picture stream/R_{view}"):
-                        save_and_log(trainer, f"stream/R_{view}", heat_map(R, TITLES[view]), Path(trainer.default_root_dir))
+                        picture = heat_map(R, TITLES[view], pl_module.measure)
+                        save_and_log(trainer, f"stream/R_{view}", picture, Path(trainer.default_root_dir))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if pl_module.num_replicas > 1:  # the fit has written the mean over the streams of all processes
@@ -94,7 +93,7 @@ class StreamReport(Callback):
         if pl_module.is_replicated and trainer.state.fn == "fit":
             evaluations = [None] * trainer.world_size
             torch.distributed.all_gather_object(evaluations, pl_module.evaluation)
-        stream, method = trainer.datamodule, type(pl_module.method).__name__
+        stream, method, measure = trainer.datamodule, type(pl_module.method).__name__, pl_module.measure
         if trainer.is_global_zero and stream.cursor == stream.num_steps and not self._references:
             with only_shown("what the simplest learners reach"):
                 self._references = references.mean_references(pl_module.stack, pl_module.views)
@@ -103,25 +102,26 @@ class StreamReport(Callback):
             "method": method,
             "stream": type(stream).__name__,
             "scenario": stream.scenario,
+            "measure": measure.score,
             "seed": stream.seed,
             "streams": len(evaluations),
             "steps": stream.cursor,
             "views": {
                 view: {
                     name: _mean([one["metrics"].get(name) for one in of_view], of_view[0]["undefined"].get(name, ""))
-                    for name in NAMES
+                    for name in measure.names
                 }
                 for view, of_view in ((view, [one["views"][view] for one in evaluations]) for view in pl_module.views)
             },
             "references": self._references,
             "rate": pl_module.found_rate,
-            "prequential accuracy": _mean([one["prequential"] for one in evaluations], too_late),
-            "prequential accuracy by experience": {
+            measure.prequential: _mean([one["prequential"] for one in evaluations], too_late),
+            f"{measure.prequential} by experience": {
                 title: _mean([one["prequential_of"][number] for one in evaluations], too_late)
                 for number, title in enumerate(titles(trainer))
             },
             "cost": {name: _rounded(mean(one["cost"][name] for one in evaluations)) for name in evaluations[0]["cost"]},
-            "formulas": FORMULAS,
+            "formulas": measure.formulas,
             "manifest_hash": stream.manifest_hash,
         }
 
@@ -140,18 +140,19 @@ def _rounded(cost: float) -> float:
 
 
 def mean_matrices(learner: "ContinualLearner") -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """R and the accuracy before any training in each view, means over the streams."""
+    """R and the scores before any training in each view, means over the streams."""
     evaluations = learner.evaluations
     of_views = {view: [one["views"][view] for one in evaluations] for view in learner.views}
     return {view: tuple(np.mean([one[key] for one in found], 0) for key in ("R", "before")) for view, found in of_views.items()}
 
 
 def headline(results: dict[str, Any]) -> str:
-    """The accuracy at the end of the stream, or over all of it."""
+    """The score at the end of the stream, or over all of it."""
+    measure = measure_of(results)
     for view, scores in results["views"].items():
         name = next(iter(scores))
-        return f"{name} {_cell(scores[name])} % ({TITLES[view]})"
-    return f"prequential accuracy {_cell(results['prequential accuracy'])} %"
+        return " ".join([name, _cell(scores[name], measure), *measure.unit, f"({TITLES[view]})"])
+    return " ".join([measure.prequential, _cell(results[measure.prequential], measure), *measure.unit])
 
 
 def titles(trainer: Trainer) -> list[str]:
@@ -162,36 +163,9 @@ def titles(trainer: Trainer) -> list[str]:
     return [experience.title for experience in stream.experiences]
 
 
-def write_matrix(path: Path, matrix: np.ndarray, before: np.ndarray, names: list[str]) -> None:
-    """R as CSV: a row for the state before training and for each experience that was scored, a column for each experience."""
-    scored = [(label, row) for label, row in zip(["nothing", *names], [before, *matrix], strict=True) if not np.isnan(row).all()]
-    write_csv(path, [["after training on", *names], *([label, *(f"{value:.6f}" for value in row)] for label, row in scored)])
-
-
-def heat_map(matrix: np.ndarray, title: str) -> "Figure":
-    """R as a picture: rows are the experiences trained on so far, columns those that are tested."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.add_subplot(xlabel="tested on experience", ylabel="after training on experience", title=f"R, {title}")
-    scored = ~np.isnan(matrix).all(1)
-    rows = np.flatnonzero(scored) + 1
-    image = axes.imshow(100 * matrix[scored], cmap="viridis", vmin=0, vmax=100, aspect="auto")
-    figure.colorbar(image, label="accuracy (%)")
-    total = matrix.shape[1]
-    if total <= 10:
-        for y, row in enumerate(matrix[scored]):
-            for x, value in enumerate(row):
-                axes.text(x, y, f"{100 * value:.0f}", ha="center", va="center", color="black" if value > 0.6 else "white")
-    step = -(-total // 20)
-    axes.set_xticks(range(0, total, step), range(1, total + 1, step))
-    step = -(-len(rows) // 20)
-    axes.set_yticks(range(0, len(rows), step), rows[::step])
-    return figure
-
-
 def tables(results: dict[str, Any]) -> list[Table]:
     """The metrics with their formulas, and the costs."""
+    measure = measure_of(results)
     streams = f", mean of {results['streams']} streams" if results["streams"] > 1 else ""
     title = f"{results['method']} on {results['stream']}, seed {results['seed']}{streams}"
     scores = Table(title=title, title_justify="left")
@@ -201,17 +175,23 @@ def tables(results: dict[str, Any]) -> list[Table]:
     def add(name: str, formula: str, *values: dict[str, Any]) -> None:
         reasons = dict.fromkeys(value["undefined"] for value in values if value["mean"] is None)
         others = [""] * (max(len(results["views"]), 1) - len(values))
-        scores.add_row(name, *map(_cell, values), *others, formula + "".join(f"; undefined: {why}" for why in reasons))
+        scores.add_row(
+            name,
+            *(_cell(value, measure) for value in values),
+            *others,
+            formula + "".join(f"; undefined: {why}" for why in reasons),
+        )
 
-    for name in NAMES if results["views"] else ():
-        add(name, FORMULAS[name], *(view[name] for view in results["views"].values()))
+    formulas = measure.formulas
+    for name in measure.names if results["views"] else ():
+        add(name, formulas[name], *(view[name] for view in results["views"].values()))
     for name, explained in references.EXPLAINED.items() if results["references"] else ():
         values = [of_view.get(name) for of_view in results["references"].values()]
-        if name == references.OWN or any(value is not None for value in values):
+        if (name == references.OWN and measure is ACCURACY) or any(value is not None for value in values):
             add(name, explained, *({"mean": value, "ci95": None, "undefined": "the network has no body"} for value in values))
-    add("prequential accuracy", PREQUENTIAL, results["prequential accuracy"])
+    add(measure.prequential, formulas[measure.prequential], results[measure.prequential])
     if not results["views"]:
-        for title, value in results["prequential accuracy by experience"].items():
+        for title, value in results[f"{measure.prequential} by experience"].items():
             add(f"... on {title}", "the same, over the steps of that data set", value)
     cost = Table(title="cost", title_justify="left")
     units = {
@@ -230,20 +210,22 @@ def below_the_simplest(results: dict[str, Any]) -> list[str]:
     """A line for each view in which the method ended no better than a learner without a network, or below its own features."""
     lines = []
     for view, found in results["references"].items():
-        accuracy = results["views"][view]["ACC"]["mean"]
-        of = {name: (own, name != references.OWN) for name, own in found.items()}  # as good as its own features is good
-        better = [name for name, own in of.items() if accuracy is not None and own > (accuracy, False)]
+        measure = measure_of(results)
+        score, sign = results["views"][view][measure.names[0]]["mean"], measure.sign
+        # As good as its own features is good, and nothing is better than the exact posterior on the same.
+        of = {name: (sign * own, name != references.OWN) for name, own in found.items() if name != references.POSTERIOR}
+        better = [name for name, own in of.items() if score is not None and own > (sign * score, False)]
         if best := max(better, key=of.__getitem__, default=""):
             lines.append(
-                f"warning: {results['method']} ends at {100 * accuracy:.2f} % ({TITLES[view]}), no better than "
-                f"{'the ' * (best != references.CHANCE)}{best}, {100 * found[best]:.2f} %; more --model.method.glances, another "
-                "learning rate or --model.method NearestClassMean may serve better"
+                f"warning: {results['method']} ends at {measure.words(score)} ({TITLES[view]}), no better than "
+                f"{'the ' * (best != references.CHANCE)}{best}, {measure.words(found[best])}; more --model.method.glances, "
+                f"another learning rate or --model.method {'NearestClassMean' if sign > 0 else 'BayesianLinear'} may serve better"
             )
     return lines
 
 
-def _cell(value: dict[str, Any]) -> str:
+def _cell(value: dict[str, Any], measure: Measure) -> str:
     if value["mean"] is None:
         return "-"
-    interval = "" if value["ci95"] is None else f" ± {100 * value['ci95']:.2f}"
-    return f"{100 * value['mean']:.2f}{interval}"
+    interval = "" if value["ci95"] is None else f" ± {measure.number(value['ci95'])}"
+    return f"{measure.number(value['mean'])}{interval}"

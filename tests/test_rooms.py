@@ -56,7 +56,7 @@ ROOMS: dict[str, set[str]] = {
         "app.pretrained",
     },
     "callbacks": {"callbacks.pictures", "app.continual", "app.learners", "app.runs", "app.scores", "datamodules.base"},
-    "callbacks.pictures": {"app.learners", "datamodules.base"},
+    "callbacks.pictures": {"app.continual", "app.learners", "datamodules.base"},
     "app.report": {"app.runs"},
     "app.continual.meta_learned": {"app.continual", "app.continual.methods", "app.continual.base", "app.runs", *METHODS},
     "app.continual.meta_trained": {"app.runs", *METHODS},

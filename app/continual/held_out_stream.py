@@ -15,7 +15,9 @@ SHARE = 4  # one of so many training samples of a class is held out
 class HeldOutStream(StreamDataModule):
     """The experiences of a stream, with a quarter of the training samples of each class as test samples, at least one.
 
-    So a number of a method can be chosen by an accuracy, and no test sample of the stream is looked at.
+    In regression it is a quarter of those of each experience.
+
+    So a number of a method can be chosen by a score, and no test sample of the stream is looked at.
 
     Args:
         whole: the stream.
@@ -25,7 +27,8 @@ class HeldOutStream(StreamDataModule):
         super().__init__(whole.batch_size, whole.passes, seed=whole.seed)
         self.whole, self.replica = copy(whole), whole.replica
         self.whole._kept = {}  # the stream's own samples are where it is learned
-        self.scenario, self.has_boundaries = whole.scenario, whole.has_boundaries
+        self.scenario, self.has_boundaries, self.task_type = whole.scenario, whole.has_boundaries, whole.task_type
+        self.target_shape, self.target_dtype = whole.target_shape, whole.target_dtype
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -70,11 +73,13 @@ class HeldOutStream(StreamDataModule):
         for number, experience in enumerate(self.experiences):
             y = self.whole.samples(number, "train").y.numpy()
             order = self.generator("held out", number).permutation(len(y))
-            parts = [order[y[order] == label] for label in np.unique(y)]
+            parts, what = [order], "a sample"
+            if self.task_type == "classification":
+                parts, what = [order[y[order] == label] for label in np.unique(y)], "a class with one"
             if min(map(len, parts)) < 2:
                 raise InputError(
-                    f"--model.rates holds training samples of each class out, and experience {experience.title!r} has a class "
-                    "with one; give more samples, or leave --model.rates out"
+                    f"--model.rates holds training samples of each class out, and experience {experience.title!r} has {what}; "
+                    "give more samples, or leave --model.rates out"
                 )
             held = [len(part) // SHARE or 1 for part in parts]
             found.append(

@@ -106,6 +106,11 @@ class LearnedNumbers:
 
     def check(self, stream: StreamDataModule) -> None:
         """Raises an InputError where classes of the stream were learned from, or its steps are none that the numbers are for."""
+        if stream.task_type != "classification":
+            raise InputError(
+                f"{self.source} has learned its numbers on streams of classes, and --data {type(stream).__name__} is regression; "
+                "leave it out, and give --model.method"
+            )
         for option in ("scenario", "batch_size"):  # of a checkpoint that says so
             own, learned = getattr(stream, option), self.facts.get("shape", {}).get(option)
             if learned not in (None, own):

@@ -15,11 +15,12 @@ from app.continual.base.method import MethodCallable
 from app.continual.built_method import build_method, build_methods
 from app.continual.learned_numbers import LearnedNumbers
 from app.continual.method_stack import MethodStack
+from app.continual.metrics import OF_TASKS
 from app.continual.optimizer_part import check_elementwise
 from app.continual.rate_search import check_rates, find_rate, in_words
 from app.continual.replicated_learner import ReplicatedLearner
 from app.continual.stream_record import StreamRecord
-from app.continual.stream_scores import accuracies
+from app.continual.stream_scores import mean_scores
 from app.continual.stream_step import take_step
 from app.errors import check_at_least
 from datamodules.base.resumable import ResumableDataModule
@@ -29,9 +30,9 @@ from datamodules.base.stream import StreamDataModule
 class ContinualLearner(ReplicatedLearner):
     """Runs a continual method over a whole stream in one fit, and scores it after each experience on all of them.
 
-    R[i, j], the accuracy on experience j after training on 0..i, is a buffer, as is all that the method keeps: a run that was
-    stopped in the middle of an experience goes on to the same numbers. A class-incremental run is scored task-incrementally as
-    well, with only the classes of the experience competing.
+    R[i, j], the accuracy or squared error on experience j after training on 0..i, is a buffer, as is all that the method keeps: a
+    run that was stopped in the middle of an experience goes on to the same numbers. A class-incremental run is scored
+    task-incrementally as well, with only the classes of the experience competing.
 
     Args:
         stream: what it learns from; linked to the data.
@@ -52,7 +53,6 @@ class ContinualLearner(ReplicatedLearner):
     """
 
     learns_from = StreamDataModule
-    task_types = ("classification",)
     automatic_optimization = False
     optimizer_option = "--model.method.optimizer"
     remedy_for_nan = "lower the learning rate of --model.method (optimizer.lr, lr, alpha or strength)"
@@ -87,10 +87,11 @@ class ContinualLearner(ReplicatedLearner):
         self.method = self.stack.method
         self.anytime_every, self.anytime_images = anytime_every, anytime_images
         views = {"class": ("class", "task"), "task": ("task",), "domain": ("domain",)}[stream.scenario]
-        if all(len(experience.classes) == 1 for experience in stream.experiences):
+        if stream.scenario == "class" and all(len(experience.classes) == 1 for experience in stream.experiences):
             views = ("class",)  # with its experience given, nothing is left to tell
         self.views = views if stream.has_tests else ()
-        made_of = self.views, len(stream.experiences), evaluate_every, anytime_every
+        self.measure = OF_TASKS[stream.task_type]
+        made_of = self.measure, self.views, len(stream.experiences), evaluate_every, anytime_every
         records = [StreamRecord(*made_of, own.own_num_steps) for own in streams]
         self.record = records[0] if num_streams == 1 else nn.ModuleList(records)
         self.evaluated: int | None = None
@@ -102,10 +103,10 @@ class ContinualLearner(ReplicatedLearner):
 
     @property
     def monitor(self) -> tuple[str, str]:
-        return "val/accuracy", "max"
+        return f"val/{self.measure.score}", "max" if self.measure.sign > 0 else "min"
 
     def logged_scores(self, data: ResumableDataModule) -> list[str]:
-        return ["train/loss", "train/prequential_accuracy"]
+        return ["train/loss", f"train/prequential_{self.measure.score}"]
 
     def check_data(self, data: ResumableDataModule) -> None:
         self.method.check_stream(data)
@@ -158,8 +159,8 @@ class ContinualLearner(ReplicatedLearner):
             self._evaluate(dict.fromkeys(batches, -1))
         started = time.monotonic()
         found = take_step(self.stack, batches, places, cursor, self.device)
-        for number, (_, num_correct) in found.items():
-            records[number].num_correct[places[number].experience] += num_correct
+        for number, (_, score) in found.items():
+            records[number].total[places[number].experience] += score
             records[number].num_samples[places[number].experience] += len(batches[number].y)
         self._spend(time.monotonic() - started)
         ended = {number: place.experience for number, place in places.items() if place.last}
@@ -168,8 +169,8 @@ class ContinualLearner(ReplicatedLearner):
         self._evaluate_part({n: places[n].experience for n in batches if records[n].is_instant(cursor, late)}, cursor)
         loss, size = torch.stack([loss for loss, _ in found.values()]).mean(), sum(len(batch.y) for batch in batches.values())
         self.log("train/loss", loss, batch_size=size)
-        correct, samples = (torch.stack([getattr(one, name) for one in records]).sum() for name in ("num_correct", "num_samples"))
-        self.log("train/prequential_accuracy", correct / samples, batch_size=size)
+        total, samples = (torch.stack([getattr(one, name) for one in records]).sum() for name in ("total", "num_samples"))
+        self.log(f"train/prequential_{self.measure.score}", total / samples, batch_size=size)
         # Lightning counts calls of the optimiser; here a step is a batch of the stream, whatever the method does with it.
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
@@ -189,9 +190,9 @@ class ContinualLearner(ReplicatedLearner):
         if not (experiences and self.views):
             return
         before = min(record.last_scored for record in self.records)
-        for number, found in self.accuracies(experiences).items():
-            for view, accuracy in found.items():
-                self.records[number].accuracy(view)[experiences[number] + 1] = accuracy
+        for number, found in self.mean_scores(experiences).items():
+            for view, scores in found.items():
+                self.records[number].scores(view)[experiences[number] + 1] = scores
         after = min(record.last_scored for record in self.records)
         self.evaluated = after if after > before else None
 
@@ -199,24 +200,24 @@ class ContinualLearner(ReplicatedLearner):
         """Scores streams that are at these experiences on some of the images."""
         if not (experiences and self.views):
             return
-        for number, found in self.accuracies(experiences, self.anytime_images).items():
+        for number, found in self.mean_scores(experiences, self.anytime_images).items():
             record, experience, instant = self.records[number], experiences[number], cursor // self.anytime_every
             record.anytime[instant, : experience + 1] = found[self.views[0]][: experience + 1]
             record.anytime_experience[instant] = experience
 
-    def accuracies(self, numbers: Iterable[int], num_images: int | None = None) -> dict[int, dict[str, Tensor]]:
-        """Accuracy of streams on the test images of each experience, in each view, of shape (experiences,)."""
+    def mean_scores(self, numbers: Iterable[int], num_images: int | None = None) -> dict[int, dict[str, Tensor]]:
+        """The mean score of streams on the test samples of each experience, in each view, of shape (experiences,)."""
         asked = self.method.predict_seconds
-        found = accuracies(self.stack, numbers, self.views, self.device, num_images)
+        found = mean_scores(self.stack, numbers, self.views, self.device, num_images)
         self._spend(self.method.predict_seconds - asked)
         return found
 
     def test_step(self, batch: int, batch_idx: int) -> None:
         """Scores the finished learner once more on all experiences, as a check of the last row of R."""
         seconds, gradients = [record.seconds for record in self.records], self.method.num_gradients.clone()
-        found = self.accuracies(range(len(self.stack))).values()
+        found = self.mean_scores(range(len(self.stack))).values()
         for view in self.views:
-            self.log(f"test/accuracy_{view}", torch.stack([own[view] for own in found]).mean().float(), batch_size=1)
+            self.log(f"test/{self.measure.score}_{view}", torch.stack([own[view] for own in found]).mean().float(), batch_size=1)
         for record, spent in zip(self.records, seconds, strict=True):
             record.seconds = spent  # the check is no part of what learning cost
         self.method.num_gradients.copy_(gradients)

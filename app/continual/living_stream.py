@@ -68,7 +68,7 @@ def describe_stream(stream: StreamDataModule) -> dict[str, Any]:
         "scenario": stream.scenario,
         "has_boundaries": stream.has_boundaries,
         "input_shape": list(stream.input_shape),
-        "picture_shape": list(stream.picture_shape),
+        "picture_shape": list(stream.picture_shape) if stream.task_type == "classification" else None,
         "kept_dtype": str(stream.kept_dtype).removeprefix("torch."),
         "output_size": stream.output_size,
         "batch_size": stream.batch_size,

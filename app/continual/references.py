@@ -1,4 +1,4 @@
-"""What the simplest learners make of a stream: lines that whatever was learned must be held against."""
+"""What the simplest learners make of a stream, and in regression the exact one: lines to hold what was learned against."""
 
 from collections.abc import Callable, Iterable
 from statistics import mean
@@ -8,22 +8,26 @@ from torch import Tensor, nn
 
 from app.backbones.rows import Rows
 from app.continual.method_stack import MethodStack
+from app.continual.methods.bayesian_linear import BayesianLinear
 from datamodules.base.stream import StreamDataModule, as_inputs
 
 ROWS = 1000  # images at a time
 CHANCE, RAW, OWN = "chance", "nearest mean of raw pixels", "nearest mean of its features"
 ENCODED = "nearest mean of the encoder's features"  # in place of raw pixels, where the stream has an encoder
+MEAN, POSTERIOR = "mean of the targets", "exact posterior on random features"  # in regression
 EXPLAINED = {
     CHANCE: "one over the classes that compete",
     RAW: "of all training images of each class, no network",
     ENCODED: "of all training images of each class, no other network",
     OWN: "of all training images of each class, in the network after the stream",
+    MEAN: "of all training samples of the stream",
+    POSTERIOR: "BayesianLinear after all training samples of the stream",
 }
 
 
 @torch.no_grad()
 def references(net: nn.Module, stream: StreamDataModule, masks: Tensor, view: str) -> dict[str, float]:
-    """The mean accuracy over the test images of the experiences, as ACC is it.
+    """The mean accuracy over the test images of the experiences, as ACC is it; in regression the squared error, as MSE is it.
 
     Args:
         net: after the stream.
@@ -32,6 +36,8 @@ def references(net: nn.Module, stream: StreamDataModule, masks: Tensor, view: st
         view: class, task or domain: in task only the classes of the experience compete.
     """
     dtype, device = next(net.parameters()).dtype, masks.device
+    if stream.task_type == "regression":
+        return _of_numbers(net, stream, device)
     numbers, task = range(len(stream.experiences)), view == "task"
     found = {CHANCE: float((1 / (masks.sum(1) if task else torch.full((len(masks),), masks.shape[1]))).double().mean())}
     ways: dict[str, Callable[[Tensor], Tensor]] = {ENCODED if stream.encoder else RAW: lambda images: images.flatten(1).double()}
@@ -55,6 +61,22 @@ def references(net: nn.Module, stream: StreamDataModule, masks: Tensor, view: st
                 shares.append(right / max(total, 1))
             found[name] = sum(shares) / len(shares)
     return found
+
+
+def _of_numbers(net: nn.Module, stream: StreamDataModule, device: torch.device) -> dict[str, float]:
+    """The squared errors of what is no network."""
+    posterior, numbers = BayesianLinear(net, stream).to(device), range(len(stream.experiences))
+    train = [stream.samples(number, "train", device) for number in numbers]
+    for samples in train:
+        posterior.add(samples.images, samples.y)
+    mean = torch.cat([samples.y for samples in train]).double().mean(0)
+    ways = {MEAN: lambda x: mean.expand(len(x), -1), POSTERIOR: lambda x: posterior.predict(x.double())}
+    tests = [stream.samples(number, "test", device) for number in numbers]
+    errors = {
+        name: torch.stack([posterior.objective.loss(way(samples.images), samples.y) for samples in tests])
+        for name, way in ways.items()
+    }
+    return {name: float(found.mean()) for name, found in errors.items()}
 
 
 def mean_references(stack: MethodStack, views: Iterable[str]) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""What a learner got right on its way through a stream, what that comes to, and why some numbers have no value."""
+"""The scores of a learner on its way through a stream, what they come to, and why some numbers have no value."""
 
 from typing import Any
 
@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from app.continual import metrics
 from app.continual.base.method import ContinualMethod
+from app.continual.metrics import Measure
 
 
 class StreamRecord(nn.Module):
-    """The accuracies of a stream so far, as buffers: they are part of every checkpoint.
+    """The scores of a stream so far, accuracies or errors, as buffers: they are part of every checkpoint.
 
     Args:
+        measure: what the scores are.
         views: ways in which the stream is scored, of class, task and domain.
         num_experiences: of the stream.
         evaluate_every: experiences between two rows of R.
@@ -21,37 +23,51 @@ class StreamRecord(nn.Module):
         num_steps: of the stream.
 
     Attributes:
-        anytime: accuracy on each experience at the further evaluations, of shape (evaluations, experiences).
+        anytime: score on each experience at the further evaluations, of shape (evaluations, experiences).
         anytime_experience: the experience in which each of them took place, -1 before it did.
-        num_correct: samples of each experience that were classified correctly before their labels were used.
+        total: of each experience, the sum of its samples' scores before their labels or targets were used.
         num_samples: samples of each experience that arrived.
         seconds: that learning took.
     """
 
     def __init__(
-        self, views: tuple[str, ...], num_experiences: int, evaluate_every: int, anytime_every: int | None, num_steps: int
+        self,
+        measure: Measure,
+        views: tuple[str, ...],
+        num_experiences: int,
+        evaluate_every: int,
+        anytime_every: int | None,
+        num_steps: int,
     ):
         super().__init__()
-        self.views, self.evaluate_every, self.anytime_every = views, evaluate_every, anytime_every
+        self.measure, self.views = measure, views
+        self.evaluate_every, self.anytime_every = evaluate_every, anytime_every
         self.num_experiences, self.num_steps = num_experiences, num_steps
         for view in views:  # row 0 is before any training
             empty = torch.full((num_experiences + 1, num_experiences), torch.nan, dtype=torch.float64)
-            self.register_buffer(f"accuracy_{view}", empty)
+            self.register_buffer(f"{measure.score}_{view}", empty)
         instants = -(-num_steps // anytime_every) if anytime_every else 0
         self.register_buffer("anytime", torch.full((instants, num_experiences), torch.nan, dtype=torch.float64))
         self.register_buffer("anytime_experience", torch.full((instants,), -1, dtype=torch.int64))
-        for counted in ("num_correct", "num_samples"):
-            self.register_buffer(counted, torch.zeros(num_experiences, dtype=torch.int64))
+        dtype = torch.int64 if measure is metrics.ACCURACY else torch.float64
+        self._total = "num_correct" if measure is metrics.ACCURACY else "squared_error"  # as checkpoints have it
+        self.register_buffer(self._total, torch.zeros(num_experiences, dtype=dtype))
+        self.register_buffer("num_samples", torch.zeros(num_experiences, dtype=torch.int64))
         self.seconds = 0.0
 
-    def accuracy(self, view: str) -> Tensor:
-        """R[i, j] of that view, the accuracy on experience j after training on 0..i, below a row from before any training."""
-        return getattr(self, f"accuracy_{view}")
+    @property
+    def total(self) -> Tensor:
+        """See the attributes of the class."""
+        return getattr(self, self._total)
+
+    def scores(self, view: str) -> Tensor:
+        """R[i, j] of that view, the score on experience j after training on 0..i, below a row from before any training."""
+        return getattr(self, f"{self.measure.score}_{view}")
 
     @property
     def last_scored(self) -> int:
         """The experience after which the last row of R was filled, -1 for before any training, -2 for no row."""
-        scored = self.accuracy(self.views[0]).isfinite().any(1).nonzero()
+        scored = self.scores(self.views[0]).isfinite().any(1).nonzero()
         return int(scored.max()) - 1 if len(scored) else -2
 
     def is_due(self, experience: int, learns_at_end: bool) -> bool:
@@ -73,15 +89,15 @@ class StreamRecord(nn.Module):
         """
         found: dict[str, Any] = {"views": {}}
         for view in self.views:
-            before, *rows = self.accuracy(view).cpu().numpy()
+            before, *rows = self.scores(view).cpu().numpy()
             R = np.array(rows)
-            values = metrics.summarise(R, before, classes_are_new=view == "class") | self._anytime_metrics(view, R)
-            reasons = {name: self._why_undefined(method, name, view, R) for name in metrics.NAMES if name not in values}
+            values = metrics.summarise(R, before, view == "class", self.measure) | self._anytime_metrics(view, R)
+            reasons = {name: self._why_undefined(method, name, view, R) for name in self.measure.names if name not in values}
             found["views"][view] = {"R": R, "before": before, "metrics": values, "undefined": reasons}
-        correct = self.num_correct
+        total = self.total
         counts = torch.zeros_like(self.num_samples) if method.learns_at_end else self.num_samples
-        found["prequential"] = float(correct.sum() / counts.sum()) if counts.any() else None
-        found["prequential_of"] = [a / b if b else None for a, b in zip(correct.tolist(), counts.tolist(), strict=True)]
+        found["prequential"] = float(total.sum() / counts.sum()) if counts.any() else None
+        found["prequential_of"] = [a / b if b else None for a, b in zip(total.tolist(), counts.tolist(), strict=True)]
         found["cost"] = {
             "memory_bytes": method.memory_bytes,
             "samples": int(self.num_samples.sum()),
@@ -100,7 +116,7 @@ class StreamRecord(nn.Module):
             return f"{type(method).__name__} learns at the end of the stream alone"
         if np.isnan(R[-1]).any():
             return "the stream is not over"
-        if name in metrics.ANYTIME and self.anytime_every:
+        if name in self.measure.anytime and self.anytime_every:
             few = f"--model.anytime_every {self.anytime_every} scores not all experiences"
             return few if view == self.views[0] else f"--model.anytime_every scores the view {self.views[0]} alone"
         return f"--model.evaluate_every {self.evaluate_every} leaves out rows of R"
@@ -109,9 +125,9 @@ class StreamRecord(nn.Module):
         """Of the evaluations in between, or, without them, of the rows of R."""
         if self.anytime_every:
             done = self.anytime_experience >= 0
-            accuracies, experiences = self.anytime[done], self.anytime_experience[done]
-            return metrics.anytime(accuracies.cpu().numpy(), experiences.cpu().numpy()) if view == self.views[0] else {}
+            scores, experiences = (part[done].cpu().numpy() for part in (self.anytime, self.anytime_experience))
+            return metrics.anytime(scores, experiences, self.measure) if view == self.views[0] else {}
         if np.isnan(R).any():
             return {}
         seen = np.tril(np.ones_like(R, dtype=bool))
-        return metrics.anytime(np.where(seen, R, np.nan), np.arange(len(R)))
+        return metrics.anytime(np.where(seen, R, np.nan), np.arange(len(R)), self.measure)

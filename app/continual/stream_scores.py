@@ -1,4 +1,4 @@
-"""How well a method does on the test images of its stream."""
+"""How well a method does on the test samples of its stream."""
 
 from collections.abc import Iterable
 
@@ -23,10 +23,10 @@ def among_classes_of(logits: Tensor, masks: Tensor, task: Tensor) -> Tensor:
     return logits.masked_fill(~masks[task], -torch.inf)
 
 
-def accuracies(
+def mean_scores(
     stack: MethodStack, numbers: Iterable[int], views: tuple[str, ...], device: torch.device, num_images: int | None = None
 ) -> dict[int, dict[str, Tensor]]:
-    """Accuracy of some streams on the test images of each experience, of shape (experiences,), by number and view.
+    """The mean score of some streams on the test samples of each experience, of shape (experiences,), by number and view.
 
     Args:
         stack: what learned.
@@ -53,8 +53,8 @@ def accuracies(
         found[number] = {}
         for view in views:
             competing = among_classes_of(logits[number], masks, task) if view == "task" else logits[number]
-            correct = (competing.argmax(1) == y).to(torch.float64)
-            found[number][view] = torch.zeros_like(counts, dtype=torch.float64).index_add_(0, task, correct) / counts
+            scores = method.objective.score(competing, y).to(torch.float64)
+            found[number][view] = torch.zeros_like(counts, dtype=torch.float64).index_add_(0, task, scores) / counts
     return found
 
 

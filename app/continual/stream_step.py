@@ -25,7 +25,7 @@ def take_step(
         device: where samples are.
 
     Returns:
-        The loss of each stream, and how many answers were right before the labels were used.
+        The loss of each stream, and the sum of its samples' scores before the labels were used.
     """
     method, streams = stack.method, stack.streams
 
@@ -37,9 +37,9 @@ def take_step(
     def learn(numbers: list[int], batch: StreamBatch) -> tuple[Tensor, Tensor]:
         logits = method.predict(batch.x, batch.task if method.masked else None)
         logits = among_classes_of(logits, method.masks, batch.task) if method.masked else logits
-        num_correct = (logits.argmax(1) == batch.y).sum()
+        score = method.objective.score(logits, batch.y).sum()
         loss = method.observe(batch, _draws([streams[number] for number in numbers], cursor, alone=len(stack) == 1))
-        return method.total(loss.detach().clone()), num_correct
+        return method.total(loss.detach().clone()), score
 
     def end(numbers: list[int], experience: int, samples: Samples) -> None:
         method.end_experience(experience, streams[numbers[0]].experiences[experience], samples)

@@ -30,6 +30,10 @@ def build_stream(checkpoint: dict[str, Any], path: Path, options: dict[str, Any]
         raise InputError(f"--model.{next(iter(options))}: a learner of a stream goes on as it was trained; leave it out")
     if "stream" not in checkpoint:
         raise InputError(f"{path} does not say what its stream was; give a newer one, after a step of `fit --ckpt_path last`")
+    if checkpoint["task"]["task_type"] != "classification":
+        raise InputError(
+            f"{path} has learned a stream of regression, which only `fit` and `test` take; give one of a stream of classes"
+        )
     if (count := checkpoint.get("num_streams", 1)) > 1:
         raise InputError(f"{path} holds {count} learners, one of each stream; train one with --model.num_streams 1")
     config = checkpoint["config"]["model"]

@@ -3,6 +3,7 @@
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 Scenario = Literal["class", "task", "domain"]
@@ -13,7 +14,7 @@ class Experience(NamedTuple):
 
     Attributes:
         title: what tables and pictures call it.
-        classes: numbers of its classes among the outputs of the network, in the scenario of the stream.
+        classes: numbers of its classes among the outputs of the network, in the scenario of the stream; all in regression.
     """
 
     title: str
@@ -21,24 +22,28 @@ class Experience(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Images and labels.
+    """Images and labels, or inputs and targets.
 
     Attributes:
-        images: pixels 0..255, uint8 of shape (samples, channels, height, width); or features, of shape (samples, features).
-        y: labels among the outputs of the network, int64 of shape (samples,).
+        images: pixels 0..255, uint8 of shape (samples, channels, height, width); or vectors, of shape (samples, features).
+        y: labels among the outputs of the network, int64 of shape (samples,); or targets, of shape (samples, outputs).
     """
 
     images: Tensor
     y: Tensor
+
+    def task(self, number: int) -> Tensor:
+        """The number of their experience, once for each."""
+        return torch.full((len(self.y),), number, device=self.y.device)
 
 
 class StreamBatch(NamedTuple):
     """What arrives at one step.
 
     Attributes:
-        images: pixels 0..255, uint8, or features, as a memory keeps them.
+        images: pixels 0..255, uint8, or vectors, as a memory keeps them.
         x: the same as inputs, pixels in 0..1.
-        y: labels, of shape (samples,).
+        y: labels, of shape (samples,), or targets, of shape (samples, outputs).
         task: number of the experience that each sample is from, of shape (samples,); a method may look at it only where the
             stream gives task ids.
     """

@@ -45,7 +45,8 @@ class StreamDataModule(ResumableDataModule):
     picture_shape: tuple[int, int, int]
     cache_dir: Path | None = None
 
-    task_type: Literal["classification"] = "classification"
+    task_type: Literal["classification", "regression"] = "classification"
+    target_shape, target_dtype = (), torch.int64  # of y of a sample
     scenario: Scenario = "domain"
     has_boundaries = True
     has_tests = True  # images to score each experience by

@@ -262,16 +262,16 @@ def test_processes_with_streams_of_their_own_are_resumed(two_streams, tmp_path):
 @pytest.mark.slow
 def test_a_step_that_was_broken_off_is_taken_again(whole, tmp_path, monkeypatch):
     broken = tmp_path / "broken"
-    accuracies = ContinualLearner.accuracies
+    accuracies = ContinualLearner.mean_scores
 
     def interrupted(self: ContinualLearner, *args: Any) -> dict:
         if self.trainer.datamodule.cursor == 7:  # the evaluation after the second experience
             raise KeyboardInterrupt
         return accuracies(self, *args)
 
-    monkeypatch.setattr(ContinualLearner, "accuracies", interrupted)
+    monkeypatch.setattr(ContinualLearner, "mean_scores", interrupted)
     assert train(*fit(broken, "ER")).status != 0
-    monkeypatch.setattr(ContinualLearner, "accuracies", accuracies)
+    monkeypatch.setattr(ContinualLearner, "mean_scores", accuracies)
     assert state(broken)["global_step"] < 7
     assert train(*fit(broken, "ER"), "--ckpt_path=last").status == 0
     assert_same(state(broken), state(whole))
@@ -343,7 +343,7 @@ def test_what_is_predicted_for_an_image_depends_on_no_other_image():
     stream = Patterns(train=40)
     learner = ContinualLearner(stream, backbone=partial(Conv4, width=4, num_halvings=1))
     trainer(max_steps=-1).fit(learner, datamodule=stream)
-    together = learner.accuracies([0])[0]["task"][0]
+    together = learner.mean_scores([0])[0]["task"][0]
     images, y = stream.samples(0, "test")
     learner.method.eval()
     with Rows(one_by_one=True):

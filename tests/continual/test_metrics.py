@@ -6,7 +6,7 @@ from helpers.streams import Patterns
 from scipy import stats
 
 from app.continual.base.memory import ReservoirMemory
-from app.continual.metrics import anytime, mean_and_interval, summarise
+from app.continual.metrics import ACCURACY, ERROR, anytime, mean_and_interval, summarise
 
 R = np.array([[0.9, 0.3, 0.2], [0.5, 0.8, 0.4], [0.6, 0.4, 1.0]])
 BEFORE = np.array([0.1, 0.2, 0.3])
@@ -54,6 +54,33 @@ def test_rows_that_were_not_scored_leave_their_metrics_out():
     partial = R.copy()
     partial[1] = np.nan
     assert set(summarise(partial, BEFORE)) == {"ACC"}
+
+
+def test_metrics_of_errors_have_the_signs_of_those_of_accuracies():
+    """What is good is above 0 in transfer, and what is bad in forgetting, whatever R is made of."""
+    expected = {
+        "MSE": 2.0 / 3,
+        "learning MSE": 0.9,
+        "BWT of errors": ((0.9 - 0.6) + (0.8 - 0.4)) / 2,
+        "BTI of errors": 0.9 - 2.0 / 3,
+        "FWT of errors": ((0.2 - 0.3) + (0.3 - 0.4)) / 2,
+        "forgetting of errors": ((0.6 - 0.5) + (0.4 - 0.8)) / 2,
+        "average incremental MSE": (0.9 + (0.5 + 0.8) / 2 + 2.0 / 3) / 3,
+    }
+    assert summarise(R, BEFORE, measure=ERROR) == pytest.approx(expected)
+    mirrored = summarise(1 - R, 1 - BEFORE)
+    for (name, value), of_errors in zip(mirrored.items(), expected.values(), strict=True):
+        level = name in ("ACC", "LA", "average incremental accuracy")
+        assert of_errors == pytest.approx(1 - value if level else value)
+    assert set(ERROR.formulas) == {*ERROR.names, "prequential mse"} and not set(ERROR.names) & set(ACCURACY.names)
+
+
+def test_anytime_metrics_of_errors():
+    nan = np.nan
+    errors = np.array([[0.2, nan], [0.8, nan], [0.5, 0.1], [0.3, 0.6], [0.7, 0.9]])
+    found = anytime(errors, np.array([0, 0, 1, 1, 1]), ERROR)
+    assert found["max-MSE"] == pytest.approx(0.7) and found["WC-MSE"] == pytest.approx(0.9 / 2 + 0.7 / 2)
+    assert found["average anytime MSE"] == pytest.approx(np.mean([0.2, 0.8, 0.3, 0.45, 0.8]))
 
 
 def test_anytime_metrics():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.command_line import QUIET, Outcome, train
 from helpers.small import in_turn, trainer
-from helpers.streams import METHODS, Patterns, method_for
+from helpers.streams import METHODS, OF_NUMBERS, SMALLER, Patterns, method_for, stream_of
 from torch import Tensor
 
 from app.continual.base.method import goes_abreast
@@ -22,7 +22,6 @@ SCENARIOS = ("class", "task", "domain")
 ABREAST = [name for name, cls in METHODS.items() if goes_abreast(cls)]
 NUM_STREAMS = 3
 OPTIMIZERS = {"Adam": partial(torch.optim.Adam, lr=0.01), "SGD": partial(torch.optim.SGD, lr=0.1, momentum=0.9, dampening=0.5)}
-SMALLER = {"MER": {"replay": 3, "num_batches": 1}, "LaMAML": {"glances": 2}, "CMAML": {"glances": 2}, "Sync": {"glances": 2}}
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +121,11 @@ def assert_as_alone(name: str, scenario: str, cls: type, **wanted) -> None:
 @pytest.mark.parametrize(("name", "scenario"), in_turn(ABREAST, SCENARIOS))
 def test_streams_at_once_are_those_that_go_alone(name: str, scenario: str, cls: type):
     assert_as_alone(name, scenario, cls)
+
+
+@pytest.mark.parametrize("name", [name for name, cls in OF_NUMBERS.items() if goes_abreast(cls)])
+def test_streams_of_numbers_at_once_are_those_that_go_alone(name: str):
+    assert_as_alone(name, "numbers", stream_of)
 
 
 @pytest.mark.parametrize("name", [*OPTIMIZERS])

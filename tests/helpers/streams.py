@@ -11,14 +11,19 @@ from app.backbones.mlp import MLP
 from app.continual.base.method import ContinualMethod
 from app.learners.learner import concrete_subclasses
 from datamodules.base.stream import Experience, Scenario, StreamDataModule
+from datamodules.sine_stream import SineStream
 from helpers.small import options
 
-METHODS = {
+ALL = {
     cls.__name__: cls
     for cls in sorted(concrete_subclasses(ContinualMethod), key=lambda cls: cls.__name__)
     if cls.__module__.startswith("app.continual.methods.")
 }
-SMALL = {"memory": 9, "epochs": 2, "strength": 0.5, "fisher_samples": 11, "reference": 7, "projection_size": 20}
+METHODS = {name: cls for name, cls in ALL.items() if "numbers" not in cls.needs}
+OF_NUMBERS = {name: cls for name, cls in ALL.items() if "classes" not in cls.needs}
+SMALL = {"memory": 9, "epochs": 2, "strength": 0.5, "fisher_samples": 11, "reference": 7}
+SMALL |= {"projection_size": 20, "num_random_features": 30}
+SMALLER = {"MER": {"replay": 3, "num_batches": 1}, "LaMAML": {"glances": 2}, "CMAML": {"glances": 2}, "Sync": {"glances": 2}}
 
 
 class Patterns(StreamDataModule):
@@ -54,9 +59,16 @@ class Patterns(StreamDataModule):
         return "patterns"
 
 
+def stream_of(scenario: str, **wanted: Any) -> StreamDataModule:
+    """Patterns in one of their scenarios, or, of `numbers`, three sine waves."""
+    if scenario != "numbers":
+        return Patterns(scenario, **wanted)
+    return SineStream(num_waves=3, train_samples=22, test_samples=20, batch_size=6, **wanted)
+
+
 def method_for(name: str, stream: StreamDataModule, **wanted: Any) -> ContinualMethod:
     """The method on a tiny network, with those of the wanted and small arguments that it has."""
-    cls, known = METHODS[name], options(METHODS[name])
+    cls, known = ALL[name], options(ALL[name])
     torch.manual_seed(3)
     net = MLP(stream.input_shape, stream.output_size, hidden_sizes=(8, 7))
     small = SMALL | {"optimizer": partial(torch.optim.SGD, lr=0.1, momentum=0.5)}

@@ -25,6 +25,8 @@ class FeatureSums(ContinualMethod):
         kwargs: of ContinualMethod.
     """
 
+    needs = frozenset({"classes"})
+
     def __init__(self, net: nn.Module, stream: StreamDataModule, **kwargs):
         super().__init__(net, stream, **kwargs)
         for name, shape in self.sizes(stream.output_size).items():

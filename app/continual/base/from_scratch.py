@@ -43,14 +43,14 @@ class FromScratch(ContinualMethod):
     def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         """The loss of the last network that was trained."""
         with torch.no_grad():
-            return nn.functional.cross_entropy(self.logits(batch.x, batch.task), batch.y) / self.world_size
+            return self.objective.loss(self.logits(batch.x, batch.task), batch.y) / self.world_size
 
     def train_afresh(self, images: Tensor, y: Tensor, task: Tensor, keys: Sequence[int]) -> None:
         """Trains the network from its first weights on these samples, in any grad mode and on all processes alike.
 
         Args:
             images: pixels 0..255, of shape (samples, channels, height, width).
-            y: labels.
+            y: labels or targets.
             task: number of the experience of each.
             keys: that the order of the samples is drawn with, besides the seed, one of each stream at hand.
         """
@@ -66,7 +66,7 @@ class FromScratch(ContinualMethod):
                 draws = [own.generator("scratch", key, epoch) for (_, own), key in zip(streams, keys, strict=True)]
                 order = for_each(lambda draw: torch.from_numpy(draw.permutation(len(y))), draws).to(y.device, non_blocking=True)
                 for rows in order.split(self.batch_size):
-                    self.step(self.cross_entropy(as_inputs(images[rows]), y[rows], task[rows]))
+                    self.step(self.mean_loss(as_inputs(images[rows]), y[rows], task[rows]))
                     if self.cosine:
                         schedule.step()
         self.optimizer = kept

@@ -24,7 +24,7 @@ class LookAheadMethod(ContinualMethod):
     differentiated in the slow weights and in the step sizes. As in the authors' program, a sample of the memory may be drawn
     more than once, and the incoming batch is in the memory from the second glance on.
 
-    With the first-order gradient and an MLP this is done in closed form, else by autograd: the same numbers to rounding.
+    With the first-order gradient, an MLP and classes this is done in closed form, else by autograd: the same numbers to rounding.
 
     Args:
         memory: samples that are kept.
@@ -55,10 +55,10 @@ class LookAheadMethod(ContinualMethod):
     ):
         super().__init__(net, stream, glances=glances, **kwargs)
         check_above_zero("model.method", replay=replay, alpha=alpha, clip=clip)
-        fits = isinstance(net, MLP) and not second_order and len(list(net.parameters())) >= 4
+        fits = isinstance(net, MLP) and not second_order and len(list(net.parameters())) >= 4 and self.objective.has_classes
         if closed_form and not fits:
             raise InputError(
-                "--model.method.closed_form true needs --model.backbone MLP with a hidden layer, and second_order false"
+                "--model.method.closed_form true needs --model.backbone MLP with a hidden layer, second_order false, and classes"
             )
         self.closed_form = fits if closed_form is None else closed_form
         self.memory, self.replay = ReservoirMemory(memory, stream), replay
@@ -117,7 +117,7 @@ class LookAheadMethod(ContinualMethod):
             outputs = functional_call(self.net, weights, (x[rows],))
             if self.masked:
                 outputs = outputs.masked_fill(~self.masks[task[rows]], -torch.inf)
-            return functional.cross_entropy(outputs, y[rows])
+            return self.objective.loss(outputs, y[rows])
 
         fast, total, moved = slow, x.new_zeros(()), [torch.zeros_like(rate) for rate in self.rates]
         weights, rates = ([torch.zeros_like(rate) for rate in self.rates] for _ in range(2))

@@ -18,7 +18,7 @@ class Remembered(NamedTuple):
 
     Attributes:
         x: inputs.
-        y: labels.
+        y: labels or targets.
         task: number of the experience that each is from.
         logits: what the network said of each when it was stored, where that is kept.
     """
@@ -47,7 +47,7 @@ class ReservoirMemory(nn.Module):
         check_at_least(1, "model.method", memory=capacity)
         self.capacity, self.stream, self._numbers = capacity, stream, Numbers()
         self.register_buffer("images", torch.zeros(capacity, *stream.input_shape, dtype=stream.kept_dtype))
-        self.register_buffer("y", torch.zeros(capacity, dtype=torch.int64))
+        self.register_buffer("y", torch.zeros(capacity, *stream.target_shape, dtype=stream.target_dtype))
         self.register_buffer("task", torch.zeros(capacity, dtype=torch.int64))
         self.register_buffer("logits", torch.zeros(capacity, num_logits) if num_logits else None)
         self.register_buffer("num_seen", torch.zeros((), dtype=torch.int64))

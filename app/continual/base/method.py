@@ -7,16 +7,16 @@ from typing import ClassVar, Literal
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torch.nn import functional
 
 from app.continual.base.differentiation import descend_by, is_recording, unrecorded
 from app.continual.base.memory import ReservoirMemory
 from app.continual.base.meta_parameters import Range
+from app.continual.base.objective import OBJECTIVES
 from app.continual.base.streams_at_hand import Draws, as_kept, outside, slopes
 from app.errors import InputError, check_at_least
 from datamodules.base.stream import Experience, Samples, StreamBatch, StreamDataModule
 
-Need = Literal["boundaries", "task_ids"]
+Need = Literal["boundaries", "task_ids", "classes", "numbers"]
 
 
 class ContinualMethod(nn.Module):
@@ -26,7 +26,7 @@ class ContinualMethod(nn.Module):
     from the generator that `observe` gets, a function of the seed and the step; so a resumed run draws the same.
 
     Under DDP a method shards the batch: every process holds all of it, computes the loss of its share of the rows
-    (`cross_entropy`), and `step` adds the gradients up. A `sequential` one cannot: its processes are replicas, each with a
+    (`mean_loss`), and `step` adds the gradients up. A `sequential` one cannot: its processes are replicas, each with a
     stream of its own.
 
     Args:
@@ -62,7 +62,7 @@ class ContinualMethod(nn.Module):
         self.optimizer: torch.optim.Optimizer | None = None
         # Where steps are differentiated, sizes of theirs by the names of the weights, instead of an optimiser.
         self.step_sizes: dict[str, Tensor | float] | None = None
-        self.stream, self.masked = stream, stream.has_task_ids
+        self.stream, self.masked, self.objective = stream, stream.has_task_ids, OBJECTIVES[stream.task_type]
         self.register_buffer("masks", class_masks(stream), persistent=False)
         self.register_buffer("num_gradients", torch.zeros((), dtype=torch.int64))
 
@@ -83,7 +83,7 @@ class ContinualMethod(nn.Module):
             generator: of all that the method draws at this step, on the CPU; where it `goes_abreast`, of each stream.
         """
         for _ in range(self.glances):
-            loss = self.cross_entropy(batch.x, batch.y, batch.task)
+            loss = self.mean_loss(batch.x, batch.y, batch.task)
             self.step(loss)
         return loss
 
@@ -113,13 +113,15 @@ class ContinualMethod(nn.Module):
 
     def check_stream(self, stream: StreamDataModule) -> None:
         """Raises an InputError where the stream does not give what the method needs."""
+        has_classes = self.objective.has_classes
         given = {"boundaries": stream.has_boundaries, "task_ids": stream.has_task_ids}
+        given |= {"classes": has_classes, "numbers": not has_classes}
         for need in sorted(self.needs):
             if not given[need]:
-                what = need.replace("_", " ")
+                what = {"task_ids": "task ids", "numbers": "numbers to predict"}.get(need, need)
                 raise InputError(
-                    f"--model.method {type(self).__name__} needs {what}, which {type(stream).__name__} "
-                    f"(scenario {stream.scenario}) does not give; choose another method or stream"
+                    f"--model.method {type(self).__name__} needs {what}, which {type(stream).__name__} ({stream.task_type}, "
+                    f"scenario {stream.scenario}) does not give; choose another method, such as ER, or another stream"
                 )
 
     def course(self, number: int) -> tuple:
@@ -160,12 +162,12 @@ class ContinualMethod(nn.Module):
         """The rows of a batch that this process computes."""
         return slice(rows * self.rank // self.world_size, rows * (self.rank + 1) // self.world_size)
 
-    def cross_entropy(self, x: Tensor, y: Tensor, task: Tensor, weights: Tensor | None = None) -> Tensor:
+    def mean_loss(self, x: Tensor, y: Tensor, task: Tensor, weights: Tensor | None = None) -> Tensor:
         """This process's part of the mean loss of a batch: the parts of all processes sum to it.
 
         Args:
             x: inputs.
-            y: labels.
+            y: labels or targets.
             task: number of the experience of each.
             weights: of each in the mean, null for equal ones.
         """
@@ -173,8 +175,8 @@ class ContinualMethod(nn.Module):
         self.num_gradients += len(y)
         logits = self.logits(x[mine], task[mine])
         if weights is None:
-            return functional.cross_entropy(logits, y[mine], reduction="sum") / len(y)
-        return (weights[mine] * functional.cross_entropy(logits, y[mine], reduction="none")).sum() / weights.sum()
+            return self.objective.loss(logits, y[mine], "sum") / len(y)
+        return (weights[mine] * self.objective.loss(logits, y[mine], "none")).sum() / weights.sum()
 
     def gradient(self, loss: Tensor) -> list[Tensor]:
         """Gradient of the loss in the trained weights, summed over the processes."""

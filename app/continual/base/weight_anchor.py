@@ -46,7 +46,7 @@ class WeightAnchor(ContinualMethod):
 
     def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         for _ in range(self.glances):
-            loss = self.cross_entropy(batch.x, batch.y, batch.task)
+            loss = self.mean_loss(batch.x, batch.y, batch.task)
             gradients = self.gradient(loss)
             before, penalty = self.weights, self.penalty()
             pull = (self.strength * self.importance * (before - self.anchor)).split([part.numel() for part in gradients])

@@ -37,17 +37,16 @@ class AGEM(ContinualMethod):
 
     def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         for _ in range(self.glances):
-            loss = self.cross_entropy(batch.x, batch.y, batch.task)
+            loss = self.mean_loss(batch.x, batch.y, batch.task)
             gradients = self.gradient(loss)
             if len(self.memory):
                 old = self.memory.draw(self.reference, generator)
-                gradients = project(gradients, self.gradient(self.cross_entropy(old.x, old.y, old.task)))
+                gradients = project(gradients, self.gradient(self.mean_loss(old.x, old.y, old.task)))
             self.descend(gradients)
         return loss
 
     def end_experience(self, number: int, experience: Experience, samples: Samples) -> None:
-        task = torch.full_like(samples.y, number)
-        self.memory.add(StreamBatch(samples.images, as_inputs(samples.images), samples.y, task))
+        self.memory.add(StreamBatch(samples.images, as_inputs(samples.images), samples.y, samples.task(number)))
 
     @property
     def memory_bytes(self) -> int:

@@ -7,7 +7,6 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional
 
 from app.continual.base.method import ContinualMethod
 from app.continual.base.streams_at_hand import Draws
@@ -89,8 +88,9 @@ class ContinualMAML(ContinualMethod):
         capacity = 2 * stream.batch_size + 1 if prolonged else 1
         images = torch.zeros(capacity, stream.batch_size, *stream.input_shape, dtype=stream.kept_dtype)
         self.register_buffer("gathered_images", images)
-        for kept in ("gathered_y", "gathered_task"):
-            self.register_buffer(kept, torch.zeros(capacity, stream.batch_size, dtype=torch.int64))
+        targets = torch.zeros(capacity, stream.batch_size, *stream.target_shape, dtype=stream.target_dtype)
+        self.register_buffer("gathered_y", targets)
+        self.register_buffer("gathered_task", torch.zeros(capacity, stream.batch_size, dtype=torch.int64))
         self.register_buffer("gathered_rows", torch.zeros(capacity, dtype=torch.int64))  # of each batch, 0 where there is none
         self.register_buffer("has_begun", torch.zeros((), dtype=torch.bool))
         self.register_buffer("has_changed", torch.zeros((), dtype=torch.bool))
@@ -116,9 +116,9 @@ class ContinualMAML(ContinualMethod):
         return {name: getattr(self, f"fast_{number}") for number, name in enumerate(self.names)}
 
     def loss(self, weights: Weights, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
-        """Mean cross-entropy."""
+        """The mean over a batch."""
         outputs = functional_call(self.net, weights, (x,))
-        return functional.cross_entropy(outputs.masked_fill(~self.masks[task], -torch.inf) if self.masked else outputs, y)
+        return self.objective.loss(outputs.masked_fill(~self.masks[task], -torch.inf) if self.masked else outputs, y)
 
     def adapt(self, weights: Weights, x: Tensor, y: Tensor, task: Tensor, first_order: bool = True) -> Weights:
         """Weights after `inner_steps` gradient steps; differentiable in weights and step sizes."""

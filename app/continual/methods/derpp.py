@@ -48,10 +48,10 @@ class DERPP(ContinualMethod):
     def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         stored = self.predict(batch.x)  # of all rows, on every process: all keep the same
         for _ in range(self.glances):
-            loss = self.cross_entropy(batch.x, batch.y, batch.task)
+            loss = self.mean_loss(batch.x, batch.y, batch.task)
             if len(self.memory):
                 one, other = (self.memory.draw(self.replay or len(batch.y), generator) for _ in range(2))
-                loss = loss + self.alpha * self.mismatch(one) + self.beta * self.cross_entropy(other.x, other.y, other.task)
+                loss = loss + self.alpha * self.mismatch(one) + self.beta * self.mean_loss(other.x, other.y, other.task)
             self.step(loss)
         self.memory.add(batch, stored)
         return loss

@@ -45,7 +45,7 @@ class ER(ContinualMethod):
         for _ in range(self.glances):
             old = self.memory.draw(self.replay or len(batch.y), generator)
             parts = zip((batch.x, batch.y, batch.task), (old.x, old.y, old.task), strict=True)
-            loss = self.cross_entropy(*(torch.cat(pair) for pair in parts), self.weights(len(batch.y), len(old.y)))
+            loss = self.mean_loss(*(torch.cat(pair) for pair in parts), self.weights(len(batch.y), len(old.y)))
             self.step(loss)
         self.memory.add(batch)
         return loss

@@ -5,7 +5,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from torch.nn import functional
 
 from app.continual.base.differentiation import held
 from app.continual.base.streams_at_hand import for_each, of_all, streams_at_hand
@@ -25,8 +24,8 @@ class EWC(WeightAnchor):
 
     Args:
         strength: lambda; under plain SGD, lr * strength * importance above 2 diverges.
-        labels: sampled, from the network's own answer, as the Fisher information is defined; true, those of the samples, the
-            "empirical" Fisher information.
+        labels: or targets: sampled, from the network's own answer, as the Fisher information is defined; true, those of the
+            samples, the "empirical" Fisher information.
         fisher_samples: of each experience, drawn; null for all.
         kwargs: of ContinualMethod.
     """
@@ -71,7 +70,7 @@ class EWC(WeightAnchor):
 
         def log_likelihood(params: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
             outputs = functional_call(self.net, params, (x[None],)).masked_fill(~mask, -torch.inf)
-            return -functional.cross_entropy(outputs, y[None])
+            return -self.objective.loss(outputs, y[None])
 
         training = self.net.training
         self.net.eval()
@@ -81,12 +80,8 @@ class EWC(WeightAnchor):
         if self.labels == "sampled":  # every process draws those of all rows
             parts = rows.split(5000)
             outputs = torch.cat([self.predict(as_inputs(samples.images[part])) for part in parts])
-            odds = outputs.masked_fill(~mask, -torch.inf).softmax(1).detach().cpu()
-            odds = odds.nan_to_num(1)  # a run that diverged shows in its loss
-            labels = for_each(
-                lambda own, generator: torch.multinomial(own, 1, generator=generator)[:, 0], of_all(odds), generators
-            )
-            labels = labels.to(rows.device)
+            parameters = self.objective.parameters(outputs.masked_fill(~mask, -torch.inf)).detach().cpu()
+            labels = for_each(self.objective.sample, of_all(parameters), generators).to(rows.device)
         for part, y in zip(rows[mine].split(at_once), labels[mine].split(at_once), strict=True):
             gradients = vmap(grad(log_likelihood), (None, 0, 0))(params, as_inputs(samples.images[part]), y)
             squares += torch.cat([gradient.square().sum(0).flatten() for gradient in gradients.values()])

@@ -6,7 +6,6 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.func import functional_call, grad
-from torch.nn import functional
 
 from app.continual.base.memory import ReservoirMemory
 from app.continual.base.method import ContinualMethod
@@ -106,7 +105,7 @@ class FTML(ContinualMethod):
         outputs = functional_call(self.net, weights, (x,))
         if self.masked:
             outputs = outputs.masked_fill(~self.masks[number], -torch.inf)
-        return functional.cross_entropy(outputs, y)
+        return self.objective.loss(outputs, y)
 
     def predict(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         with torch.no_grad():

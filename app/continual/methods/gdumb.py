@@ -25,6 +25,7 @@ class GDumb(FromScratch):
         kwargs: of ContinualMethod.
     """
 
+    needs = frozenset({"classes"})
     goes_abreast = True
 
     def __init__(

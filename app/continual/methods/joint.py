@@ -30,12 +30,13 @@ class Joint(FromScratch):
             return
         parts = [self.stream.samples(before, "train", samples.y.device) for before in range(number)] + [samples]
         images, y = (torch.cat([part[at] for part in parts]) for at in (0, 1))
-        task = torch.cat([torch.full_like(part.y, before) for before, part in enumerate(parts)])
+        task = torch.cat([part.task(before) for before, part in enumerate(parts)])
         self.train_afresh(images, y, task, [number])
 
     @property
     def memory_bytes(self) -> int:
         """Of all images and labels of the stream, besides the first weights."""
         total = sum(self.stream.num_train(number) for number in range(len(self.stream.experiences)))
-        sample = prod(self.stream.input_shape) * self.stream.kept_dtype.itemsize + 8  # a label is an int64
+        stream = self.stream
+        sample = prod(stream.input_shape) * stream.kept_dtype.itemsize + prod(stream.target_shape) * stream.target_dtype.itemsize
         return super().memory_bytes + total * sample

@@ -20,7 +20,8 @@ class LwF(ContinualMethod):
     """Learning without forgetting (Li and Hoiem 2016): on new images, old outputs stay what the last experience's network says.
 
     The loss is CE + strength * temperature^2 * the cross-entropy between the softened old and new answers. Task ids give each
-    past experience a softmax of its own; else there is one, over the classes of the past experiences.
+    past experience a softmax of its own; else there is one, over the classes of the past experiences. In regression the distance
+    to the old answers is the squared error, without a temperature.
 
     Args:
         strength: of the distillation.
@@ -48,13 +49,15 @@ class LwF(ContinualMethod):
 
     def observe(self, batch: StreamBatch, generator: Draws) -> Tensor:
         for _ in range(self.glances):
-            loss = self.cross_entropy(batch.x, batch.y, batch.task) + self.strength * self.distillation(batch.x)
+            loss = self.mean_loss(batch.x, batch.y, batch.task) + self.strength * self.distillation(batch.x)
             self.step(loss)
         return loss
 
     def distillation(self, x: Tensor) -> Tensor:
         """This process's part of the mean over a batch of the distance to the teacher; 0 during the first experience."""
         mine = self.share(len(x))
+        if not self.objective.has_classes:
+            return self.objective.loss(self.net(x[mine]), self.teacher(x[mine]), "sum") / len(x) * self.groups.any()
         outputs, targets = (
             net(x[mine])[:, None].div(self.temperature).masked_fill(~self.groups, FAR) for net in (self.net, self.teacher)
         )

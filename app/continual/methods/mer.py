@@ -18,7 +18,7 @@ class MER(ContinualMethod):
     """Meta-experience replay, algorithm 1 (Riemer et al. 2019): Reptile within and across batches of replayed samples.
 
     For each incoming sample, `num_batches` times: gradient descent on it and on samples of the memory, one after the other, of
-    which the share `beta` is kept; of all of this the share `gamma`. With an MLP the descent is done in closed form.
+    which the share `beta` is kept; of all of this the share `gamma`. With an MLP and classes the descent is in closed form.
 
     Args:
         memory: samples that are kept.
@@ -47,7 +47,7 @@ class MER(ContinualMethod):
         super().__init__(net, stream, lambda params: torch.optim.SGD(params, lr=lr))
         self.memory = ReservoirMemory(memory, stream)
         self.replay, self.num_batches, self.lr, self.beta, self.gamma = replay, num_batches, lr, beta, gamma
-        self.closed_form = isinstance(net, MLP) and len(list(net.parameters())) >= 4
+        self.closed_form = isinstance(net, MLP) and len(list(net.parameters())) >= 4 and self.objective.has_classes
 
     def take_rate(self, rate: float) -> None:
         super().take_rate(rate)
@@ -65,7 +65,7 @@ class MER(ContinualMethod):
                 x, y, task = (torch.cat(pair) for pair in new)
                 start = [weight.detach().clone() for weight in weights]
                 with torch.no_grad():
-                    total = total + functional.cross_entropy(self.logits(sample.x, sample.task), sample.y)
+                    total = total + self.objective.loss(self.logits(sample.x, sample.task), sample.y)
                 self._descend_on(x, y, task)
                 self._return(start, self.beta)
                 self.num_gradients += len(y)
@@ -78,7 +78,7 @@ class MER(ContinualMethod):
         if not self.closed_form:
             for row in range(len(y)):
                 one = slice(row, row + 1)
-                self.step(functional.cross_entropy(self.logits(x[one], task[one]), y[one]))
+                self.step(self.objective.loss(self.logits(x[one], task[one]), y[one]))
             return
         rows, layers = x.flatten(1), mlp_descent.layers_of(self.net)
         targets = functional.one_hot(y, self.masks.shape[1]).to(rows.dtype)

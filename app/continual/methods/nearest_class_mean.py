@@ -15,6 +15,7 @@ class NearestClassMean(ContinualMethod):
     A class that was not seen is never the answer. It is the line that every deployed encoder must be held against.
     """
 
+    needs = frozenset({"classes"})
     goes_abreast = True
 
     def __init__(self, net: nn.Module, stream: StreamDataModule, **kwargs):

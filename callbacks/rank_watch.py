@@ -13,10 +13,13 @@ from contextlib import suppress
 import torch.distributed
 from lightning import Callback, LightningModule, Trainer
 
+from app.runs.background import Background
+
 FINISHED, FAILED, TOLD = b".", b"!", b"x"
 # Of a machine that has vanished nobody hears: it is asked after 10 s of silence, and given up after 4 answers are missing.
 KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 GREETING_BYTES, GREETING_SECONDS, MOST_STRANGERS = 36, 10.0, 64
+WRITING_SECONDS = 5.0
 
 
 class RankWatch(Callback):
@@ -163,6 +166,7 @@ class RankWatch(Callback):
         self._tell(TOLD)
         if self._rank <= 1 or self._is_first_here if speaks is None else speaks:  # one voice on every machine
             print(f"error: {reason}; the job ends{self._remedy}", file=sys.stderr, flush=True)
+        Background.finish(WRITING_SECONDS)  # the newest checkpoint may be under way
         os._exit(1)
 
     def _tell(self, word: bytes) -> None:

@@ -32,3 +32,13 @@ def test_a_failure_is_raised_once_and_ends_nothing():
     with pytest.raises(IndexError):
         background.raise_failure()
     background.raise_failure()
+
+
+def test_what_is_under_way_is_finished_within_a_limit():
+    background, gate, done = Background(), threading.Event(), []
+    background.do(lambda: (gate.wait(), done.append(1)))
+    Background.finish(0.01)
+    assert done == []
+    threading.Timer(0.05, gate.set).start()
+    Background.finish(60.0)
+    assert done == [1]

@@ -120,8 +120,7 @@ def test_a_process_that_dies_ends_the_job(rank, tmp_path):
     assert (statuses[rank], statuses[1 - rank]) == (-signal.SIGKILL, 1), output(folder)
     said = folder.with_suffix(f".{1 - rank}").read_text()
     assert f"error: rank {rank} of 2 (process " in said and "has died" in said and "--ckpt_path last" in said
-    # A kill of rank 0 may come while a thread of it writes step 3.
-    assert last(folder)["global_step"] in {0: (2, 3), 1: (3,)}[rank]
+    assert last(folder)["global_step"] in (2, 3)  # rank 0 may not have come to step 3's, or be writing it
     if rank == 0:  # it goes on
         assert end(start_pair(*run, "--ckpt_path=last", folder=folder)) == [0, 0], output(folder)
         assert last(folder)["global_step"] == 5

@@ -131,7 +131,8 @@ class Results:
         found = self.records[HOURS]
         cores = f"{found['threads']} core{'s' * (found['threads'] > 1)}"
         return paragraph(
-            "A row that waits is one whose training takes longer than was to be had: its hours stand beside it where they were measured, those of "
+            "A row that waits is one whose training takes longer than was to be had: its hours stand beside it where they were "
+            "measured, those of "
             f"{cores} of {found['device']}, by a few measured steps and its whole budget."
         )
 

@@ -59,7 +59,7 @@ def test_comparable_rows_stand_together_and_misses_are_shown(outline):
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     assert [line.split(" | ")[0] for line in lines[2:6]] == ["| B", "| A", "| E", "| C"]
     assert "reached" in lines[2] and "**short by 0.20**" in lines[3] and "0.5 ± 0.1 (a paper)" in lines[3]
-    assert "Waiting to be trained: d (0.5 ± 0.1, 1.2 h)." in text and "those of 1 core of a processor" in text
+    assert "Waiting to be trained: d (0.5 ± 0.1, 1.2 h)." in text and "those of 1 core of a processor" in " ".join(text.split())
     assert text.endswith("Fast.\n\n| a |\n| --- |\n| 1 \\| 2 |\n\n```\nx\n```\n")
 
 

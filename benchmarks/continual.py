@@ -26,7 +26,13 @@ from benchmarks.continual_tuning import in_words, tune
 from benchmarks.stream_record import seeds_of, write_stream_record
 
 STREAMS = (
-    *("glyphs_stream", "many_permuted_mnist", "omniglot_stream", "osaka", "permuted_mnist", "rotated_mnist", "sine_stream"),
+    "glyphs_stream",
+    "many_permuted_mnist",
+    "omniglot_stream",
+    "osaka",
+    "permuted_mnist",
+    "rotated_mnist",
+    "sine_stream",
     "split_mnist",
 )
 SCENARIOS = {"split_mnist": ("class", "task", "domain")}

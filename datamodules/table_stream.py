@@ -8,7 +8,7 @@ import numpy as np
 
 from app.errors import InputError, check_above_zero
 from datamodules.base.regression_stream import RegressionStream
-from datamodules.files.csv_table import Tasks, number, read_table
+from datamodules.files.csv_table import Tasks, columns_given, number, read_table
 
 
 class TableStream(RegressionStream):
@@ -48,7 +48,7 @@ class TableStream(RegressionStream):
         if not 0 < test_fraction < 1:
             raise InputError(f"--data.test_fraction is {test_fraction}; give a share between 0 and 1")
         self.path, self.group, self.group_width, self.index_is_input = Path(path).expanduser(), group, group_width, index_is_input
-        self.x, self.y = [x] if isinstance(x, str) else list(x), [y] if isinstance(y, str) else list(y)
+        self.x, self.y = columns_given(self.path, x), columns_given(self.path, y)
         if not (self.x and self.y):
             raise InputError("--data.x and --data.y name the columns of inputs and targets; give at least one of each")
         self.num_groups, self.test_fraction, self.drop_incomplete = num_groups, test_fraction, drop_incomplete

@@ -83,6 +83,7 @@ def test_decades_come_in_their_order(tmp_path):
         ({"group": "nothing"}, "has no column nothing"),
         ({"group_width": 10}, "--data.group_width 10 needs numbers.* has 'x' in the column name"),
         ({"group": "year"}, None),
+        ({"x": "[a]"}, None),
         ({"group_width": 0}, "group_width is 0; give a number above 0"),
     ],
 )
